@@ -1,0 +1,220 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
+
+	"github.com/understudy-ha/understudy/client"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// fake is a node behind the interface. It notes what it was asked; err and the functions change its answers.
+type fake struct {
+	mu      sync.Mutex
+	calls   []string
+	err     error                           // answered by everything
+	ask     func(ctx context.Context) error // asked by everything before it answers
+	status  client.Status
+	ready   *client.Readiness
+	op      client.Operation // what a switch-over or failover starts
+	later   client.Operation // what Operation answers
+	events  func(ctx context.Context, since uint64, wait time.Duration) ([]client.Event, error)
+	notLive error
+}
+
+func (f *fake) note(ctx context.Context, format string, args ...any) error {
+	f.mu.Lock()
+	f.calls = append(f.calls, fmt.Sprintf(format, args...))
+	err, ask := f.err, f.ask
+	f.mu.Unlock()
+	if ask != nil {
+		return ask(ctx)
+	}
+	return err
+}
+
+// take returns the calls since the last take.
+func (f *fake) take() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	calls := f.calls
+	f.calls = nil
+	return calls
+}
+
+var receipt = client.WriteResult{Position: "default@3.42", Journal: "default/a", Sequence: 42}
+
+func (f *fake) Put(ctx context.Context, file string, key, value []byte, o client.WriteOptions) (client.WriteResult, error) {
+	w := receipt
+	w.Created = string(key) == "new"
+	return w, f.note(ctx, "put %s %q %q %s", file, key, value, o.Wait)
+}
+
+func (f *fake) Delete(ctx context.Context, file string, key []byte, o client.WriteOptions) (client.WriteResult, error) {
+	return receipt, f.note(ctx, "delete %s %q", file, key)
+}
+
+func (f *fake) Get(ctx context.Context, file string, key []byte, o client.ReadOptions) (client.Record, error) {
+	return client.Record{
+		File: file, Key: client.MakeKey(key), Value: []byte("3 apples"), Position: "default@3.41", Applied: "default@3.42", Age: 0.25,
+		Time: time.Unix(1, 5).UTC(), Expiry: time.Unix(9, 0).UTC(), Node: "b",
+	}, f.note(ctx, "get %s %q local=%t lag=%s", file, key, o.Local, o.MaxLag)
+}
+
+func (f *fake) List(ctx context.Context, file string, o client.ListOptions) (client.RecordPage, error) {
+	next := client.MakeKey([]byte{0xff, 'k'})
+	return client.RecordPage{File: file, Records: []client.Record{{File: file, Key: next}}, Next: &next},
+		f.note(ctx, "list %s %q %q %d local=%t", file, o.Prefix, o.From, o.Limit, o.Local)
+}
+
+func (f *fake) Status(ctx context.Context, local bool) (client.Status, error) {
+	return f.status, f.note(ctx, "status local=%t", local)
+}
+
+func (f *fake) Group(ctx context.Context, name string) (client.GroupStatus, error) {
+	g, _ := f.status.Group(name)
+	return g, f.note(ctx, "group %s", name)
+}
+
+func (f *fake) Resync(ctx context.Context, name string) (client.Resync, error) {
+	return client.Resync{Phase: client.ResyncReplay, Percent: 50}, f.note(ctx, "resync %s", name)
+}
+
+func (f *fake) Why(ctx context.Context, name, to string) (client.Readiness, error) {
+	return client.Readiness{Group: name, To: to, Ready: true}, f.note(ctx, "why %s %s", name, to)
+}
+
+func (f *fake) CreateGroup(ctx context.Context, spec client.GroupSpec) error {
+	return f.note(ctx, "create %s %v", spec.Name, spec.Files)
+}
+
+func (f *fake) Switchover(ctx context.Context, group string, r client.SwitchoverRequest) (client.Operation, *client.Readiness, error) {
+	return f.op, f.ready, f.note(ctx, "switchover %s %q dry=%t %s", group, r.To, r.DryRun, r.MaxPause)
+}
+
+func (f *fake) CancelSwitchover(ctx context.Context, group string) error {
+	return f.note(ctx, "cancel %s", group)
+}
+
+func (f *fake) Failover(ctx context.Context, group string, r client.FailoverRequest) (client.Operation, error) {
+	return f.op, f.note(ctx, "failover %s %q loss=%t", group, r.To, r.AllowDataLoss)
+}
+
+func (f *fake) Operations(ctx context.Context) ([]client.Operation, error) {
+	return []client.Operation{f.later}, f.note(ctx, "operations")
+}
+
+func (f *fake) Operation(ctx context.Context, id uint64, wait time.Duration) (client.Operation, error) {
+	return f.later, f.note(ctx, "operation %d %s", id, wait)
+}
+
+func (f *fake) History(ctx context.Context, group string) ([]client.Certificate, error) {
+	return []client.Certificate{{Group: group, Loss: "none"}}, f.note(ctx, "history %s", group)
+}
+
+func (f *fake) Events(ctx context.Context, since uint64, wait time.Duration) ([]client.Event, error) {
+	if f.events != nil {
+		return f.events(ctx, since, wait)
+	}
+	return []client.Event{{ID: since + 1, Severity: client.SeverityInfo}}, f.note(ctx, "events %d", since)
+}
+
+func (f *fake) Ready(context.Context) error { return f.notLive }
+
+func (f *fake) Journals(ctx context.Context, group string) ([]client.Journal, error) {
+	return nil, f.note(ctx, "journals %s", group)
+}
+
+func (f *fake) Receivers(ctx context.Context, group, node string) ([]client.Receiver, error) {
+	return []client.Receiver{{Number: 7}}, f.note(ctx, "receivers %s/%s", group, node)
+}
+
+func (f *fake) Entries(ctx context.Context, group, node string, e client.EntryFilter) ([]client.Entry, error) {
+	return []client.Entry{{Sequence: 12, Code: "R", Type: "PT", Key: client.MakeKey([]byte("k")), After: &client.Image{Value: []byte{0, 1}}}},
+		f.note(ctx, "entries %s/%s %d-%d since=%s %s%s %s %q %d all=%t limit=%d", group, node, e.From, e.To,
+			e.Since.Format(time.RFC3339), e.Code, e.Type, e.File, e.Key, e.Transaction, e.IncludeAll, e.Limit)
+}
+
+func (f *fake) ChangeReceiver(ctx context.Context, group string) (client.Receiver, error) {
+	return client.Receiver{Number: 8, Attached: true}, f.note(ctx, "change-receiver %s", group)
+}
+
+func (f *fake) DepositEntry(ctx context.Context, group, typ string, data []byte) (client.WriteResult, error) {
+	return receipt, f.note(ctx, "deposit %s %s %q", group, typ, data)
+}
+
+func (f *fake) Backouts(ctx context.Context, group string) ([]client.Backout, error) {
+	return []client.Backout{{ID: "x"}}, f.note(ctx, "backouts %s", group)
+}
+
+func (f *fake) Backout(ctx context.Context, group, id string) (client.Backout, error) {
+	return client.Backout{ID: id, Entries: []client.BackoutEntry{{LivesOn: true}}}, f.note(ctx, "backout %s %s", group, id)
+}
+
+func (f *fake) Digest(ctx context.Context, group string) (client.Digest, error) {
+	return client.Digest{Group: group, Sum: "ab"}, f.note(ctx, "digest %s", group)
+}
+
+func (f *fake) Verify(ctx context.Context, group, node string) error {
+	return f.note(ctx, "verify %s/%s", group, node)
+}
+
+// testNode is a node whose API answers on a real listener.
+type testNode struct {
+	*fake
+	api     *API
+	address string
+	stop    func() // ends Serve and waits for it; idempotent
+}
+
+func (n *testNode) url(path string) string { return "http://" + n.address + path }
+
+// client returns a client that never repeats anything.
+func (n *testNode) client(t *testing.T) *client.Client {
+	c := client.NewWith(client.Options{Addresses: []string{n.address}, Retry: -1})
+	t.Cleanup(c.Close)
+	return c
+}
+
+// start serves f; change adapts the options.
+func start(t *testing.T, f *fake, change func(*Options)) *testNode {
+	t.Helper()
+	registry := prometheus.NewRegistry()
+	o := Options{Node: "a", Data: f, Roles: f, Journals: f, Logger: hclog.NewNullLogger(), Gatherer: registry, Registerer: registry}
+	if change != nil {
+		change(&o)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := New(o)
+	ctx, cancel := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() { served <- a.Serve(ctx, ln) }()
+	stop := sync.OnceFunc(func() {
+		cancel()
+		if err := <-served; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	})
+	t.Cleanup(stop)
+	return &testNode{fake: f, api: a, address: ln.Addr().String(), stop: stop}
+}
+
+// httpClient returns a plain HTTP client without connections that outlive the test.
+func httpClient(t *testing.T) *http.Client {
+	tr := &http.Transport{}
+	t.Cleanup(tr.CloseIdleConnections)
+	return &http.Client{Transport: tr}
+}

@@ -1,0 +1,112 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/understudy-ha/understudy/client"
+)
+
+const switchover = "/v1/groups/default/switchover"
+
+// Proves CL-5 over HTTP: one request, and its four answers.
+func TestSwitchoverAnswers(t *testing.T) {
+	f := newFake()
+	n := start(t, f, nil)
+
+	resp := n.send(t, "POST", switchover, nil) // as `curl -X POST` sends it
+	var op client.Operation
+	if err := json.NewDecoder(resp.Body).Decode(&op); err != nil || resp.StatusCode != 200 || op.State != client.OperationDone {
+		t.Errorf("finished in time: %d %+v %v", resp.StatusCode, op, err)
+	}
+	if asked := strings.Join(f.take(), "; "); asked != `switchover default "" dry=false 0s; operation 7 30s` {
+		t.Errorf("asked %s", asked)
+	}
+
+	f.later.State = client.OperationRunning
+	resp = n.send(t, "POST", switchover+"?wait=10ms", nil)
+	if resp.StatusCode != 202 || resp.Header.Get("Location") != "/v1/operations/7" {
+		t.Errorf("still running: %d %v", resp.StatusCode, resp.Header)
+	}
+
+	f.later.State = client.OperationRolledBack
+	if resp = n.send(t, "POST", switchover, nil); resp.StatusCode != 200 {
+		t.Errorf("rolled back: %d", resp.StatusCode)
+	}
+
+	f.err = &client.Error{Code: client.CodeBusy}
+	if p := problemOf(t, n.send(t, "POST", switchover, nil)); p.Status != 409 || p.Code != client.CodeBusy || p.Remedy == "" {
+		t.Errorf("another runs: %+v", p)
+	}
+
+	f.err = &client.Error{Code: client.CodePrecondition, Detail: "b lags"}
+	f.ready = &client.Readiness{Checks: []client.Check{{Name: "lag", Value: "5", Limit: "0", Detail: "entries"}}}
+	if p := problemOf(t, n.send(t, "POST", switchover, nil)); p.Status != 412 || len(p.Checks) != 1 || p.Checks[0].Value != "5" {
+		t.Errorf("checks failed: %+v", p)
+	}
+}
+
+// Once an operation runs, no error hides it: the caller might start another one.
+func TestStartedOperationIsNeverAnError(t *testing.T) {
+	for name, err := range map[string]error{
+		"lost":      errors.New("boom"),
+		"elsewhere": &Elsewhere{},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFake()
+			n := start(t, f, nil)
+			started := 0
+			f.ask = func(context.Context) error {
+				if started++; started > 1 {
+					return err
+				}
+				return nil
+			}
+			resp := n.send(t, "POST", switchover, nil)
+			if resp.StatusCode != 202 || started != 2 {
+				t.Errorf("status %d, the node was asked %d times", resp.StatusCode, started)
+			}
+		})
+	}
+}
+
+func TestDryRun(t *testing.T) {
+	f := newFake()
+	c := start(t, f, nil).client(t)
+	f.ready = &client.Readiness{Ready: true, Loss: "none", EstimatedPause: client.Duration(20 * time.Millisecond)}
+	r, err := c.DryRun(t.Context(), "default", client.SwitchoverRequest{To: "b"})
+	if err != nil || !r.Ready || r.EstimatedPause.String() != "20ms" {
+		t.Errorf("ready: %+v, %v", r, err)
+	}
+	if asked := f.take(); len(asked) != 1 || asked[0] != `switchover default "b" dry=true 0s` {
+		t.Errorf("asked %q", asked)
+	}
+	f.ready = &client.Readiness{Checks: []client.Check{{Name: "in_sync"}}}
+	if r, err = c.DryRun(t.Context(), "default", client.SwitchoverRequest{}); err != nil || r.Ready || len(r.Checks) != 1 {
+		t.Errorf("not ready: %+v, %v", r, err)
+	}
+	f.ready = nil
+	if _, err = c.DryRun(t.Context(), "default", client.SwitchoverRequest{}); !errors.Is(err, client.ErrInternal) {
+		t.Errorf("no result: %v", err)
+	}
+}
+
+func TestSwitchbackPreconditions(t *testing.T) {
+	f := newFake()
+	c := start(t, f, nil).client(t)
+	for _, preferred := range []string{"", "a"} { // a is the primary
+		f.status.Groups[0].Spec.Preferred = preferred
+		if _, err := c.Switchback(t.Context(), "default", client.SwitchoverRequest{}, 0); !errors.Is(err, client.ErrPrecondition) {
+			t.Errorf("preferred %q: %v", preferred, err)
+		}
+	}
+	for _, asked := range f.take() {
+		if strings.HasPrefix(asked, "switchover") {
+			t.Errorf("asked %s", asked)
+		}
+	}
+}

@@ -1,0 +1,112 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"golang.org/x/net/netutil"
+)
+
+// Serve answers on ln until ctx ends. Then it takes no more connections, tells waiting requests to finish, grants all
+// Limits.Shutdown, closes what is left and returns nil, or the first real error. It owns ln, and no handler runs any more
+// when it returns nil.
+func (a *API) Serve(ctx context.Context, ln net.Listener) error {
+	l := a.o.Limits
+	base, cancel := context.WithCancel(context.WithValue(context.WithoutCancel(ctx), drainKey{}, ctx)) // running requests outlive ctx
+	defer cancel()
+	running := &gate{}
+	server := &http.Server{
+		Handler:           running.guard(a.handler),
+		ReadHeaderTimeout: l.HeaderTimeout,
+		ReadTimeout:       l.ReadTimeout,
+		WriteTimeout:      l.WriteTimeout,
+		IdleTimeout:       l.IdleTimeout,
+		MaxHeaderBytes:    l.Header,
+		ErrorLog:          a.o.Logger.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
+		BaseContext:       func(net.Listener) context.Context { return base },
+	}
+	failed := make(chan error, 1) // gets one value: how accepting ended
+	go func() { failed <- server.Serve(netutil.LimitListener(ln, l.Connections)) }()
+
+	var err error
+	accepting := true
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+		accepting, err = false, fmt.Errorf("serve HTTP: %w", err)
+	}
+	within, stop := context.WithTimeout(context.Background(), l.Shutdown)
+	defer stop()
+	if server.Shutdown(within) != nil { // some did not finish in time
+		cancel()
+		if closing := server.Close(); err == nil && closing != nil {
+			err = fmt.Errorf("close HTTP: %w", closing)
+		}
+	}
+	if accepting {
+		<-failed // http.ErrServerClosed, which Shutdown causes
+	}
+	if left := running.close(l.Shutdown); left > 0 && err == nil {
+		err = fmt.Errorf("close HTTP: %d requests do not end", left)
+	}
+	a.peers.CloseIdleConnections()
+	return err
+}
+
+// gate counts running handlers, which net/http does not join.
+type gate struct {
+	mu     sync.Mutex
+	n      int
+	closed bool
+	idle   chan struct{} // closed when the last handler ends; nil until close
+}
+
+// guard lets requests through and counts them.
+func (g *gate) guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		g.mu.Lock()
+		if g.closed {
+			g.mu.Unlock()
+			panic(http.ErrAbortHandler) // its connection is closed already
+		}
+		g.n++
+		g.mu.Unlock()
+		defer g.leave()
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (g *gate) leave() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.n--; g.n == 0 && g.idle != nil {
+		close(g.idle)
+	}
+}
+
+// close lets nothing through any more and waits until the running handlers have ended; it returns how many did not.
+func (g *gate) close(within time.Duration) int {
+	g.mu.Lock()
+	g.closed = true
+	if g.n == 0 {
+		g.mu.Unlock()
+		return 0
+	}
+	g.idle = make(chan struct{})
+	g.mu.Unlock()
+	t := time.NewTimer(within)
+	defer t.Stop()
+	select {
+	case <-g.idle:
+		return 0
+	case <-t.C:
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.n
+}

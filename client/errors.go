@@ -1,0 +1,185 @@
+package client
+
+import (
+	"errors"
+	"net/http"
+)
+
+// Conditions, for errors.Is. They hold across the network: a node sends a code, the client maps it back.
+var (
+	ErrInvalid        = errors.New("invalid request")
+	ErrNotFound       = errors.New("not found")
+	ErrUnknownGroup   = errors.New("unknown group")
+	ErrUnknownNode    = errors.New("unknown node")
+	ErrTooLarge       = errors.New("too large")
+	ErrExists         = errors.New("exists already")
+	ErrBusy           = errors.New("another operation runs")
+	ErrPrecondition   = errors.New("precondition failed, nothing changed")
+	ErrNotPrimary     = errors.New("this node is not the primary")
+	ErrNoPrimary      = errors.New("no primary")
+	ErrNoQuorum       = errors.New("no quorum")
+	ErrNoSync         = errors.New("no in-sync secondary")
+	ErrUnavailable    = errors.New("not available now")
+	ErrStale          = errors.New("copy is too old")
+	ErrStorageFull    = errors.New("storage full")
+	ErrUnknownOutcome = errors.New("outcome unknown")
+	ErrCorrupt        = errors.New("damaged data")
+	ErrUnsupported    = errors.New("not supported")
+	ErrInternal       = errors.New("internal error")
+)
+
+// Code is the stable name of a condition in a problem body.
+type Code string
+
+// Codes, part of the interface.
+const (
+	CodeInvalid          Code = "invalid"
+	CodeNotFound         Code = "not_found"
+	CodeUnknownPath      Code = "unknown_path"
+	CodeMethodNotAllowed Code = "method_not_allowed"
+	CodeUnknownGroup     Code = "unknown_group"
+	CodeUnknownNode      Code = "unknown_node"
+	CodeTooLarge         Code = "too_large"
+	CodeExists           Code = "exists"
+	CodeBusy             Code = "busy"
+	CodePrecondition     Code = "precondition"
+	CodeNotPrimary       Code = "not_primary"     // never sequenced
+	CodeNoPrimary        Code = "no_primary"      // never sequenced
+	CodeNoQuorum         Code = "no_quorum"       // nothing was proposed
+	CodeNoSync           Code = "no_sync"         // never sequenced
+	CodeUnavailable      Code = "unavailable"     // nothing was done, try again later
+	CodeStale            Code = "stale"           // nothing was done
+	CodeStorageFull      Code = "storage_full"    // never sequenced
+	CodeUnknownOutcome   Code = "unknown_outcome" // may have been done
+	CodeCorrupt          Code = "corrupt"
+	CodeUnsupported      Code = "unsupported"
+	CodeInternal         Code = "internal"
+)
+
+// condition is what belongs to a code: its sentinel, its usual status and title.
+func (c Code) condition() (sentinel error, status int, title string) {
+	switch c {
+	case CodeInvalid:
+		return ErrInvalid, http.StatusBadRequest, "Invalid request"
+	case CodeNotFound:
+		return ErrNotFound, http.StatusNotFound, "Not found"
+	case CodeUnknownPath:
+		return ErrNotFound, http.StatusNotFound, "Unknown path"
+	case CodeMethodNotAllowed:
+		return ErrInvalid, http.StatusMethodNotAllowed, "Method not allowed"
+	case CodeUnknownGroup:
+		return ErrUnknownGroup, http.StatusNotFound, "Unknown group"
+	case CodeUnknownNode:
+		return ErrUnknownNode, http.StatusNotFound, "Unknown node"
+	case CodeTooLarge:
+		return ErrTooLarge, http.StatusRequestEntityTooLarge, "Too large"
+	case CodeExists:
+		return ErrExists, http.StatusConflict, "Exists already"
+	case CodeBusy:
+		return ErrBusy, http.StatusConflict, "Another operation runs"
+	case CodePrecondition:
+		return ErrPrecondition, http.StatusPreconditionFailed, "Precondition failed"
+	case CodeNotPrimary:
+		return ErrNotPrimary, http.StatusMisdirectedRequest, "Not the primary"
+	case CodeNoPrimary:
+		return ErrNoPrimary, http.StatusServiceUnavailable, "No primary"
+	case CodeNoQuorum:
+		return ErrNoQuorum, http.StatusServiceUnavailable, "No quorum"
+	case CodeNoSync:
+		return ErrNoSync, http.StatusServiceUnavailable, "No in-sync secondary"
+	case CodeUnavailable:
+		return ErrUnavailable, http.StatusServiceUnavailable, "Not available now"
+	case CodeStale:
+		return ErrStale, http.StatusServiceUnavailable, "Copy is too old"
+	case CodeStorageFull:
+		return ErrStorageFull, http.StatusInsufficientStorage, "Storage full"
+	case CodeUnknownOutcome:
+		return ErrUnknownOutcome, http.StatusGatewayTimeout, "Outcome unknown"
+	case CodeCorrupt:
+		return ErrCorrupt, http.StatusInternalServerError, "Damaged data"
+	case CodeUnsupported:
+		return ErrUnsupported, http.StatusNotImplemented, "Not supported"
+	}
+	return ErrInternal, http.StatusInternalServerError, "Internal error"
+}
+
+// Status returns the HTTP status that usually goes with the code.
+func (c Code) Status() int { _, status, _ := c.condition(); return status }
+
+// Title returns the code's short title for people.
+func (c Code) Title() string { _, _, title := c.condition(); return title }
+
+// NotDone tells whether the code says that surely nothing was done and that the same request may succeed later, so that
+// repeating it is safe, a write too.
+func (c Code) NotDone() bool {
+	switch c {
+	case CodeNotPrimary, CodeNoPrimary, CodeNoQuorum, CodeUnavailable:
+		return true
+	}
+	return false
+}
+
+// Error is a problem as a node reports it (application/problem+json), or as the client found it itself (then Status is 0).
+type Error struct {
+	Status   int     `json:"status"` // HTTP status; 0: take the code's own
+	Code     Code    `json:"code"`
+	Detail   string  `json:"detail,omitempty"`   // what happened, with names and numbers
+	Reason   string  `json:"reason,omitempty"`   // why
+	Remedy   string  `json:"remedy,omitempty"`   // what to do next
+	Position string  `json:"position,omitempty"` // unknown_outcome: where the write stands if it was done
+	Node     string  `json:"node,omitempty"`     // who says so
+	Checks   []Check `json:"checks,omitempty"`   // precondition: all checks, failed and passed
+
+	cause error // what went wrong underneath, on this side of the network only
+}
+
+func (e *Error) Error() string {
+	s := e.Detail
+	if s == "" {
+		s = e.Code.Title()
+	}
+	if e.Reason != "" {
+		s += ": " + e.Reason
+	}
+	if e.cause != nil {
+		s += ": " + e.cause.Error()
+	}
+	if e.Remedy != "" {
+		s += " (" + e.Remedy + ")"
+	}
+	return s
+}
+
+// Unwrap returns what went wrong underneath, such as context.Canceled; nil when a node reported the problem.
+func (e *Error) Unwrap() error { return e.cause }
+
+// Is maps the code to its sentinel.
+func (e *Error) Is(target error) bool {
+	sentinel, _, _ := e.Code.condition()
+	return target == sentinel
+}
+
+// CodeOf returns the code of the condition that err stands for: of an *Error, or of anything that wraps one of the sentinels
+// above. Everything else is CodeInternal.
+func CodeOf(err error) Code {
+	if e, ok := asError(err); ok {
+		return e.Code
+	}
+	for _, c := range []Code{
+		CodeInvalid, CodeNotFound, CodeUnknownGroup, CodeUnknownNode, CodeTooLarge, CodeExists, CodeBusy, CodePrecondition,
+		CodeNotPrimary, CodeNoPrimary, CodeNoQuorum, CodeNoSync, CodeUnavailable, CodeStale, CodeStorageFull,
+		CodeUnknownOutcome, CodeCorrupt, CodeUnsupported,
+	} {
+		if sentinel, _, _ := c.condition(); errors.Is(err, sentinel) {
+			return c
+		}
+	}
+	return CodeInternal
+}
+
+// asError finds the *Error in err.
+func asError(err error) (*Error, bool) {
+	var e *Error
+	ok := errors.As(err, &e)
+	return e, ok
+}

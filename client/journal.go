@@ -1,0 +1,128 @@
+package client
+
+import "time"
+
+// Kinds of journals, seen from one node.
+const (
+	JournalLocal  = "local"  // what that node wrote itself
+	JournalRemote = "remote" // a copy of what another node wrote
+)
+
+// States of a journal.
+const (
+	JournalActive   = "ACTIVE"
+	JournalInactive = "INACTIVE"
+	JournalStandby  = "STANDBY"
+)
+
+// Journal is one journal as the answering node holds it. All but Position are sequence numbers of this journal.
+type Journal struct {
+	ID        string `json:"id"`   // "default/a"
+	Node      string `json:"node"` // who wrote it
+	Kind      string `json:"kind"`
+	State     string `json:"state"`
+	First     uint64 `json:"first"`
+	Last      uint64 `json:"last"`
+	Durable   uint64 `json:"durable"`   // on this node's disk
+	Confirmed uint64 `json:"confirmed"` // durable at the source, as known here
+	Committed uint64 `json:"committed"`
+	Applied   uint64 `json:"applied"`  // in this node's store
+	Attached  uint32 `json:"attached"` // number of the attached receiver; 0: none
+	Receivers int    `json:"receivers"`
+	Bytes     int64  `json:"bytes"`
+	Position  string `json:"position"` // history position after Last
+	Error     string `json:"error,omitempty"`
+}
+
+// Receiver is one file of a journal.
+type Receiver struct {
+	Journal  string    `json:"journal"`
+	Number   uint32    `json:"number"`
+	First    uint64    `json:"first"` // 0 while it is empty
+	Last     uint64    `json:"last"`
+	Start    string    `json:"start"` // history position before its first fact
+	Bytes    int64     `json:"bytes"`
+	Attached bool      `json:"attached"`
+	Created  time.Time `json:"created"`
+}
+
+// Image is a record's content at one moment.
+type Image struct {
+	Position string    `json:"position"`
+	Time     time.Time `json:"time,omitzero"`
+	Expiry   time.Time `json:"expiry,omitzero"`
+	Value    []byte    `json:"value"`
+}
+
+// Entry is one journaled fact.
+type Entry struct {
+	Sequence      uint64    `json:"sequence"`
+	Position      string    `json:"position,omitempty"` // "" for J PR NR IN BO, which are no facts
+	Code          string    `json:"code"`               // R | C | J | U
+	Type          string    `json:"type"`               // two characters
+	Time          time.Time `json:"time"`
+	Transaction   uint64    `json:"transaction"` // first sequence number of its transaction
+	File          string    `json:"file,omitempty"`
+	Key                     // fields key, key_base64; empty when the entry concerns no record
+	Before        *Image    `json:"before,omitempty"`
+	BeforeOmitted bool      `json:"before_omitted,omitempty"` // there was a record, but the group's images leave it out
+	After         *Image    `json:"after,omitempty"`
+	Data          []byte    `json:"data,omitempty"`
+	Confirmed     bool      `json:"confirmed"`
+}
+
+// EntryFilter selects entries. Zero fields select everything.
+type EntryFilter struct {
+	From, To    uint64    // sequence numbers, both included
+	Since       time.Time // at or after
+	Code        string    // R | C | J | U
+	Type        string    // two characters
+	File        string
+	Key         []byte
+	Transaction uint64
+	IncludeAll  bool // unconfirmed entries too
+	Limit       int  // 0: 100, at most 10000
+}
+
+// DepositRequest is a user entry (code U) to be deposited. Exactly one of Data and Text may be set.
+type DepositRequest struct {
+	Type string `json:"type"`           // two upper-case letters or digits; SW, MK and HB are the product's own
+	Data []byte `json:"data,omitempty"` // base64
+	Text string `json:"text,omitempty"`
+}
+
+// Verification is the result of reading a whole journal.
+type Verification struct {
+	Journal string `json:"journal"`
+	OK      bool   `json:"ok"` // a damaged journal is an error with code corrupt
+}
+
+// Backout is the report of one back-out: what a node undid when it came back.
+type Backout struct {
+	ID      string         `json:"id"`
+	Group   string         `json:"group"`
+	Node    string         `json:"node"`
+	Time    time.Time      `json:"time"`
+	Journal string         `json:"journal"`           // whose entries were undone
+	Known   uint64         `json:"known"`             // last sequence number of that journal known to the new primary
+	From    string         `json:"from"`              // store position before
+	To      string         `json:"to"`                // store position after: the fork
+	Epoch   uint64         `json:"epoch"`             // of the new primary
+	Undone  int            `json:"undone"`            // entries undone in the store
+	Lost    int            `json:"lost"`              // of all listed, those that do not live on
+	Entries []BackoutEntry `json:"entries,omitempty"` // only when one report is asked for
+}
+
+// BackoutEntry is one entry beyond what the new primary knew.
+type BackoutEntry struct {
+	Sequence uint64    `json:"sequence"`
+	Position string    `json:"position"`
+	Type     string    `json:"type"`
+	Time     time.Time `json:"time"`
+	File     string    `json:"file"`
+	Key                // fields key, key_base64
+	Before   *Image    `json:"before,omitempty"`
+	After    *Image    `json:"after,omitempty"`
+	LivesOn  bool      `json:"lives_on"` // the new primary has it all the same
+	Undone   bool      `json:"undone"`   // it had been applied here and was undone
+}

@@ -1,0 +1,91 @@
+package client
+
+import (
+	"context"
+	"strconv"
+	"time"
+)
+
+// Local names the answering node's own journal where a method wants the node that wrote a journal.
+const Local = "local"
+
+// Journals lists the journals of a group that the answering node holds.
+func (c *Client) Journals(ctx context.Context, group string) ([]Journal, error) {
+	return list[Journal](ctx, c, get("v1", "groups", group, "journals"))
+}
+
+// Receivers lists the receivers of what node wrote, as the answering node holds them, oldest first.
+func (c *Client) Receivers(ctx context.Context, group, node string) ([]Receiver, error) {
+	return list[Receiver](ctx, c, get("v1", "groups", group, "journals", node, "receivers"))
+}
+
+// Entries lists entries of what node wrote, as the answering node holds them, in ascending order. A list as long as the
+// limit may go on: ask again from the last sequence number + 1.
+func (c *Client) Entries(ctx context.Context, group, node string, f EntryFilter) ([]Entry, error) {
+	x := get("v1", "groups", group, "journals", node, "entries")
+	setNumber(x.query, "from", f.From)
+	setNumber(x.query, "to", f.To)
+	setNumber(x.query, "transaction", f.Transaction)
+	setText(x.query, "code", f.Code)
+	setText(x.query, "type", f.Type)
+	setText(x.query, "file", f.File)
+	setText(x.query, "key", string(f.Key))
+	if !f.Since.IsZero() {
+		x.query.Set("since", f.Since.Format(time.RFC3339Nano))
+	}
+	if f.IncludeAll {
+		x.query.Set("include", "all")
+	}
+	if f.Limit != 0 {
+		x.query.Set("limit", strconv.Itoa(f.Limit))
+	}
+	return list[Entry](ctx, c, x)
+}
+
+// ChangeReceiver attaches a new receiver to the answering node's own journal.
+func (c *Client) ChangeReceiver(ctx context.Context, group string) (Receiver, error) {
+	x, err := post(nil, "v1", "groups", group, "journals", Local, "change-receiver")
+	if err != nil {
+		return Receiver{}, err
+	}
+	return ask[Receiver](ctx, c, x)
+}
+
+// DepositEntry deposits a user entry and returns once it is committed.
+func (c *Client) DepositEntry(ctx context.Context, group string, r DepositRequest) (WriteResult, error) {
+	x, err := post(r, "v1", "groups", group, "journals", Local, "entries")
+	if err != nil {
+		return WriteResult{}, err
+	}
+	return ask[WriteResult](ctx, c, x)
+}
+
+// Verify lets the answering node read a whole journal and check it; ErrCorrupt names the damaged place. Wait bounds the
+// work; 0: the node's maximum of ten minutes.
+func (c *Client) Verify(ctx context.Context, group, node string, wait time.Duration) (Verification, error) {
+	x, err := post(nil, "v1", "groups", group, "journals", node, "verify")
+	if err != nil {
+		return Verification{}, err
+	}
+	if x.wait = wait; x.wait <= 0 {
+		x.wait = 10 * time.Minute
+	}
+	return ask[Verification](ctx, c, x)
+}
+
+// Backouts lists the back-out reports of the answering node, newest first, without their entries.
+func (c *Client) Backouts(ctx context.Context, group string) ([]Backout, error) {
+	return list[Backout](ctx, c, get("v1", "groups", group, "backouts"))
+}
+
+// Backout returns one back-out report with its entries.
+func (c *Client) Backout(ctx context.Context, group, id string) (Backout, error) {
+	return ask[Backout](ctx, c, get("v1", "groups", group, "backouts", id))
+}
+
+// Digest computes the digest of the answering node's own copy.
+func (c *Client) Digest(ctx context.Context, group string) (Digest, error) {
+	x := get("v1", "groups", group, "digest")
+	x.wait = 2 * time.Minute // it reads the whole copy
+	return ask[Digest](ctx, c, x)
+}

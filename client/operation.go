@@ -1,0 +1,146 @@
+package client
+
+import (
+	"fmt"
+	"time"
+)
+
+// Duration is a time span that stands in JSON as text, such as "5s" or "500ms".
+type Duration time.Duration
+
+func (d Duration) String() string { return time.Duration(d).String() }
+
+// MarshalText writes the form that time.ParseDuration reads.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText reads the form of time.ParseDuration; negative spans are refused.
+func (d *Duration) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
+	if err != nil || v < 0 {
+		return fmt.Errorf("%q is not a duration: want a number with a unit, such as 5s or 500ms", text)
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// States of an operation.
+const (
+	OperationRunning    = "running"
+	OperationDone       = "done"
+	OperationRolledBack = "rolled_back" // failed before its commit point: nothing changed
+	OperationFailed     = "failed"      // superseded after its commit point
+)
+
+// Operation is a change of roles that runs in steps, kept in Raft.
+type Operation struct {
+	ID        uint64    `json:"id"`
+	Kind      string    `json:"kind"` // switchover | failover
+	Group     string    `json:"group"`
+	From      string    `json:"from"`
+	To        string    `json:"to"` // "" while a failover has not chosen
+	State     string    `json:"state"`
+	Step      string    `json:"step"` // the running or last step
+	Steps     []Step    `json:"steps"`
+	Reason    string    `json:"reason"` // who or what asked for it
+	Started   time.Time `json:"started"`
+	Ended     time.Time `json:"ended,omitzero"`
+	MaxPause  Duration  `json:"max_pause,omitzero"` // switch-over: writes are held at most this long
+	AllowLoss bool      `json:"allow_data_loss,omitempty"`
+	Committed bool      `json:"committed"` // the commit point was passed: from here on only forward
+	Epoch     uint64    `json:"epoch"`     // where it leads to; 0 before it is taken
+	Error     string    `json:"error,omitempty"`
+}
+
+// Finished tells whether the operation is over, with whatever result.
+func (o Operation) Finished() bool { return o.State != "" && o.State != OperationRunning }
+
+// Step is one step of an operation.
+type Step struct {
+	Name   string    `json:"name"`
+	At     time.Time `json:"at"` // when it was entered
+	Node   string    `json:"node,omitempty"`
+	Detail string    `json:"detail,omitempty"`
+}
+
+// Check is one condition of a switch-over, with what was found and what is allowed.
+type Check struct {
+	Name   string `json:"name"`
+	OK     bool   `json:"ok"`
+	Value  string `json:"value,omitempty"`
+	Limit  string `json:"limit,omitempty"`
+	Detail string `json:"detail,omitempty"` // why it matters, or what to do
+}
+
+// Readiness says whether a switch-over could be done now, and what would happen.
+type Readiness struct {
+	Group          string   `json:"group"`
+	From           string   `json:"from"`
+	To             string   `json:"to"`
+	Ready          bool     `json:"ready"` // every check is ok
+	Checks         []Check  `json:"checks"`
+	EntriesToDrain uint64   `json:"entries_to_drain"` // entries the target has not yet
+	EstimatedPause Duration `json:"estimated_pause"`  // how long writes would be held
+	Loss           string   `json:"loss"`             // "none", or what would be lost
+}
+
+// SwitchoverRequest asks for a planned switch-over, or for a switch-back (then To stays empty).
+type SwitchoverRequest struct {
+	To       string    `json:"to,omitempty"`      // "": the best in-sync secondary
+	DryRun   bool      `json:"dry_run,omitempty"` // check only, change nothing
+	At       time.Time `json:"at,omitzero"`       // zero: now
+	MaxPause Duration  `json:"max_pause,omitzero"`
+}
+
+// FailoverRequest asks for a failover by hand, against a living primary too.
+type FailoverRequest struct {
+	To            string `json:"to,omitempty"`              // "": the best candidate
+	AllowDataLoss bool   `json:"allow_data_loss,omitempty"` // also a node outside the in-sync set
+}
+
+// Certificate records one promotion. Positions are history positions.
+type Certificate struct {
+	Group      string      `json:"group"`
+	Kind       string      `json:"kind"` // create | switchover | failover
+	Operation  uint64      `json:"operation,omitempty"`
+	OldEpoch   uint64      `json:"old_epoch"`
+	Epoch      uint64      `json:"epoch"`
+	From       string      `json:"from"`
+	To         string      `json:"to"`
+	InSync     []string    `json:"in_sync"` // the set in force at the promotion, primary included
+	Candidates []Candidate `json:"candidates,omitempty"`
+	SW         string      `json:"sw"`   // where the epoch begins; "" until opened
+	Loss       string      `json:"loss"` // "none", or what may be lost
+	Better     []string    `json:"better,omitempty"`
+	At         time.Time   `json:"at"`
+	Opened     time.Time   `json:"opened,omitzero"`
+	Reason     string      `json:"reason"`
+}
+
+// Candidate is what a node reported when it promised the new epoch.
+type Candidate struct {
+	Node      string `json:"node"`
+	Received  string `json:"received"`
+	Committed string `json:"committed"`
+	Applied   string `json:"applied"`
+	Torn      bool   `json:"torn,omitempty"` // it cut a torn tail at start and was not compared since
+}
+
+// Severities of events, ascending.
+const (
+	SeverityInfo     = "info"
+	SeverityWarning  = "warning"
+	SeverityError    = "error"
+	SeverityCritical = "critical"
+)
+
+// Event is something that happened on one node. IDs ascend on that node, from 1, and start anew with its process.
+type Event struct {
+	ID       uint64            `json:"id"`
+	Time     time.Time         `json:"time"`
+	Node     string            `json:"node"`
+	Severity string            `json:"severity"`
+	Group    string            `json:"group,omitempty"`
+	Kind     string            `json:"kind"`
+	Message  string            `json:"message"`
+	Fields   map[string]string `json:"fields,omitempty"`
+}

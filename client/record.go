@@ -1,0 +1,101 @@
+package client
+
+import (
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// Limits of the interface.
+const (
+	MaxFileName = 255      // bytes of a file's name
+	MaxKey      = 4 << 10  // bytes of a key, decoded
+	MaxValue    = 16 << 20 // bytes of a value
+)
+
+// Key is a record's key in JSON: as text, and exactly in base64 when it is not valid UTF-8.
+type Key struct {
+	Text   string `json:"key"` // with replacement characters when Base64 is set
+	Base64 []byte `json:"key_base64,omitempty"`
+}
+
+// MakeKey returns the JSON form of a key. It keeps no reference to b.
+func MakeKey(b []byte) Key {
+	if utf8.Valid(b) {
+		return Key{Text: string(b)}
+	}
+	return Key{Text: strings.ToValidUTF8(string(b), "\uFFFD"), Base64: append([]byte(nil), b...)}
+}
+
+// Bytes returns the exact key.
+func (k Key) Bytes() []byte {
+	if len(k.Base64) > 0 {
+		return k.Base64
+	}
+	return []byte(k.Text)
+}
+
+func (k Key) String() string { return k.Text }
+
+// WriteOptions qualify a write.
+type WriteOptions struct {
+	Wait time.Duration // how long a node waits for a primary to appear; 0: 5 s
+}
+
+// ReadOptions qualify a read.
+type ReadOptions struct {
+	Local  bool          // answer from the node that is asked, though it may lag
+	MaxLag time.Duration // with Local: refuse (ErrStale) when the copy is older; 0: no limit
+	Wait   time.Duration // as in WriteOptions
+}
+
+// ListOptions qualify a list of records.
+type ListOptions struct {
+	Prefix []byte        // only keys that begin so
+	From   []byte        // the first key wanted
+	Limit  int           // records per page; 0: 100, at most 1000
+	Local  bool          // as in ReadOptions
+	Wait   time.Duration // as in WriteOptions
+}
+
+// WriteResult is the receipt of a write that is committed.
+type WriteResult struct {
+	Position string `json:"position"` // "default@3.42"
+	Journal  string `json:"journal"`  // "default/a"
+	Sequence uint64 `json:"sequence"` // in that journal
+	Created  bool   `json:"-"`        // the record did not exist before: status 201
+}
+
+// Record is a record as it was read.
+type Record struct {
+	File     string    `json:"file"`
+	Key                // fields key, key_base64
+	Value    []byte    `json:"value"`
+	Position string    `json:"position"` // of its last change
+	Time     time.Time `json:"time,omitzero"`
+	Expiry   time.Time `json:"expiry,omitzero"` // zero: never
+	Node     string    `json:"node,omitempty"`  // whose copy was read
+	Applied  string    `json:"applied"`         // position of that copy
+	Age      float64   `json:"age_seconds"`     // how old that copy may be; 0 from the primary
+}
+
+// RecordPage is a part of a file in key order.
+type RecordPage struct {
+	File    string   `json:"file"`
+	Records []Record `json:"records"`
+	Next    *Key     `json:"next,omitempty"` // From of the next page; nil at the end
+	Node    string   `json:"node,omitempty"`
+	Applied string   `json:"applied"`
+	Age     float64  `json:"age_seconds"`
+}
+
+// Digest is a checksum over one node's copy of a group, content and attributes, at one position.
+type Digest struct {
+	Group    string `json:"group"`
+	Node     string `json:"node"`
+	Position string `json:"position"`
+	Files    uint64 `json:"files"`
+	Records  uint64 `json:"records"`
+	Bytes    uint64 `json:"bytes"` // keys and values
+	Sum      string `json:"sum"`   // equal sums at equal positions mean equal content
+}

@@ -1,0 +1,132 @@
+package cluster
+
+import (
+	"testing"
+	"time"
+
+	"github.com/understudy-ha/understudy/fsm"
+	"github.com/understudy-ha/understudy/internal/ident"
+)
+
+// opened is a state in which a serves at epoch 1 with b and c in the set.
+func opened(t *testing.T) *fsm.State {
+	t.Helper()
+	st := covered(t)
+	must(t, st, fsm.Command{Open: &fsm.Open{Group: group, Epoch: 1, Node: "a", Incarnation: 1, InSync: []ident.NodeID{"a", "b", "c"},
+		Rows: []ident.HistoryRow{{Epoch: 1, Node: "a", SW: 1, First: 1}}}})
+	return st
+}
+
+func must(t *testing.T, st *fsm.State, cmd fsm.Command) fsm.Result {
+	t.Helper()
+	cmd.Version = fsm.CommandVersion
+	res := st.Apply(cmd)
+	if res.Refused != "" {
+		t.Fatalf("%+v: %+v", cmd, res)
+	}
+	return res
+}
+
+func setSpec(st *fsm.State, f func(*fsm.GroupSpec)) {
+	g := *st.Groups[group]
+	f(&g.Spec)
+	st.Groups = map[ident.GroupName]*fsm.Group{group: &g}
+}
+
+func off(s *fsm.GroupSpec) { s.AutoFailover = fsm.FailoverOff }
+
+func promised(n ident.NodeID, life ident.Incarnation, h ident.History) fsm.Command {
+	return fsm.Command{Promise: &fsm.Promise{Group: group, Report: fsm.Report{Node: n, Epoch: 2, Incarnation: life, Received: ident.Position{Epoch: 1, History: h}}}}
+}
+
+func TestDecide(t *testing.T) {
+	now := time.Unix(1000, 0)
+	switching := fsm.Command{StartSwitch: &fsm.StartSwitch{Group: group, Epoch: 1, To: "b", MaxPause: time.Second, Deadline: now.Add(time.Minute)}}
+	fenced := fsm.Command{Fence: &fsm.Fence{Group: group, Epoch: 1, Force: true}}
+	restarted := renewal(0, "a", 9)
+	released := fsm.Command{Release: &fsm.Release{Node: "a", Incarnation: 1}}
+
+	for _, c := range []struct {
+		name   string
+		before []fsm.Command
+		spec   func(*fsm.GroupSpec)
+		own    groupView
+		dead   ident.NodeID
+		after  time.Duration
+		want   string
+	}{
+		{name: "a covered primary is left alone, even if gossip says it is dead", own: groupView{covered: true}, dead: "a"},
+		{name: "cover ended", want: "fence 1 the lease of a ran out"},
+		{name: "cover ended, but the leader is new", own: groupView{fresh: true}},
+		{name: "cover ended, the leader is new, gossip knows", own: groupView{fresh: true}, dead: "a", want: "fence 1 the lease of a ran out"},
+		{name: "cover ended, no automatic failover", spec: off},
+		{name: "released", before: []fsm.Command{released}, own: groupView{covered: true, fresh: true}, want: "fence 1 a has ended"},
+		{name: "released, no automatic failover", before: []fsm.Command{released}, spec: off},
+		{name: "restarted", before: []fsm.Command{restarted}, own: groupView{covered: true, fresh: true}, want: "fence 1 a was restarted"},
+		{name: "restarted, no automatic failover: only itself", before: []fsm.Command{restarted}, spec: off, want: "fence 1 a was restarted to a"},
+		{name: "fenced, nobody has promised", before: []fsm.Command{fenced}},
+		{name: "one has promised, others are alive", before: []fsm.Command{fenced, promised("b", 2, 5)}},
+		{name: "one has promised, others were waited for", before: []fsm.Command{fenced, promised("b", 2, 5)}, own: groupView{waited: true}, want: "promote 2 b none"},
+		{name: "all others promised, a is dead", before: []fsm.Command{fenced, promised("b", 2, 5), promised("c", 3, 6)}, dead: "a", want: "promote 2 c none"},
+		{name: "a released node is not waited for", before: []fsm.Command{fenced, released, promised("b", 2, 5), promised("c", 3, 5)}, want: "promote 2 b none"},
+		{name: "fenced by hand with automatic failover off", before: []fsm.Command{fenced, promised("b", 2, 5)}, spec: off, own: groupView{waited: true}, want: "promote 2 b none"},
+		{name: "switch-over goes on", before: []fsm.Command{switching}, own: groupView{covered: true}},
+		{name: "switch-over too late", before: []fsm.Command{switching}, own: groupView{covered: true}, after: time.Hour, want: "abort 1"},
+		{name: "its target is dead", before: []fsm.Command{switching}, own: groupView{covered: true}, dead: "b", want: "abort 1"},
+		{name: "its target was released", before: []fsm.Command{switching, {Release: &fsm.Release{Node: "b", Incarnation: 2}}}, own: groupView{covered: true}, want: "abort 1"},
+		{name: "its source is dead: the fence ends it", before: []fsm.Command{switching}, dead: "b", want: "fence 1 the lease of a ran out"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			st := opened(t)
+			if c.spec != nil {
+				setSpec(st, c.spec)
+			}
+			for _, cmd := range c.before {
+				must(t, st, cmd)
+			}
+			v := view{
+				state: st.Snapshot(), now: now.Add(c.after), groups: map[ident.GroupName]groupView{group: c.own},
+				dead: func(n ident.NodeID) bool { return n == c.dead },
+			}
+			got := ""
+			for _, cmd := range decide(v) {
+				got += describe(cmd)
+				cmd.Version = fsm.CommandVersion
+				if res := st.Apply(cmd); res.Refused != "" {
+					t.Errorf("the decision %+v is refused: %+v", cmd, res)
+				}
+			}
+			if got != c.want {
+				t.Errorf("decided %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+func describe(cmd fsm.Command) string {
+	switch {
+	case cmd.Fence != nil && cmd.Fence.To != "":
+		return "fence " + cmd.Fence.Epoch.String() + " " + cmd.Fence.Reason + " to " + string(cmd.Fence.To)
+	case cmd.Fence != nil:
+		return "fence " + cmd.Fence.Epoch.String() + " " + cmd.Fence.Reason
+	case cmd.Promote != nil:
+		return "promote " + cmd.Promote.Epoch.String() + " " + string(cmd.Promote.To) + " " + cmd.Promote.Loss
+	case cmd.AbortSwitch != nil:
+		return "abort " + string('0'+rune(cmd.AbortSwitch.Operation))
+	}
+	return "?"
+}
+
+func TestDecideOrdersGroups(t *testing.T) {
+	st := opened(t)
+	must(t, st, fsm.Command{CreateGroup: &fsm.CreateGroup{Spec: fsm.GroupSpec{Name: "aaa", Order: 5, Preferred: "b"}.Normalize(), Incarnation: 2}})
+	must(t, st, fsm.Command{CreateGroup: &fsm.CreateGroup{Spec: fsm.GroupSpec{Name: "system", Order: -1, Preferred: "b"}.Normalize(), Incarnation: 2}})
+	v := view{state: st.Snapshot(), dead: func(ident.NodeID) bool { return false }}
+	var got []ident.GroupName
+	for _, cmd := range decide(v) {
+		got = append(got, cmd.Fence.Group)
+	}
+	if len(got) != 3 || got[0] != "system" || got[1] != group || got[2] != "aaa" {
+		t.Fatalf("order %v", got)
+	}
+}

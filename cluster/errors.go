@@ -1,0 +1,45 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/understudy-ha/understudy/internal/ident"
+)
+
+// Conditions a caller may meet.
+var (
+	// ErrNoQuorum says that no Raft leader took the command before the deadline; it was not proposed and may be sent again.
+	ErrNoQuorum = errors.New("no quorum: a majority of the nodes must be running and connected")
+	// ErrNoLease says that no lease of this life covers the group at that epoch now.
+	ErrNoLease = errors.New("no lease covers the group at this epoch")
+	// ErrClosed says that the cluster was closed.
+	ErrClosed = errors.New("cluster is closed")
+)
+
+// UnknownOutcomeError says that a command was handed to Raft but its result is not known here: it may still be applied.
+// Read the state before proposing again.
+type UnknownOutcomeError struct {
+	Command uint64 // id of the command
+	Err     error  // what broke
+}
+
+func (e *UnknownOutcomeError) Error() string {
+	return fmt.Sprintf("outcome of command %016x unknown, read the state before proposing again: %v", e.Command, e.Err)
+}
+
+// Unwrap gives access to what broke.
+func (e *UnknownOutcomeError) Unwrap() error { return e.Err }
+
+// DirectoryError says that the node's id is registered with another data directory.
+type DirectoryError struct {
+	Node       ident.NodeID
+	Registered ident.DirectoryID
+	Have       ident.DirectoryID
+	Peer       string // who said so
+}
+
+func (e *DirectoryError) Error() string {
+	return fmt.Sprintf("node %q is registered in this cluster with data directory %s, but this one is %s (told by %s): "+
+		"start it with its own data directory, or give this node another `node` id", e.Node, e.Registered, e.Have, e.Peer)
+}

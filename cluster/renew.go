@@ -1,0 +1,75 @@
+package cluster
+
+import (
+	"context"
+	"time"
+
+	"github.com/understudy-ha/understudy/fsm"
+)
+
+// renew keeps this life's lease alive. The lease itself is counted where the command is applied, so an attempt whose
+// answer is late or lost still counts from its own clock reading, if it was committed.
+func (c *Cluster) renew(ctx context.Context) {
+	failing := false
+	for ctx.Err() == nil {
+		began := time.Now()
+		refused, err := c.renewOnce(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		switch bad := err != nil || refused != ""; {
+		case bad && !failing:
+			c.log.Warn("lease not renewed", "refused", refused, "error", err, "remaining", c.leases.remaining())
+			failing = true
+		case !bad && failing:
+			c.log.Info("lease renewed again")
+			failing = false
+		}
+		select {
+		case <-time.After(c.timing.Renew - time.Since(began)):
+		case <-c.hurry: // a role was given to this node, which can do nothing without a lease on it
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (c *Cluster) renewOnce(ctx context.Context) (refused string, err error) {
+	if err := c.o.Host.Failpoint("cluster.renew:" + string(c.o.Node)); err != nil {
+		return "", err
+	}
+	cmd := fsm.Command{ID: c.o.Host.Random(), Renew: &fsm.Renew{Node: c.o.Node, Directory: c.o.Directory, Incarnation: c.o.Incarnation}}
+	if c.o.Flushed != nil {
+		cmd.Renew.Flushed = c.o.Flushed()
+	}
+	// A new attempt has a newer clock reading, so it is not worth waiting long for an old one.
+	ctx, cancel := context.WithTimeout(ctx, c.timing.Lease/2)
+	defer cancel()
+	c.leases.begin(cmd.ID)
+	res, err := c.Propose(ctx, cmd)
+	return res.Refused, err
+}
+
+// observe is told every applied command, on Raft's goroutine. Leases are counted before the state is published, so whoever
+// sees the new state sees what it did to the leases.
+func (c *Cluster) observe(_ uint64, cmd fsm.Command, res fsm.Result, st *fsm.State) {
+	c.leases.observe(cmd, res, st)
+	c.board.applied(cmd.ID, res, st)
+	if res.Refused != "" || cmd.CreateGroup == nil && cmd.Promote == nil && cmd.Handover == nil {
+		return
+	}
+	for _, g := range st.Groups {
+		if g.Holds(c.o.Node, c.o.Incarnation) && !c.leases.holds(g.Spec.Name, g.Epoch) {
+			select {
+			case c.hurry <- struct{}{}:
+			default:
+			}
+			return
+		}
+	}
+}
+
+// restored is told that a snapshot replaced the state.
+func (c *Cluster) restored(st *fsm.State) {
+	c.leases.restored(st)
+	c.board.publish(st)
+}

@@ -1,0 +1,251 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/understudy-ha/understudy/client"
+)
+
+const (
+	firstRestart = time.Second // pause before a node that died is restarted; doubled up to lastRestart
+	lastRestart  = 30 * time.Second
+	steadyAfter  = time.Minute // a node that ran this long starts at firstRestart again
+)
+
+type devOptions struct {
+	nodes    int
+	data     string
+	basePort int
+	fixed    bool // --base-port was given
+	restart  bool
+}
+
+func newDev(a *app) *cobra.Command {
+	var o devOptions
+	cmd := &cobra.Command{
+		Use:   "dev",
+		Short: "Run a cluster on this machine: three real server processes, Ctrl-C stops all",
+		Long: `Run a cluster on this machine, in the foreground: real server processes, children of this one.
+Data is kept in --data between runs. A node that was killed can be started again with
+"understudy server --config DIR/a/understudy.yaml", or by itself with --restart.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.fixed = cmd.Flags().Changed("base-port")
+			return a.runDev(cmd.Context(), o)
+		},
+	}
+	f := cmd.Flags()
+	f.IntVar(&o.nodes, "nodes", 3, "number of nodes")
+	f.StringVar(&o.data, "data", "understudy-dev", "directory for configurations, logs and data")
+	f.IntVar(&o.basePort, "base-port", 7400, "first port; node b has the ten above, and so on")
+	f.BoolVar(&o.restart, "restart", false, "restart a node that died")
+	return cmd
+}
+
+func (a *app) runDev(ctx context.Context, o devOptions) (err error) {
+	if o.basePort < 1 || o.basePort+10*maxDevNodes > 65535 {
+		return usagef("--base-port %d: want 1 to %d", o.basePort, 65535-10*maxDevNodes)
+	}
+	c, err := newDevCluster(o.data, o.nodes, portsFrom(o.basePort), o.fixed, &lockedWriter{w: a.err})
+	if err != nil {
+		return err
+	}
+	if err := c.checkPorts(); err != nil {
+		return err
+	}
+	cl := client.New(c.http()...)
+	defer func() { err = errors.Join(err, a.stopAll(c)) }()
+	fmt.Fprintf(a.out, "Starting %s in %s\n", plural(len(c.nodes), "node", "nodes"), c.dir)
+	if err := c.start(); err != nil {
+		return err
+	}
+	st, err := c.waitReady(ctx, cl)
+	if ctx.Err() != nil {
+		return nil // stopped while starting: what was asked for
+	}
+	if err != nil {
+		return err
+	}
+	a.introduce(c, st)
+	return a.superviseDev(ctx, c, o.restart)
+}
+
+// stopAll stops the nodes; a second signal kills what is left.
+func (a *app) stopAll(c *devCluster) error {
+	running := 0
+	for _, n := range c.nodes {
+		if n.process != nil && n.process.running() {
+			running++
+		}
+	}
+	if running == 0 {
+		return nil
+	}
+	fmt.Fprintf(a.out, "\nStopping %s\n", plural(running, "node", "nodes"))
+	again := make(chan os.Signal, 1)
+	signal.Notify(again, syscall.SIGINT, syscall.SIGTERM)
+	defer signal.Stop(again)
+	hurry, stopped := make(chan struct{}), make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		select {
+		case <-again:
+			close(hurry)
+		case <-stopped:
+		}
+	})
+	began := time.Now()
+	err := c.stop(hurry)
+	close(stopped)
+	wg.Wait()
+	if err == nil {
+		fmt.Fprintf(a.out, "All nodes have stopped (%s). Data is kept in %s\n", humanDuration(time.Since(began)), c.dir)
+	}
+	return err
+}
+
+// introduce prints where the nodes are and what to try first. Every line can be pasted into a shell.
+func (a *app) introduce(c *devCluster, st client.Status) {
+	g := st.Groups[0]
+	t := newTable("NODE", "ROLE", "HTTP", ">PID", "LOG")
+	t.indent = "  "
+	for _, n := range c.nodes {
+		t.add(n.name, g.Roles[n.name], "http://"+n.config.Listen.HTTP, n.process.cmd.Process.Pid, filepath.Join(n.dir, "log"))
+	}
+	fmt.Fprintf(a.out, "\nThe cluster is ready.\n\n")
+	t.write(a.out)
+	first := "http://" + c.nodes[0].config.Listen.HTTP
+	second := "http://" + c.nodes[min(1, len(c.nodes)-1)].config.Listen.HTTP
+	dir := c.nodes[0].dir
+	self := os.Args[0]
+	addr := ""
+	if c.nodes[0].config.Listen.HTTP != defaultFirstAddress {
+		addr = " --addr " + strings.Join(c.http(), ",")
+	}
+	fmt.Fprintf(a.out, `
+Write a record, and read it from another node:
+  curl -i -X PUT --data-binary 'hello' %[1]s/v1/files/greetings/records/one
+  curl -i %[2]s/v1/files/greetings/records/one
+`, first, second)
+	if len(c.nodes) > 1 {
+		fmt.Fprintf(a.out, `
+Hand the role over, and back:
+  curl -s -X POST %[1]s/v1/groups/%[3]s/switchover -d '{}'
+  %[5]s switchback %[3]s%[6]s
+
+Kill a node, watch the failover, and bring the node back:
+  kill -9 $(cat %[4]s/pid)
+  %[5]s status%[6]s
+  %[5]s server --config %[4]s/understudy.yaml
+`, second, second, g.Name, shellQuote(dir), shellQuote(self), addr)
+	}
+	if len(c.nodes) == 2 {
+		fmt.Fprintln(a.out, "\nTwo nodes have no majority when one is lost: nothing fails over by itself. Use --nodes 3.")
+	}
+	fmt.Fprintf(a.out, "\nCtrl-C stops all nodes.\n")
+}
+
+// shellQuote quotes s for a POSIX shell when it needs it.
+func shellQuote(s string) string {
+	if s != "" && !strings.ContainsFunc(s, func(r rune) bool {
+		return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./-+:@%=,", r)
+	}) {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+// superviseDev reports nodes that end, restarts them if asked, and returns when ctx ends or none is left.
+func (a *app) superviseDev(ctx context.Context, c *devCluster, restart bool) error {
+	ended := make(chan *devNode)
+	quit := make(chan struct{})
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer close(quit)
+	watch := func(n *devNode, p *process) {
+		wg.Go(func() {
+			select {
+			case <-p.done:
+			case <-quit:
+				return
+			}
+			select {
+			case ended <- n:
+			case <-quit:
+			}
+		})
+	}
+	pause := map[*devNode]time.Duration{}
+	since := map[*devNode]time.Time{}
+	due := make(chan *devNode)
+	for _, n := range c.nodes {
+		since[n] = time.Now()
+		watch(n, n.process)
+	}
+	alive := len(c.nodes)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case n := <-ended:
+			fmt.Fprintf(a.err, "understudy: %s\n", n.ended())
+			if !restart {
+				if alive--; alive == 0 {
+					return errors.New("no node is left")
+				}
+				fmt.Fprintf(a.err, "  start it again: %s server --config %s\n", shellQuote(os.Args[0]), shellQuote(filepath.Join(n.dir, "understudy.yaml")))
+				continue
+			}
+			if wait := pause[n]; wait == 0 || time.Since(since[n]) > steadyAfter {
+				pause[n] = firstRestart
+			} else {
+				pause[n] = min(2*wait, lastRestart)
+			}
+			wait := pause[n]
+			fmt.Fprintf(a.err, "  it is restarted in %s\n", humanDuration(wait))
+			wg.Go(func() {
+				select {
+				case <-time.After(wait):
+				case <-quit:
+					return
+				}
+				select {
+				case due <- n:
+				case <-quit:
+				}
+			})
+		case n := <-due:
+			if err := c.startNode(n); err != nil {
+				return err
+			}
+			since[n] = time.Now()
+			fmt.Fprintf(a.err, "understudy: node %s was restarted, pid %s\n", n.name, strconv.Itoa(n.process.cmd.Process.Pid))
+			watch(n, n.process)
+		}
+	}
+}
+
+// lockedWriter lets several goroutines write whole lines to one writer.
+type lockedWriter struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (l *lockedWriter) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(b)
+}

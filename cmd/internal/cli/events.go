@@ -1,0 +1,115 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/understudy-ha/understudy/client"
+)
+
+func newEvents(a *app) *cobra.Command {
+	var (
+		on       target
+		follow   bool
+		severity string
+	)
+	cmd := &cobra.Command{
+		Use:   "events",
+		Short: "Show what happened on a node",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			least := slices.Index(severities(), severity)
+			if least < 0 {
+				return usagef("--severity %q: want one of %s", severity, strings.Join(severities(), ", "))
+			}
+			return a.withTarget(cmd.Context(), on, func(cl *client.Client) error {
+				if follow {
+					return a.followEvents(cmd.Context(), cl, least)
+				}
+				ctx, cancel := context.WithTimeout(cmd.Context(), askTimeout)
+				defer cancel()
+				all, err := cl.Events(ctx, 0, 0)
+				if err != nil {
+					return err
+				}
+				all = slices.DeleteFunc(all, func(e client.Event) bool { return slices.Index(severities(), e.Severity) < least })
+				return a.show(all, func(w io.Writer) { writeEvents(w, all) })
+			})
+		},
+	}
+	on.flag(cmd)
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with new ones until Ctrl-C")
+	cmd.Flags().StringVar(&severity, "severity", client.SeverityInfo, "lowest severity shown: "+strings.Join(severities(), ", "))
+	return cmd
+}
+
+// severities in ascending order.
+func severities() []string {
+	return []string{client.SeverityInfo, client.SeverityWarning, client.SeverityError, client.SeverityCritical}
+}
+
+// followEvents prints events until ctx ends. The ids are those of one process: when the node restarts, or another node
+// answers, they start anew.
+func (a *app) followEvents(ctx context.Context, cl *client.Client, least int) error {
+	var since uint64
+	complained := false
+	for {
+		for e, err := range cl.Follow(ctx, since) {
+			if err != nil {
+				if ctx.Err() != nil {
+					return nil
+				}
+				if !complained {
+					reportError(a.err, err, a.output == "json")
+					fmt.Fprintln(a.err, "  trying again")
+					complained = true
+				}
+				since = 0
+				break
+			}
+			complained = false
+			since = e.ID
+			if slices.Index(severities(), e.Severity) < least {
+				continue
+			}
+			if err := a.showLine(e, func(w io.Writer) { fmt.Fprintln(w, eventLine(e)) }); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+func eventLine(e client.Event) string {
+	return fmt.Sprintf("%s  %-4s %-8s %-10s %-16s %s", humanTime(e.Time), e.Node, e.Severity, e.Group, e.Kind, eventText(e))
+}
+
+func eventText(e client.Event) string {
+	s := e.Message
+	for _, k := range sortedKeys(e.Fields) {
+		s += fmt.Sprintf("  %s=%s", k, e.Fields[k])
+	}
+	return s
+}
+
+func writeEvents(w io.Writer, all []client.Event) {
+	if len(all) == 0 {
+		fmt.Fprintln(w, "No events.")
+		return
+	}
+	t := newTable("TIME", "NODE", "SEVERITY", "GROUP", "KIND", "MESSAGE")
+	for _, e := range all {
+		t.add(humanTime(e.Time), e.Node, e.Severity, e.Group, e.Kind, eventText(e))
+	}
+	t.write(w)
+}

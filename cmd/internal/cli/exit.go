@@ -1,0 +1,80 @@
+package cli
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/understudy-ha/understudy/client"
+)
+
+// Exit codes, part of the interface: scripts depend on them.
+const (
+	exitDone         = 0
+	exitFailure      = 1  // anything that has no code of its own
+	exitUsage        = 2  // the command line or the configuration is wrong; nothing was tried
+	exitPrecondition = 12 // a precondition failed and nothing was changed
+	exitRolledBack   = 18 // it failed and was rolled back
+	exitIncomplete   = 22 // it is done but a follow-up is incomplete
+	exitRunning      = 75 // it is still running
+)
+
+// exitError is an error with an exit code of its own.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string { return e.err.Error() }
+func (e *exitError) Unwrap() error { return e.err }
+
+func exitWith(code int, format string, args ...any) error {
+	return &exitError{code: code, err: fmt.Errorf(format, args...)}
+}
+
+func usagef(format string, args ...any) error { return exitWith(exitUsage, format, args...) }
+
+// exitCode maps an error to the exit code that scripts see.
+func exitCode(err error) int {
+	var own *exitError
+	switch {
+	case err == nil:
+		return exitDone
+	case errors.As(err, &own):
+		return own.code
+	case errors.Is(err, client.ErrPrecondition), errors.Is(err, client.ErrBusy):
+		return exitPrecondition
+	case errors.Is(err, client.ErrInvalid):
+		return exitUsage
+	}
+	return exitFailure
+}
+
+// reportError writes err for people, or as JSON when the command's output is JSON.
+func reportError(w io.Writer, err error, asJSON bool) {
+	var ce *client.Error
+	if asJSON {
+		answer := struct {
+			Error   string        `json:"error"`
+			Exit    int           `json:"exit"`
+			Problem *client.Error `json:"problem,omitempty"`
+		}{Error: err.Error(), Exit: exitCode(err)}
+		if errors.As(err, &ce) {
+			answer.Problem = ce
+		}
+		raw, _ := json.MarshalIndent(answer, "", "  ") // strings and numbers always encode
+		fmt.Fprintf(w, "%s\n", raw)
+		return
+	}
+	if direct, ok := err.(*client.Error); ok { // unwrapped: its parts go on lines of their own
+		text := direct.Detail
+		if text == "" {
+			text = direct.Code.Title()
+		}
+		fmt.Fprintf(w, "understudy: %s\n", text)
+		pairs{{"reason:", direct.Reason}, {"remedy:", direct.Remedy}, {"position:", direct.Position}}.write(w, "  ")
+		return
+	}
+	fmt.Fprintf(w, "understudy: %s\n", err)
+}

@@ -1,0 +1,161 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/understudy-ha/understudy/client"
+)
+
+func newGet(a *app) *cobra.Command {
+	var (
+		on target
+		o  client.ReadOptions
+	)
+	cmd := &cobra.Command{
+		Use:   "get FILE KEY",
+		Short: "Print the content of a record",
+		Args:  cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.withTarget(cmd.Context(), on, func(cl *client.Client) error {
+				ctx, cancel := context.WithTimeout(cmd.Context(), askTimeout)
+				defer cancel()
+				r, err := cl.Get(ctx, args[0], []byte(args[1]), o)
+				if err != nil {
+					return err
+				}
+				return a.show(r, func(w io.Writer) {
+					_, _ = w.Write(r.Value) // raw, so that it can be piped; a broken pipe has no reader to tell
+					if isTerminal(w) && len(r.Value) > 0 && r.Value[len(r.Value)-1] != '\n' {
+						fmt.Fprintln(w)
+					}
+				})
+			})
+		},
+	}
+	on.flag(cmd)
+	cmd.Flags().BoolVar(&o.Local, "local", false, "from the copy of the node that answers, though it may lag")
+	cmd.Flags().DurationVar(&o.MaxLag, "max-lag", 0, "with --local: refuse a copy that is older")
+	return cmd
+}
+
+func newPut(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "put FILE KEY [VALUE]",
+		Short: "Write a record; without VALUE the content is read from standard input",
+		Args:  cobra.RangeArgs(2, 3),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var value []byte
+			if len(args) == 3 {
+				value = []byte(args[2])
+			} else {
+				var err error
+				if value, err = io.ReadAll(io.LimitReader(a.in, client.MaxValue+1)); err != nil {
+					return fmt.Errorf("read standard input: %w", err)
+				}
+			}
+			if len(value) > client.MaxValue {
+				return usagef("the content is larger than %s, the most a record holds", humanBytes(client.MaxValue))
+			}
+			return a.withClient(func(cl *client.Client) error {
+				ctx, cancel := context.WithTimeout(cmd.Context(), 2*askTimeout)
+				defer cancel()
+				w, err := cl.Put(ctx, args[0], []byte(args[1]), value, client.WriteOptions{})
+				if err != nil {
+					return err
+				}
+				return a.showReceipt(w, yesNo(w.Created, "created", "updated"))
+			})
+		},
+	}
+}
+
+func newDelete(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "delete FILE KEY",
+		Short: "Delete a record",
+		Args:  cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.withClient(func(cl *client.Client) error {
+				ctx, cancel := context.WithTimeout(cmd.Context(), 2*askTimeout)
+				defer cancel()
+				w, err := cl.Delete(ctx, args[0], []byte(args[1]), client.WriteOptions{})
+				if err != nil {
+					return err
+				}
+				return a.showReceipt(w, "deleted")
+			})
+		},
+	}
+}
+
+func (a *app) showReceipt(r client.WriteResult, what string) error {
+	return a.show(r, func(w io.Writer) {
+		fmt.Fprintf(w, "%s at %s, entry %d of journal %s\n", what, r.Position, r.Sequence, r.Journal)
+	})
+}
+
+func newList(a *app) *cobra.Command {
+	var (
+		on           target
+		o            client.ListOptions
+		prefix, from string
+		most         int
+	)
+	cmd := &cobra.Command{
+		Use:   "list FILE",
+		Short: "List the records of a file in key order",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if most < 1 {
+				return usagef("--limit %d: must be positive", most)
+			}
+			o.Prefix, o.From, o.Limit = []byte(prefix), []byte(from), min(most, 1000)
+			return a.withTarget(cmd.Context(), on, func(cl *client.Client) error {
+				return a.listRecords(cmd.Context(), cl, args[0], o, most)
+			})
+		},
+	}
+	on.flag(cmd)
+	f := cmd.Flags()
+	f.StringVar(&prefix, "prefix", "", "only keys that begin so")
+	f.StringVar(&from, "from", "", "from this key on")
+	f.IntVar(&most, "limit", 100, "at most this many")
+	f.BoolVar(&o.Local, "local", false, "from the copy of the node that answers, though it may lag")
+	return cmd
+}
+
+func (a *app) listRecords(ctx context.Context, cl *client.Client, file string, o client.ListOptions, most int) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	records := []client.Record{}
+	more := false
+	for r, err := range cl.All(ctx, file, o) {
+		if err != nil {
+			return err
+		}
+		if len(records) == most {
+			more = true
+			break
+		}
+		records = append(records, r)
+	}
+	return a.show(records, func(w io.Writer) {
+		if len(records) == 0 {
+			fmt.Fprintln(w, "No records.")
+			return
+		}
+		t := newTable("KEY", ">SIZE", "POSITION", "CHANGED", "CONTENT")
+		for _, r := range records {
+			t.add(printable(r.Bytes(), 60), humanBytes(int64(len(r.Value))), r.Position, humanTime(r.Time), printable(r.Value, 40))
+		}
+		t.write(w)
+		if more {
+			fmt.Fprintf(w, "There are more: --from %s, or a higher --limit.\n", shellQuote(records[len(records)-1].Text))
+		}
+	})
+}

@@ -1,0 +1,126 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"runtime"
+	"runtime/debug"
+
+	"github.com/goccy/go-yaml"
+	"github.com/hashicorp/go-hclog"
+	"github.com/spf13/cobra"
+
+	"github.com/understudy-ha/understudy/cmd/internal/node"
+)
+
+func newServer(a *app) *cobra.Command {
+	var path string
+	cmd := &cobra.Command{
+		Use:   "server --config FILE",
+		Short: "Run one node until it is told to stop (SIGTERM)",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if path == "" {
+				return usagef("--config is missing: name the node's configuration file")
+			}
+			c, err := node.ReadConfig(path)
+			if err != nil {
+				return &exitError{exitUsage, err}
+			}
+			log := hclog.New(&hclog.LoggerOptions{
+				Name:   "understudy",
+				Level:  hclog.LevelFromString(c.LogLevel),
+				Output: a.err,
+			})
+			return node.Run(cmd.Context(), c, log)
+		},
+	}
+	cmd.Flags().StringVar(&path, "config", "", "configuration file (YAML)")
+	return cmd
+}
+
+func newConfig(a *app) *cobra.Command {
+	return family("config", "Check configuration files", &cobra.Command{
+		Use:   "validate FILE",
+		Short: "Check a configuration file and print what it means with all defaults",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			c, err := node.ReadConfig(args[0])
+			if err != nil {
+				return &exitError{exitUsage, err}
+			}
+			plain, err := configJSON(c)
+			if err != nil {
+				return err
+			}
+			return a.show(plain, func(w io.Writer) { writeConfig(w, args[0], c) })
+		},
+	})
+}
+
+// configJSON gives the configuration the names it has in the file.
+func configJSON(c node.Config) (json.RawMessage, error) {
+	raw, err := yaml.Marshal(c)
+	if err == nil {
+		raw, err = yaml.YAMLToJSON(raw)
+	}
+	return raw, err
+}
+
+func writeConfig(w io.Writer, path string, c node.Config) {
+	fmt.Fprintf(w, "%s is valid\n", path)
+	var p pairs
+	p.add("node", "%s (%s), cluster %s, priority %d", c.Node, c.Kind, c.Cluster, c.Priority)
+	p.add("data", "%s", c.Data)
+	p.add("http", "%s", advertised(c.Listen.HTTP, c.Advertise.HTTP))
+	p.add("gossip", "%s", advertised(c.Listen.Gossip, c.Advertise.Gossip))
+	p.add("raft", "%s", advertised(c.Listen.Raft, c.Advertise.Raft))
+	p.add("ship", "%s", advertised(c.Listen.Ship, c.Advertise.Ship))
+	if c.Bootstrap {
+		p.add("bootstrap", "yes: it begins a new cluster when its data directory is empty")
+	}
+	for _, addr := range c.Join {
+		p.add("join", "%s", addr)
+	}
+	for _, g := range c.Groups {
+		p.add("group", "%s, files %q", g.Name, g.Files)
+	}
+	p.add("timing", "lease %s, renewed every %s, shrink after %s", c.Timing.Lease, c.Timing.Renew, c.Timing.ShrinkAfter)
+	p.add("log level", "%s", c.LogLevel)
+	p.write(w, "  ")
+}
+
+func advertised(listen, advertise string) string {
+	if listen == advertise {
+		return listen
+	}
+	return listen + ", advertised as " + advertise
+}
+
+func newVersion(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version of this program",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			v := struct {
+				Version  string `json:"version"`
+				Revision string `json:"revision,omitempty"`
+				Go       string `json:"go"`
+				Platform string `json:"platform"`
+			}{Version: "unknown", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+			if info, ok := debug.ReadBuildInfo(); ok {
+				v.Version = info.Main.Version
+				for _, s := range info.Settings {
+					if s.Key == "vcs.revision" {
+						v.Revision = s.Value
+					}
+				}
+			}
+			return a.show(v, func(w io.Writer) {
+				fmt.Fprintf(w, "understudy %s (%s, %s)\n", v.Version, v.Go, v.Platform)
+			})
+		},
+	}
+}

@@ -1,0 +1,222 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"sort"
+	"time"
+
+	"github.com/understudy-ha/understudy/api"
+	"github.com/understudy-ha/understudy/client"
+	"github.com/understudy-ha/understudy/fsm"
+	"github.com/understudy-ha/understudy/internal/ident"
+	"github.com/understudy-ha/understudy/journal/entry"
+	"github.com/understudy-ha/understudy/replica"
+)
+
+// data answers for records: it finds the group of a file and asks this node's replica.
+type data struct{ n *Node }
+
+// groupOf returns the group that owns a file: the first, by order number and name, one of whose patterns matches.
+func groupOf(st *fsm.State, file string) (ident.GroupName, bool) {
+	groups := make([]*fsm.Group, 0, len(st.Groups))
+	for _, g := range st.Groups {
+		groups = append(groups, g)
+	}
+	// A group with narrower patterns wins over one that takes everything.
+	sort.Slice(groups, func(i, j int) bool {
+		if a, b := takesAll(groups[i]), takesAll(groups[j]); a != b {
+			return b
+		}
+		if groups[i].Spec.Order != groups[j].Spec.Order {
+			return groups[i].Spec.Order < groups[j].Spec.Order
+		}
+		return groups[i].Spec.Name < groups[j].Spec.Name
+	})
+	for _, g := range groups {
+		for _, pattern := range g.Spec.Files {
+			if ok, err := path.Match(pattern, file); err == nil && ok {
+				return g.Spec.Name, true
+			}
+		}
+	}
+	return "", false
+}
+
+func takesAll(g *fsm.Group) bool {
+	for _, p := range g.Spec.Files {
+		if p == "*" {
+			return true
+		}
+	}
+	return false
+}
+
+// replicaOf returns the replica of the file's group; when this node has none, where to go instead.
+func (d data) replicaOf(file string) (ident.GroupName, *replica.Replica, error) {
+	st, _ := d.n.cluster.State()
+	name, ok := groupOf(st, file)
+	if !ok {
+		if len(st.Groups) == 0 {
+			return "", nil, &client.Error{Code: client.CodeUnavailable, Detail: "the cluster has no group yet", Remedy: "wait until the bootstrapping node has created it, or create one with POST /v1/groups"}
+		}
+		return "", nil, &client.Error{Code: client.CodeUnknownGroup, Detail: fmt.Sprintf("no group selects file %q", file), Remedy: "add a group whose patterns match it (POST /v1/groups)"}
+	}
+	rep := d.n.replicas.get(name)
+	if rep == nil {
+		return name, nil, d.n.elsewhere(name)
+	}
+	return name, rep, nil
+}
+
+func (d data) Put(ctx context.Context, file string, key, value []byte, _ client.WriteOptions) (client.WriteResult, error) {
+	w, _, err := d.write(ctx, replica.Write{File: file, Key: key, Value: value})
+	return w, err
+}
+
+func (d data) Delete(ctx context.Context, file string, key []byte, _ client.WriteOptions) (client.WriteResult, error) {
+	w, found, err := d.write(ctx, replica.Write{File: file, Key: key, Delete: true})
+	if err == nil && !found {
+		return w, &client.Error{Code: client.CodeNotFound, Detail: "there was no such record to delete"}
+	}
+	return w, err
+}
+
+// write does one write; found tells whether the record existed before.
+func (d data) write(ctx context.Context, w replica.Write) (_ client.WriteResult, found bool, _ error) {
+	group, rep, err := d.replicaOf(w.File)
+	if err != nil {
+		return client.WriteResult{}, false, err
+	}
+	receipt, err := rep.Write(ctx, replica.Transaction{Writes: []replica.Write{w}})
+	if err != nil {
+		return client.WriteResult{}, false, d.n.explain(group, err)
+	}
+	return writeResult(group, receipt), receipt.Found, nil
+}
+
+func writeResult(group ident.GroupName, r replica.Receipt) client.WriteResult {
+	return client.WriteResult{Position: r.Position.Format(group), Journal: r.Journal.String(), Sequence: uint64(r.Sequence), Created: r.Created}
+}
+
+func (d data) Get(ctx context.Context, file string, key []byte, o client.ReadOptions) (client.Record, error) {
+	group, rep, err := d.replicaOf(file)
+	if err != nil {
+		return client.Record{}, err
+	}
+	if err := d.n.fresh(rep, o.Local, o.MaxLag); err != nil {
+		return client.Record{}, err
+	}
+	image, at, err := rep.Read(ctx, file, key, o.Local)
+	if err != nil {
+		return client.Record{}, d.n.explain(group, err)
+	}
+	r := record(group, file, key, image)
+	r.Node, r.Applied, r.Age = string(d.n.config.Node), at.Format(group), d.n.age(rep, o.Local)
+	return r, nil
+}
+
+func (d data) List(ctx context.Context, file string, o client.ListOptions) (client.RecordPage, error) {
+	group, rep, err := d.replicaOf(file)
+	if err != nil {
+		return client.RecordPage{}, err
+	}
+	page, err := rep.List(ctx, file, o.Prefix, o.From, o.Limit, o.Local)
+	if err != nil {
+		return client.RecordPage{}, d.n.explain(group, err)
+	}
+	out := client.RecordPage{File: file, Records: []client.Record{}, Node: string(d.n.config.Node), Applied: page.Position.Format(group), Age: d.n.age(rep, o.Local)}
+	for _, r := range page.Records {
+		out.Records = append(out.Records, record(group, file, r.Key, r.Image))
+	}
+	if len(page.Next) > 0 {
+		next := client.MakeKey(page.Next)
+		out.Next = &next
+	}
+	return out, nil
+}
+
+func record(group ident.GroupName, file string, key []byte, image entry.Image) client.Record {
+	return client.Record{File: file, Key: client.MakeKey(key), Value: image.Value, Position: image.Position.Format(group), Time: wallTime(image.Time), Expiry: wallTime(image.Expiry)}
+}
+
+// wallTime turns Unix nanoseconds into a time; 0 is the zero time.
+func wallTime(ns int64) time.Time {
+	if ns == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, ns).UTC()
+}
+
+// fresh refuses a local read when the copy is older than the caller accepts.
+func (n *Node) fresh(rep *replica.Replica, local bool, limit time.Duration) error {
+	if age := n.age(rep, local); limit > 0 && age > limit.Seconds() {
+		return &client.Error{Code: client.CodeStale, Detail: fmt.Sprintf("this copy is %.3f s old, at most %s is wanted", age, limit), Remedy: "read without local=true, or allow a larger max_lag"}
+	}
+	return nil
+}
+
+// age tells how old this node's copy may be, in seconds; 0 when the primary's answer is asked for.
+func (n *Node) age(rep *replica.Replica, local bool) float64 {
+	if !local {
+		return 0
+	}
+	return copyLag(rep.Status())
+}
+
+// elsewhere names the primary of a group as far as it is known here.
+func (n *Node) elsewhere(group ident.GroupName) *api.Elsewhere {
+	st, _ := n.cluster.State()
+	g := st.Groups[group]
+	if g == nil || g.Phase != fsm.PhaseOpened {
+		return &api.Elsewhere{}
+	}
+	if g.Primary == n.config.Node {
+		return &api.Elsewhere{Retry: true}
+	}
+	if p := st.Nodes[g.Primary]; p != nil {
+		return &api.Elsewhere{HTTP: p.Addresses.HTTP}
+	}
+	return &api.Elsewhere{}
+}
+
+// explain turns an error of the replica into what a caller over HTTP is told.
+func (n *Node) explain(group ident.GroupName, err error) error {
+	var unknown *replica.UnknownOutcomeError
+	var stale *replica.StaleError
+	switch {
+	case errors.Is(err, replica.ErrNotPrimary):
+		return n.elsewhere(group)
+	case errors.As(err, &unknown):
+		return &client.Error{Code: client.CodeUnknownOutcome, Detail: "the write was journaled, but the primary lost its role or its shadows before it could be confirmed",
+			Reason: err.Error(), Remedy: "read the record to see whether it was done", Position: unknown.Position.Format(group)}
+	case errors.Is(err, replica.ErrNoLease):
+		return n.elsewhere(group)
+	case errors.Is(err, replica.ErrNotFound):
+		return &client.Error{Code: client.CodeNotFound, Detail: "no such record"}
+	case errors.Is(err, replica.ErrNoSync):
+		return &client.Error{Code: client.CodeNoSync, Detail: fmt.Sprintf("group %s has no in-sync secondary and on_no_sync does not allow writes without one", group),
+			Remedy: "start a second data node and wait until it is in sync"}
+	case errors.Is(err, replica.ErrQueueFull):
+		return &client.Error{Code: client.CodeUnavailable, Detail: "the primary's queue is full", Remedy: "send again later, or slower"}
+	case errors.Is(err, replica.ErrNotReconciled):
+		return &client.Error{Code: client.CodeUnavailable, Detail: "this node's copy is not level with the history yet", Remedy: "read from the primary (without local=true), or wait"}
+	case errors.Is(err, replica.ErrNeedsPriming):
+		return &client.Error{Code: client.CodeUnavailable, Detail: "this node's copy cannot be brought level by its journals and needs re-priming", Remedy: "see docs/quickstart.md, re-priming"}
+	case errors.Is(err, replica.ErrTooLarge):
+		return &client.Error{Code: client.CodeTooLarge, Detail: err.Error(), Remedy: "split the record or the transaction"}
+	case errors.Is(err, replica.ErrInvalid):
+		return &client.Error{Code: client.CodeInvalid, Detail: err.Error()}
+	case errors.Is(err, replica.ErrCondition):
+		return &client.Error{Code: client.CodePrecondition, Detail: err.Error()}
+	case errors.Is(err, replica.ErrClosed), errors.Is(err, replica.ErrNotAttached):
+		return &client.Error{Code: client.CodeUnavailable, Detail: "this node is starting or stopping", Remedy: "send the request to another node, or again"}
+	case errors.As(err, &stale):
+		return &client.Error{Code: client.CodeStale, Detail: err.Error()}
+	case errors.Is(err, replica.ErrNotSequenced), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return &client.Error{Code: client.CodeUnavailable, Detail: "the request's time was over before it could be taken", Reason: err.Error(), Remedy: "send it again, or with a longer ?wait="}
+	}
+	return err
+}

@@ -1,0 +1,205 @@
+package node
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/understudy-ha/understudy/client"
+	"github.com/understudy-ha/understudy/fsm"
+	"github.com/understudy-ha/understudy/internal/ident"
+)
+
+func assignment(phase fsm.Phase) fsm.Assignment {
+	return fsm.Assignment{Self: "a", Life: 7, Group: &fsm.Group{
+		Spec: fsm.GroupSpec{Name: "g", Preferred: "a"}, Epoch: 3, Phase: phase, Primary: "a", Incarnation: 7, InSync: []ident.NodeID{"a", "b"},
+	}, Nodes: map[ident.NodeID]*fsm.Node{
+		"a": {ID: "a", Kind: fsm.KindData, Priority: 100}, "b": {ID: "b", Kind: fsm.KindData, Priority: 100}, "c": {ID: "c", Kind: fsm.KindData, Priority: 50}, "w": {ID: "w", Kind: fsm.KindWitness},
+	}}
+}
+
+func TestRoleFor(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(*fsm.Assignment)
+		phase  fsm.Phase
+		want   role
+	}{
+		{"opened and ours", func(*fsm.Assignment) {}, fsm.PhaseOpened, role{primary: true, epoch: 3}},
+		{"promoted and ours", func(*fsm.Assignment) {}, fsm.PhasePromoted, role{primary: true, epoch: 3}},
+		{"fenced although it was ours", func(*fsm.Assignment) {}, fsm.PhaseFenced, role{}},
+		{"an earlier life of this node", func(a *fsm.Assignment) { a.Life = 8 }, fsm.PhaseOpened, role{}},
+		{"somebody else", func(a *fsm.Assignment) { a.Self = "b" }, fsm.PhaseOpened, role{}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			a := assignment(c.phase)
+			c.change(&a)
+			if got := roleFor(a); got != c.want {
+				t.Errorf("role %+v, want %+v", got, c.want)
+			}
+		})
+	}
+}
+
+func TestPromiseDue(t *testing.T) {
+	a := assignment(fsm.PhaseFenced)
+	if !promiseDue(a) {
+		t.Error("a fenced group without a report needs a promise")
+	}
+	a.Group.Reports = []fsm.Report{{Node: "a", Epoch: 3, Incarnation: 6}}
+	if !promiseDue(a) {
+		t.Error("the report of an earlier life does not count")
+	}
+	a.Group.Reports = []fsm.Report{{Node: "a", Epoch: 3, Incarnation: 7}}
+	if promiseDue(a) {
+		t.Error("promised already")
+	}
+	if promiseDue(assignment(fsm.PhaseOpened)) {
+		t.Error("an open group asks for no promise")
+	}
+}
+
+func TestSwitchTarget(t *testing.T) {
+	a := assignment(fsm.PhaseOpened)
+	if to, ok := switchTarget(a); !ok || to != "b" {
+		t.Errorf("target %q, want the only in-sync secondary", to)
+	}
+	a.Group.InSync = []ident.NodeID{"a", "b", "c"}
+	if to, _ := switchTarget(a); to != "c" {
+		t.Errorf("target %q, want the one with the lowest priority number", to)
+	}
+	a.Group.Spec.Preferred = "b"
+	if to, _ := switchTarget(a); to != "b" {
+		t.Errorf("target %q, want the preferred one", to)
+	}
+	a.Group.InSync = []ident.NodeID{"a"}
+	if to, ok := switchTarget(a); ok {
+		t.Errorf("target %q, want none", to)
+	}
+}
+
+// Proves CL-5: what a dry run reports is what the start of a switch-over is judged by.
+func TestReadiness(t *testing.T) {
+	ready := func() facts {
+		return facts{assignment: assignment(fsm.PhaseOpened), to: "b", leader: "c", lag: map[ident.NodeID]int64{"b": 0}, alive: func(ident.NodeID) bool { return true }}
+	}
+	if r := readiness(ready()); !r.Ready {
+		t.Fatalf("not ready: %+v", r.Checks)
+	}
+	for _, c := range []struct {
+		fails  string
+		change func(*facts)
+	}{
+		{"group_open", func(f *facts) { f.assignment.Group.Phase = fsm.PhaseFenced }},
+		{"no_operation", func(f *facts) { f.assignment.Group.Operation = &fsm.Operation{ID: 4, Kind: fsm.OperationSwitchover} }},
+		{"raft_leader", func(f *facts) { f.leader = "" }},
+		{"primary_lease", func(f *facts) { f.lease = errors.New("expired") }},
+		{"target", func(f *facts) { f.to = "nobody" }},
+		{"target", func(f *facts) { f.to = "w" }},
+		{"target", func(f *facts) { f.to = "a" }},
+		{"target_alive", func(f *facts) { f.alive = func(ident.NodeID) bool { return false } }},
+		{"target_maintenance", func(f *facts) { f.assignment.Nodes["b"].Maintenance = true }},
+		{"target_lag", func(f *facts) { f.lag["b"] = maxSwitchLag + 1 }},
+		{"target_lag", func(f *facts) { delete(f.lag, "b") }},
+	} {
+		t.Run(c.fails, func(t *testing.T) {
+			f := ready()
+			c.change(&f)
+			r := readiness(f)
+			var failed []string
+			for _, x := range r.Checks {
+				if !x.OK {
+					failed = append(failed, x.Name)
+					if x.Detail == "" {
+						t.Errorf("check %s fails without saying what to do", x.Name)
+					}
+				}
+			}
+			if r.Ready || len(failed) != 1 || failed[0] != c.fails {
+				t.Errorf("ready %v, failed %v, want only %s", r.Ready, failed, c.fails)
+			}
+		})
+	}
+}
+
+func TestGroupOf(t *testing.T) {
+	st := &fsm.State{Groups: map[ident.GroupName]*fsm.Group{
+		"default": {Spec: fsm.GroupSpec{Name: "default", Order: 1, Files: []string{"*"}}},
+		"orders":  {Spec: fsm.GroupSpec{Name: "orders", Order: 5, Files: []string{"ord*", "invoice"}}},
+	}}
+	for file, want := range map[string]ident.GroupName{"orders": "orders", "invoice": "orders", "customers": "default"} {
+		if got, ok := groupOf(st, file); !ok || got != want {
+			t.Errorf("file %s belongs to %q, want %q", file, got, want)
+		}
+	}
+	delete(st.Groups, "default")
+	if got, ok := groupOf(st, "customers"); ok {
+		t.Errorf("file customers belongs to %q, want no group", got)
+	}
+}
+
+func TestDirectoryRefusesOthers(t *testing.T) {
+	fs := vfs.NewMem()
+	next := uint64(0)
+	random := func() uint64 { next++; return next }
+	d, err := openDirectory(fs, "/data", "a", "prod", random)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := d.life
+	if _, err := openDirectory(fs, "/data", "a", "prod", random); err == nil || !strings.Contains(err.Error(), "in use by another process") {
+		t.Errorf("a second process on the same directory: %v", err)
+	}
+	if err := d.SetClusterID("one"); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.SetClusterID("two"); err == nil {
+		t.Error("a directory changed its cluster")
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for name, open := range map[string]func() (*directory, error){
+		"belongs to node":    func() (*directory, error) { return openDirectory(fs, "/data", "b", "prod", random) },
+		"belongs to cluster": func() (*directory, error) { return openDirectory(fs, "/data", "a", "test", random) },
+	} {
+		if _, err := open(); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("want an error with %q, have %v", name, err)
+		}
+	}
+	again, err := openDirectory(fs, "/data", "a", "prod", random)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if again.ClusterID() != "one" || again.life == first || again.id.Directory != d.id.Directory {
+		t.Errorf("reopened: cluster %s, life %s (was %s), directory %s (was %s)", again.ClusterID(), again.life, first, again.id.Directory, d.id.Directory)
+	}
+}
+
+func TestEventsWaitForTheNext(t *testing.T) {
+	e := newEvents(hclog.NewNullLogger(), "a", time.Now)
+	e.add("info", "g", "ONE", "first", nil)
+	got := make(chan []client.Event, 1)
+	go func() {
+		list, err := e.after(t.Context(), 1, 10*time.Second)
+		if err != nil {
+			t.Error(err)
+		}
+		got <- list
+	}()
+	e.add("info", "g", "TWO", "second", nil)
+	if list := <-got; len(list) != 1 || list[0].ID != 2 || list[0].Node != "a" {
+		t.Errorf("waited for %+v", list)
+	}
+	for range keptEvents + 10 {
+		e.add("info", "g", "MORE", "more", nil)
+	}
+	if list, _ := e.after(t.Context(), 0, 0); len(list) != keptEvents || list[len(list)-1].ID != keptEvents+12 {
+		t.Errorf("%d events are kept, the last is %d", len(list), list[len(list)-1].ID)
+	}
+}

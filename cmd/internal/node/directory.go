@@ -1,0 +1,153 @@
+package node
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"sync"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/understudy-ha/understudy/internal/ident"
+)
+
+// identity is what a data directory remembers of itself. It is written once and completed with the cluster's id when the
+// node has joined.
+type identity struct {
+	Format    int               `json:"format"`
+	Node      ident.NodeID      `json:"node"`
+	Name      string            `json:"cluster"`
+	Cluster   ident.ClusterID   `json:"cluster_id,omitempty"`
+	Directory ident.DirectoryID `json:"directory"`
+}
+
+const identityFormat = 1
+
+// directory is the locked data directory of one node: its identity and the life that uses it.
+type directory struct {
+	fs   vfs.FS
+	path string
+	life ident.Incarnation
+	lock io.Closer
+
+	mu sync.Mutex
+	id identity
+}
+
+// openDirectory locks path, checks that it belongs to this node and cluster, and records a new life in it.
+func openDirectory(fs vfs.FS, path string, node ident.NodeID, cluster string, random func() uint64) (_ *directory, err error) {
+	if err := fs.MkdirAll(path, 0o750); err != nil {
+		return nil, fmt.Errorf("create data directory %s: %w", path, err)
+	}
+	lock, err := fs.Lock(fs.PathJoin(path, "LOCK"))
+	if err != nil {
+		return nil, fmt.Errorf("data directory %s is in use by another process: stop it first, or give this node a directory of its own: %w", path, err)
+	}
+	d := &directory{fs: fs, path: path, lock: lock}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, lock.Close())
+		}
+	}()
+	raw, err := readFile(fs, d.file("identity.json"))
+	switch {
+	case err == nil:
+		if err := json.Unmarshal(raw, &d.id); err != nil {
+			return nil, fmt.Errorf("%s is damaged; restore it from a save of this directory, or start the node with an empty directory: %w", d.file("identity.json"), err)
+		}
+		if d.id.Format != identityFormat {
+			return nil, fmt.Errorf("data directory %s has format %d, this program writes %d: use the version that wrote it", path, d.id.Format, identityFormat)
+		}
+		if d.id.Node != node {
+			return nil, fmt.Errorf("data directory %s belongs to node %q, the configuration says node %q: correct `data` or `node`", path, d.id.Node, node)
+		}
+		if d.id.Name != cluster {
+			return nil, fmt.Errorf("data directory %s belongs to cluster %q, the configuration says cluster %q: correct `data` or `cluster`", path, d.id.Name, cluster)
+		}
+	case errors.Is(err, os.ErrNotExist):
+		d.id = identity{Format: identityFormat, Node: node, Name: cluster, Directory: ident.DirectoryID(fmt.Sprintf("%016x%016x", random(), random()))}
+		if err := d.save(); err != nil {
+			return nil, err
+		}
+	default:
+		return nil, fmt.Errorf("read identity of data directory: %w", err)
+	}
+	d.life = ident.Incarnation(random())
+	if err := writeAtomic(fs, path, "incarnation", []byte(strconv.FormatUint(uint64(d.life), 16)+"\n")); err != nil {
+		return nil, fmt.Errorf("record a new life in %s: %w", path, err)
+	}
+	return d, nil
+}
+
+func (d *directory) file(name string) string { return d.fs.PathJoin(d.path, name) }
+
+func (d *directory) save() error {
+	raw, err := json.MarshalIndent(d.id, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := writeAtomic(d.fs, d.path, "identity.json", append(raw, '\n')); err != nil {
+		return fmt.Errorf("write identity of data directory: %w", err)
+	}
+	return nil
+}
+
+// ClusterID returns the id of the cluster this directory belongs to, "" while it has not joined one.
+func (d *directory) ClusterID() ident.ClusterID {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.id.Cluster
+}
+
+// SetClusterID binds the directory to a cluster for ever.
+func (d *directory) SetClusterID(c ident.ClusterID) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.id.Cluster == c {
+		return nil
+	}
+	if d.id.Cluster != "" {
+		return fmt.Errorf("data directory %s belongs to cluster %s, not to %s", d.path, d.id.Cluster, c)
+	}
+	d.id.Cluster = c
+	return d.save()
+}
+
+func (d *directory) Close() error { return d.lock.Close() }
+
+// writeAtomic replaces a small file so that a crash leaves the old or the new content.
+func writeAtomic(fs vfs.FS, dir, name string, content []byte) error {
+	temp := fs.PathJoin(dir, name+".new")
+	f, err := fs.Create(temp, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return err
+	}
+	if _, err := f.Write(content); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	if err := f.Sync(); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	if err := fs.Rename(temp, fs.PathJoin(dir, name)); err != nil {
+		return err
+	}
+	parent, err := fs.OpenDir(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(parent.Sync(), parent.Close())
+}
+
+func readFile(fs vfs.FS, path string) ([]byte, error) {
+	f, err := fs.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := io.ReadAll(f)
+	return raw, errors.Join(err, f.Close())
+}

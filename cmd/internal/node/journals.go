@@ -1,0 +1,242 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sort"
+	"strings"
+
+	"github.com/understudy-ha/understudy/client"
+	"github.com/understudy-ha/understudy/internal/ident"
+	"github.com/understudy-ha/understudy/journal"
+	"github.com/understudy-ha/understudy/journal/entry"
+	"github.com/understudy-ha/understudy/replica"
+)
+
+// journals answers for the journals and copies this node holds.
+type journals struct{ n *Node }
+
+// held returns this node's replica of a group; without one, what to tell the caller.
+func (j journals) held(group string) (*replica.Replica, error) {
+	if _, _, err := j.n.group(group); err != nil {
+		return nil, err
+	}
+	rep := j.n.replicas.get(ident.GroupName(group))
+	if rep == nil {
+		return nil, &client.Error{Code: client.CodeUnavailable, Detail: fmt.Sprintf("node %s holds no copy of group %s", j.n.config.Node, group), Remedy: "ask a data node"}
+	}
+	return rep, nil
+}
+
+func (j journals) journal(group, node string) (*replica.Replica, *journal.Journal, error) {
+	rep, err := j.held(group)
+	if err != nil {
+		return nil, nil, err
+	}
+	jr, ok := rep.Journal(ident.NodeID(node))
+	if !ok {
+		return nil, nil, &client.Error{Code: client.CodeUnknownNode, Detail: fmt.Sprintf("node %s holds no journal %s/%s", j.n.config.Node, group, node), Remedy: "GET /v1/groups/" + group + "/journals lists those it holds"}
+	}
+	return rep, jr, nil
+}
+
+func (j journals) Journals(_ context.Context, group string) ([]client.Journal, error) {
+	rep, err := j.held(group)
+	if err != nil {
+		return nil, err
+	}
+	s := rep.Status()
+	out := []client.Journal{}
+	for _, x := range s.Journals {
+		c := client.Journal{ID: x.ID.String(), Node: string(x.ID.Node), Kind: client.JournalRemote, State: string(x.State), First: uint64(x.View.First), Last: uint64(x.View.Last),
+			Durable: uint64(x.View.Durable), Confirmed: uint64(x.View.Confirmed), Committed: uint64(x.View.Committed), Attached: uint32(x.View.Attached), Receivers: x.Receivers,
+			Bytes: x.View.Bytes, Position: x.View.After.Format(ident.GroupName(group))}
+		if x.Local {
+			c.Kind = client.JournalLocal
+		}
+		if x.ID == s.Journal {
+			c.Applied = uint64(s.AppliedSequence)
+		}
+		if x.View.Err != nil {
+			c.Error = x.View.Err.Error()
+		}
+		out = append(out, c)
+	}
+	sort.Slice(out, func(a, b int) bool { return out[a].ID < out[b].ID })
+	return out, nil
+}
+
+func (j journals) Receivers(_ context.Context, group, node string) ([]client.Receiver, error) {
+	_, jr, err := j.journal(group, node)
+	if err != nil {
+		return nil, err
+	}
+	out := []client.Receiver{}
+	for _, r := range jr.Receivers() {
+		out = append(out, receiver(jr.ID(), r))
+	}
+	return out, nil
+}
+
+func receiver(id ident.JournalID, r journal.ReceiverInfo) client.Receiver {
+	c := client.Receiver{Journal: id.String(), Number: uint32(r.Number), Start: r.Start.Format(id.Group), Bytes: r.Bytes, Attached: r.Attached, Created: r.Created}
+	if r.Last >= r.First {
+		c.First, c.Last = uint64(r.First), uint64(r.Last)
+	}
+	return c
+}
+
+func (j journals) Entries(ctx context.Context, group, node string, f client.EntryFilter) ([]client.Entry, error) {
+	_, jr, err := j.journal(group, node)
+	if err != nil {
+		return nil, err
+	}
+	q := journal.Filter{From: ident.Sequence(f.From), To: ident.Sequence(f.To), Since: f.Since, File: f.File, Key: f.Key, Transaction: ident.Sequence(f.Transaction),
+		IncludeUnconfirmed: f.IncludeAll, Limit: f.Limit}
+	if f.Code != "" {
+		q.Code = entry.Code(f.Code[0])
+	}
+	if len(f.Type) == 2 {
+		q.Type = entry.Type{f.Type[0], f.Type[1]}
+	}
+	entries, err := jr.Entries(ctx, q)
+	if err != nil {
+		return nil, j.explain(jr, err)
+	}
+	view, _ := jr.View()
+	out := make([]client.Entry, 0, len(entries))
+	for i := range entries {
+		out = append(out, entryOf(ident.GroupName(group), &entries[i], entries[i].Sequence <= view.Confirmed))
+	}
+	return out, nil
+}
+
+func (j journals) explain(jr *journal.Journal, err error) error {
+	var damaged *journal.CorruptionError
+	switch {
+	case errors.As(err, &damaged):
+		return &client.Error{Code: client.CodeCorrupt, Detail: fmt.Sprintf("journal %s: %v", jr.ID(), err), Remedy: "another node holds an identical copy: compare it there, and take this node out of service"}
+	case errors.Is(err, journal.ErrNotHeld):
+		return &client.Error{Code: client.CodeNotFound, Detail: fmt.Sprintf("journal %s: %v", jr.ID(), err), Remedy: "list the receivers to see what is held"}
+	}
+	return err
+}
+
+func entryOf(group ident.GroupName, e *entry.Entry, confirmed bool) client.Entry {
+	c := client.Entry{Sequence: uint64(e.Sequence), Code: string(rune(e.Code)), Type: string(e.Type[:]), Time: wallTime(e.Time), Transaction: uint64(e.Transaction),
+		File: e.File, Key: client.MakeKey(e.Key), Before: image(group, e.Before), BeforeOmitted: e.BeforeOmitted, After: image(group, e.After), Data: e.Data, Confirmed: confirmed}
+	if !e.Position.IsZero() {
+		c.Position = e.Position.Format(group)
+	}
+	return c
+}
+
+func image(group ident.GroupName, i *entry.Image) *client.Image {
+	if i == nil {
+		return nil
+	}
+	return &client.Image{Position: i.Position.Format(group), Time: wallTime(i.Time), Expiry: wallTime(i.Expiry), Value: i.Value}
+}
+
+func (j journals) ChangeReceiver(ctx context.Context, group string) (client.Receiver, error) {
+	rep, err := j.held(group)
+	if err != nil {
+		return client.Receiver{}, err
+	}
+	info, err := rep.ChangeReceiver(ctx)
+	if err != nil {
+		return client.Receiver{}, j.n.explain(ident.GroupName(group), err)
+	}
+	return receiver(ident.JournalID{Group: ident.GroupName(group), Node: j.n.config.Node}, info), nil
+}
+
+func (j journals) DepositEntry(ctx context.Context, group, typ string, data []byte) (client.WriteResult, error) {
+	if _, _, err := j.n.group(group); err != nil {
+		return client.WriteResult{}, err
+	}
+	if len(typ) != 2 || strings.ToUpper(typ) != typ || typ == "SW" || typ == "MK" || typ == "HB" {
+		return client.WriteResult{}, &client.Error{Code: client.CodeInvalid, Detail: fmt.Sprintf("%q is not a type for user entries", typ), Remedy: "use two upper-case letters or digits; SW, MK and HB are the product's own"}
+	}
+	name := ident.GroupName(group)
+	rep := j.n.replicas.get(name)
+	if rep == nil {
+		return client.WriteResult{}, j.n.elsewhere(name)
+	}
+	receipt, err := rep.Deposit(ctx, entry.Type{typ[0], typ[1]}, data)
+	if err != nil {
+		return client.WriteResult{}, j.n.explain(name, err)
+	}
+	return writeResult(name, receipt), nil
+}
+
+func (j journals) Backouts(_ context.Context, group string) ([]client.Backout, error) {
+	rep, err := j.held(group)
+	if err != nil {
+		return nil, err
+	}
+	reports, err := rep.Backouts()
+	if err != nil {
+		return nil, err
+	}
+	out := []client.Backout{}
+	for i := range reports {
+		b := backout(&reports[i])
+		b.Entries = nil
+		out = append(out, b)
+	}
+	sort.Slice(out, func(a, b int) bool { return out[a].Time.After(out[b].Time) })
+	return out, nil
+}
+
+func (j journals) Backout(_ context.Context, group, id string) (client.Backout, error) {
+	rep, err := j.held(group)
+	if err != nil {
+		return client.Backout{}, err
+	}
+	b, err := rep.Backout(id)
+	if err != nil {
+		return client.Backout{}, j.n.explain(ident.GroupName(group), err)
+	}
+	return backout(&b), nil
+}
+
+func backout(b *replica.BackoutReport) client.Backout {
+	out := client.Backout{ID: b.ID, Group: string(b.Group), Node: string(b.Node), Time: b.At, To: b.Fork.Format(b.Group), Epoch: uint64(b.Epoch), Undone: b.Undone, Lost: b.Lost}
+	for i := range b.Entries {
+		e := &b.Entries[i]
+		out.Journal = e.Journal.String()
+		c := client.BackoutEntry{Sequence: uint64(e.Sequence), Position: e.Position.Format(b.Group), Type: e.Type, File: e.File, Key: client.MakeKey(e.Key), LivesOn: e.LivesOn, Undone: e.Undone}
+		if e.BeforeExists {
+			c.Before = &client.Image{Value: e.Before}
+		}
+		if e.AfterExists {
+			c.After = &client.Image{Value: e.After}
+		}
+		out.Entries = append(out.Entries, c)
+	}
+	return out
+}
+
+func (j journals) Digest(ctx context.Context, group string) (client.Digest, error) {
+	rep, err := j.held(group)
+	if err != nil {
+		return client.Digest{}, err
+	}
+	d, err := rep.Digest(ctx)
+	if err != nil {
+		return client.Digest{}, j.n.explain(ident.GroupName(group), err)
+	}
+	return client.Digest{Group: group, Node: string(j.n.config.Node), Position: d.Position.Format(ident.GroupName(group)), Files: uint64(d.Files), Records: uint64(d.Records), Bytes: uint64(d.Bytes), Sum: d.Sum}, nil
+}
+
+func (j journals) Verify(ctx context.Context, group, node string) error {
+	_, jr, err := j.journal(group, node)
+	if err != nil {
+		return err
+	}
+	if err := jr.Verify(ctx); err != nil {
+		return j.explain(jr, err)
+	}
+	return nil
+}

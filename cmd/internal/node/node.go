@@ -1,0 +1,241 @@
+// Package node is the composition root: it opens the parts of one node in order, holds a role session for every group,
+// and closes everything in reverse. The server command, the development cluster and the tests all run nodes through it.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/understudy-ha/understudy/api"
+	"github.com/understudy-ha/understudy/cluster"
+	"github.com/understudy-ha/understudy/fsm"
+	"github.com/understudy-ha/understudy/internal/host"
+	"github.com/understudy-ha/understudy/journal/remote"
+	"github.com/understudy-ha/understudy/replica/store"
+)
+
+// Options are what a node needs beside its configuration. Tests put their own file system and host in.
+type Options struct {
+	Config  Config
+	FS      vfs.FS // of journals and store; nil: the machine's
+	RaftDir string // on the machine's file system; "": <data>/raft
+	Host    host.Host
+	Timing  cluster.Timing // zero fields: the defaults, lease and renewal from the configuration
+	Logger  hclog.Logger
+}
+
+// Node is one running node.
+type Node struct {
+	config    Config
+	host      host.Host
+	log       hclog.Logger
+	started   time.Time
+	directory *directory
+	listeners listeners
+	cluster   *cluster.Cluster
+	store     *store.Store // nil on a witness
+	replicas  *replicas
+	events    *events
+	resyncs   *resyncs
+	peers     *peers
+	registry  *prometheus.Registry
+
+	cancel context.CancelCauseFunc
+	work   sync.WaitGroup
+	failed chan error // the first fatal error
+	close  func() error
+}
+
+// listeners are bound before anything else starts, so that a port in use is the first thing an operator hears of.
+type listeners struct{ http, raft, ship net.Listener }
+
+// openTimeout bounds how long a node looks for its cluster before it gives up with an error.
+const openTimeout = 60 * time.Second
+
+// Run runs one node until ctx ends. It returns nil after a clean stop.
+func Run(ctx context.Context, c Config, log hclog.Logger) error {
+	n, err := Open(ctx, Options{Config: c, Host: host.Real(), Logger: log})
+	if err != nil {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+		log.Info("stopping")
+		return n.Close()
+	case err := <-n.failed:
+		log.Error("node gives up", "error", err)
+		return errors.Join(err, n.Close())
+	}
+}
+
+// Open starts a node and returns once it is a registered member of its cluster and answers HTTP.
+//
+// The order is that of need: the locked directory first, so that nobody else writes there; then the ports; the store; the
+// control plane, which knows the groups; their replicas, which recover their journals (IPL); last the ways in. Close goes
+// back in reverse.
+func Open(ctx context.Context, o Options) (_ *Node, err error) {
+	c := o.Config
+	if o.FS == nil {
+		o.FS = vfs.Default
+	}
+	if o.RaftDir == "" {
+		o.RaftDir = o.FS.PathJoin(c.Data, "raft")
+	}
+	log := o.Logger.With("node", string(c.Node))
+	run, cancel := context.WithCancelCause(context.Background())
+	n := &Node{config: c, host: o.Host, log: log, started: o.Host.Clock.Now(), cancel: cancel, failed: make(chan error, 1),
+		registry: prometheus.NewRegistry(), events: newEvents(log.Named("event"), string(c.Node), o.Host.Clock.Now)}
+	n.resyncs = newResyncs(o.Host.Clock.Now)
+	n.peers = newPeers(o.Host.Network)
+	var undo closers
+	n.close = sync.OnceValue(func() error {
+		cancel(errors.New("node closes"))
+		return undo.close()
+	})
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.close())
+		}
+	}()
+
+	if n.directory, err = openDirectory(o.FS, c.Data, c.Node, c.Cluster, o.Host.Random); err != nil {
+		return nil, err
+	}
+	undo.add(n.directory.Close)
+	if err := n.bind(&undo); err != nil {
+		return nil, err
+	}
+	advertise := n.advertised()
+
+	if c.Kind == fsm.KindData {
+		n.store, err = store.Open(store.Options{FS: o.FS, Dir: n.directory.file("store"), Logger: log.Named("store"), OnFatal: n.fail})
+		if err != nil {
+			return nil, fmt.Errorf("open the store: %w", err)
+		}
+		undo.add(n.store.Close)
+	}
+	n.replicas = newReplicas(n, o.FS)
+	undo.add(n.replicas.close)
+
+	timing := o.Timing
+	if timing.Lease == 0 {
+		timing.Lease, timing.Renew = c.Timing.Lease, c.Timing.Renew
+	}
+	joining, stop := context.WithTimeout(ctx, openTimeout)
+	defer stop()
+	n.cluster, err = cluster.Open(joining, cluster.Options{
+		Node: c.Node, Directory: n.directory.id.Directory, Kind: c.Kind, Priority: c.Priority, Name: c.Cluster, Identity: n.directory,
+		Addresses: advertise, RaftListener: n.listeners.raft, GossipBind: c.Listen.Gossip, Bootstrap: c.Bootstrap, Join: c.Join,
+		Groups: c.Groups, Dir: o.RaftDir, Incarnation: n.directory.life, Host: o.Host, Logger: log.Named("cluster"), Timing: timing,
+		Flushed: n.replicas.flushed, OnFatal: n.fail,
+	})
+	if err != nil {
+		return nil, err
+	}
+	undo.add(n.cluster.Close)
+	undo.add(n.peers.close)
+	undo.add(func() error { n.work.Wait(); return nil })
+	undo.add(func() error { cancel(errors.New("node closes")); return nil })
+
+	n.spawn(func() error { return n.replicas.run(run) })
+	n.spawn(func() error { return n.watch(run) })
+	n.spawn(func() error {
+		return remote.Serve(run, n.listeners.ship, n.replicas, remote.ServeOptions{
+			Cluster: n.directory.ClusterID(), Self: c.Node, Logger: log.Named("ship")})
+	})
+	n.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), newMetrics(n))
+	interfaces := api.New(api.Options{
+		Node: string(c.Node), Data: data{n}, Roles: roles{n}, Journals: journals{n}, Network: o.Host.Network,
+		Changed:  func() <-chan struct{} { _, changed := n.cluster.State(); return changed },
+		Gatherer: n.registry, Registerer: n.registry, Logger: log.Named("api"),
+	})
+	n.spawn(func() error { return interfaces.Serve(run, n.listeners.http) })
+	log.Info("node is up", "http", advertise.HTTP, "cluster", n.cluster.ID(), "life", n.directory.life)
+	return n, nil
+}
+
+// Close stops the node and joins everything it started. It is idempotent.
+func (n *Node) Close() error { return n.close() }
+
+// Failed yields the error for which the node cannot go on; the owner must Close it then.
+func (n *Node) Failed() <-chan error { return n.failed }
+
+// HTTP returns the address the node answers HTTP on.
+func (n *Node) HTTP() string { return n.listeners.http.Addr().String() }
+
+func (n *Node) fail(err error) {
+	select {
+	case n.failed <- err:
+	default: // only the first counts
+	}
+}
+
+// spawn runs f as part of the node; an error of f is fatal.
+func (n *Node) spawn(f func() error) {
+	n.work.Go(func() {
+		if err := f(); err != nil {
+			n.fail(err)
+		}
+	})
+}
+
+func (n *Node) bind(undo *closers) error {
+	for _, l := range []struct {
+		name, addr string
+		to         *net.Listener
+	}{{"http", n.config.Listen.HTTP, &n.listeners.http}, {"raft", n.config.Listen.Raft, &n.listeners.raft}, {"ship", n.config.Listen.Ship, &n.listeners.ship}} {
+		ln, err := n.host.Network.Listen(l.addr)
+		if err != nil {
+			return fmt.Errorf("listen on %s for %s: stop what uses that port, or change listen.%s: %w", l.addr, l.name, l.name, err)
+		}
+		*l.to = ln
+		undo.add(func() error {
+			if err := ln.Close(); err != nil && !errors.Is(err, net.ErrClosed) { // its server closes it first
+				return err
+			}
+			return nil
+		})
+	}
+	return nil
+}
+
+// advertised completes what others are told with the ports that were really bound.
+func (n *Node) advertised() fsm.Addresses {
+	a := n.config.Advertise.FSM()
+	for _, x := range []struct {
+		addr   *string
+		listen string
+		ln     net.Listener
+	}{{&a.HTTP, n.config.Listen.HTTP, n.listeners.http}, {&a.Raft, n.config.Listen.Raft, n.listeners.raft}, {&a.Ship, n.config.Listen.Ship, n.listeners.ship}} {
+		if *x.addr == "" || *x.addr == x.listen {
+			*x.addr = x.ln.Addr().String()
+		}
+	}
+	if a.Gossip == "" {
+		a.Gossip = n.config.Listen.Gossip
+	}
+	return a
+}
+
+// closers are run newest first; the first real error counts.
+type closers struct{ list []func() error }
+
+func (c *closers) add(f func() error) { c.list = append(c.list, f) }
+
+func (c *closers) close() error {
+	var errs []error
+	for i := len(c.list) - 1; i >= 0; i-- {
+		errs = append(errs, c.list[i]())
+	}
+	c.list = nil
+	return errors.Join(errs...)
+}

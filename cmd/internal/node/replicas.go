@@ -1,0 +1,128 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/understudy-ha/understudy/fsm"
+	"github.com/understudy-ha/understudy/internal/ident"
+	"github.com/understudy-ha/understudy/journal/remote"
+	"github.com/understudy-ha/understudy/journal/remote/wire"
+	"github.com/understudy-ha/understudy/replica"
+)
+
+// replicas are this node's copies of the groups: opened when a group appears, closed with the node.
+type replicas struct {
+	node *Node
+	fs   vfs.FS
+
+	mu   sync.RWMutex
+	open map[ident.GroupName]*replica.Replica
+}
+
+func newReplicas(n *Node, fs vfs.FS) *replicas {
+	return &replicas{node: n, fs: fs, open: map[ident.GroupName]*replica.Replica{}}
+}
+
+// run opens a replica for every group the cluster has and holds its role sessions, until ctx ends. A fatal error of one
+// group is fatal for the node.
+func (r *replicas) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var sessions sync.WaitGroup
+	defer sessions.Wait()
+	var once sync.Once
+	var fatal error
+	if r.node.config.Kind != fsm.KindData {
+		<-ctx.Done()
+		return nil
+	}
+	started := map[ident.GroupName]bool{}
+	for {
+		st, changed := r.node.cluster.State()
+		for name, g := range st.Groups {
+			if started[name] {
+				continue
+			}
+			started[name] = true
+			s, err := r.start(name, g.Spec)
+			if err != nil {
+				cancel(err)
+				return err
+			}
+			sessions.Go(func() {
+				if err := s.run(ctx); err != nil {
+					once.Do(func() { fatal = err })
+					cancel(err)
+				}
+			})
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			sessions.Wait()
+			return fatal
+		}
+	}
+}
+
+func (r *replicas) start(name ident.GroupName, spec fsm.GroupSpec) (*sessions, error) {
+	n := r.node
+	log := n.log.With("group", string(name))
+	rep, err := replica.Open(replica.Options{
+		Cluster: n.directory.ClusterID(), Node: n.config.Node, Group: name, FS: r.fs, Dir: n.config.Data, Store: n.store,
+		Host: n.host, Logger: log, Life: n.directory.life, ReceiverBytes: spec.ReceiverBytes, Network: n.host.Network,
+		Timing: replica.Timing{ShrinkAfter: n.config.Timing.ShrinkAfter}, Events: n.replicaEvent,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("recover group %s: %w", name, err)
+	}
+	c := control{cluster: n.cluster, self: n.config.Node, life: n.directory.life, group: name}
+	rep.Attach(c)
+	r.mu.Lock()
+	r.open[name] = rep
+	r.mu.Unlock()
+	return &sessions{replica: rep, control: c, cluster: n.cluster, log: log}, nil
+}
+
+// get returns the replica of a group, nil while there is none on this node.
+func (r *replicas) get(name ident.GroupName) *replica.Replica {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.open[name]
+}
+
+// Admit passes a shipping session to the group it is for.
+func (r *replicas) Admit(ctx context.Context, h wire.Hello) (remote.Admission, error) {
+	rep := r.get(h.Journal.Group)
+	if rep == nil {
+		return nil, &remote.Refusal{Code: wire.CodeGroup, Text: fmt.Sprintf("node %s has no copy of group %s (yet)", r.node.config.Node, h.Journal.Group)}
+	}
+	return rep.Admit(ctx, h)
+}
+
+// flushed tells the position each group would fall back to if this node crashed now.
+func (r *replicas) flushed() map[ident.GroupName]ident.Position {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	out := make(map[ident.GroupName]ident.Position, len(r.open))
+	for name := range r.open {
+		out[name] = r.node.store.Group(name).Flushed()
+	}
+	return out
+}
+
+func (r *replicas) close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var errs []error
+	for name, rep := range r.open {
+		errs = append(errs, rep.Close())
+		delete(r.open, name)
+	}
+	return errors.Join(errs...)
+}

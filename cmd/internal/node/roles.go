@@ -1,0 +1,314 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sort"
+	"strconv"
+	"time"
+
+	"github.com/understudy-ha/understudy/client"
+	"github.com/understudy-ha/understudy/cluster"
+	"github.com/understudy-ha/understudy/fsm"
+	"github.com/understudy-ha/understudy/internal/ident"
+)
+
+// roles answers for the cluster, its groups and their operations.
+type roles struct{ n *Node }
+
+func (r roles) Ready(ctx context.Context) error {
+	if r.n.cluster.Leader() == "" {
+		return noQuorum("no Raft leader is known here")
+	}
+	st, _ := r.n.cluster.State()
+	for name := range st.Groups {
+		if r.n.config.Kind == fsm.KindData && r.n.replicas.get(name) == nil {
+			return &client.Error{Code: client.CodeUnavailable, Detail: fmt.Sprintf("group %s is still being recovered", name)}
+		}
+	}
+	return nil
+}
+
+func noQuorum(detail string) error {
+	return &client.Error{Code: client.CodeNoQuorum, Detail: detail, Reason: "a majority of the nodes must be running and connected",
+		Remedy: "start the missing nodes, or repair the network between them"}
+}
+
+// propose proposes a command and turns every kind of refusal into an error for people.
+func (n *Node) propose(ctx context.Context, cmd fsm.Command) (fsm.Result, error) {
+	res, err := n.cluster.Propose(ctx, cmd)
+	var unknown *cluster.UnknownOutcomeError
+	switch {
+	case errors.As(err, &unknown):
+		return res, &client.Error{Code: client.CodeUnknownOutcome, Detail: "the Raft leader changed while it decided", Reason: err.Error(), Remedy: "look at the status before you ask again"}
+	case err != nil:
+		return res, noQuorum(err.Error())
+	}
+	switch res.Refused {
+	case "":
+		return res, nil
+	case fsm.RefusedBusy:
+		return res, &client.Error{Code: client.CodeBusy, Detail: res.Detail, Remedy: "wait until it is finished, or cancel it"}
+	case fsm.RefusedExists:
+		return res, &client.Error{Code: client.CodeExists, Detail: res.Detail}
+	case fsm.RefusedUnknown:
+		return res, &client.Error{Code: client.CodeUnknownNode, Detail: res.Detail}
+	case fsm.RefusedInvalid:
+		return res, &client.Error{Code: client.CodeInvalid, Detail: res.Detail}
+	}
+	return res, &client.Error{Code: client.CodePrecondition, Detail: res.Detail, Reason: res.Refused, Remedy: "the roles changed meanwhile: look at the status and ask again"}
+}
+
+// group returns the role state of a group, or code unknown_group.
+func (n *Node) group(name string) (*fsm.State, *fsm.Group, error) {
+	st, _ := n.cluster.State()
+	g := st.Groups[ident.GroupName(name)]
+	if g == nil {
+		known := make([]string, 0, len(st.Groups))
+		for k := range st.Groups {
+			known = append(known, string(k))
+		}
+		sort.Strings(known)
+		return nil, nil, &client.Error{Code: client.CodeUnknownGroup, Detail: fmt.Sprintf("there is no group %q", name), Remedy: fmt.Sprintf("the groups are %v", known)}
+	}
+	return st, g, nil
+}
+
+func (r roles) CreateGroup(ctx context.Context, spec client.GroupSpec) error {
+	s := fsm.GroupSpec{Name: ident.GroupName(spec.Name), Order: spec.Order, Files: spec.Files, Preferred: ident.NodeID(spec.Preferred),
+		Delivery: fsm.Delivery(spec.Delivery), Secondaries: spec.Secondaries, OnNoSync: spec.OnNoSync, AutoFailover: spec.AutoFailover,
+		Images: spec.Images, ReceiverBytes: spec.ReceiverBytes, KeepReceivers: spec.KeepReceivers}
+	if s.Preferred == "" {
+		s.Preferred = r.n.config.Node
+	}
+	s = s.Normalize()
+	if err := s.Validate(); err != nil {
+		return &client.Error{Code: client.CodeInvalid, Detail: err.Error()}
+	}
+	st, _ := r.n.cluster.State()
+	p := st.Nodes[s.Preferred]
+	if p == nil || p.Kind != fsm.KindData {
+		return &client.Error{Code: client.CodeUnknownNode, Detail: fmt.Sprintf("preferred node %q is not a registered data node", s.Preferred), Remedy: "name one that `status` lists as data"}
+	}
+	_, err := r.n.propose(ctx, fsm.Command{CreateGroup: &fsm.CreateGroup{Spec: s, Incarnation: p.Incarnation}})
+	return err
+}
+
+// assess gathers the facts for a switch-over on the primary and judges them.
+func (r roles) assess(name, to string) (client.Readiness, *fsm.Group, error) {
+	st, g, err := r.n.group(name)
+	if err != nil {
+		return client.Readiness{}, nil, err
+	}
+	if g.Primary != r.n.config.Node && g.Phase == fsm.PhaseOpened {
+		return client.Readiness{}, nil, r.n.elsewhere(g.Spec.Name) // only the primary knows the lag
+	}
+	a := fsm.Assignment{Self: r.n.config.Node, Life: r.n.directory.life, Group: g, Nodes: st.Nodes}
+	target := ident.NodeID(to)
+	if to == "" {
+		target, _ = switchTarget(a)
+	}
+	f := facts{assignment: a, to: target, lease: r.n.cluster.CheckLease(g.Spec.Name, g.Epoch), leader: r.n.cluster.Leader(),
+		lag: map[ident.NodeID]int64{}, alive: r.n.cluster.Alive}
+	var pause time.Duration
+	if rep := r.n.replicas.get(g.Spec.Name); rep != nil {
+		for _, t := range rep.Status().Targets {
+			if t.State != "none" && t.State != "connecting" {
+				f.lag[t.Node] = int64(t.LagEntries)
+			}
+		}
+	}
+	out := readiness(f)
+	out.EntriesToDrain = uint64(f.lag[target])
+	pause = 10*time.Millisecond + time.Duration(f.lag[target])*50*time.Microsecond
+	out.EstimatedPause, out.Loss = client.Duration(pause), "none"
+	return out, g, nil
+}
+
+func (r roles) Why(_ context.Context, name, to string) (client.Readiness, error) {
+	out, _, err := r.assess(name, to)
+	return out, err
+}
+
+// Bounds of a planned switch-over.
+const (
+	defaultMaxPause = 5 * time.Second
+	prepareTimeout  = 30 * time.Second // from the start to the commit point, beside the pause
+	maxSchedule     = 24 * time.Hour   // how far ahead `at` may lie
+)
+
+func (r roles) Switchover(ctx context.Context, name string, q client.SwitchoverRequest) (client.Operation, *client.Readiness, error) {
+	if !q.At.IsZero() && q.At.After(r.n.host.Clock.Now().Add(time.Second)) {
+		return client.Operation{}, nil, &client.Error{Code: client.CodeUnsupported, Detail: "this version does not schedule switch-overs",
+			Remedy: "leave `at` away and start it at the time you want, for example with at(1) or a systemd timer"}
+	}
+	ready, g, err := r.assess(name, q.To)
+	if err != nil {
+		return client.Operation{}, nil, err
+	}
+	if q.DryRun {
+		return client.Operation{}, &ready, nil
+	}
+	if g.Operation != nil {
+		return client.Operation{}, nil, &client.Error{Code: client.CodeBusy, Detail: fmt.Sprintf("%s %d of group %s is running, at step %s", g.Operation.Kind, g.Operation.ID, name, g.Operation.Step),
+			Remedy: "wait until it is finished, or cancel it"}
+	}
+	if !ready.Ready {
+		return client.Operation{}, &ready, &client.Error{Code: client.CodePrecondition, Detail: fmt.Sprintf("group %s cannot be switched over to %q now", name, ready.To), Checks: ready.Checks,
+			Remedy: "see the failed checks"}
+	}
+	pause := time.Duration(q.MaxPause)
+	if pause <= 0 {
+		pause = defaultMaxPause
+	}
+	res, err := r.n.propose(ctx, fsm.Command{StartSwitch: &fsm.StartSwitch{Group: g.Spec.Name, Epoch: g.Epoch, To: ident.NodeID(ready.To), MaxPause: pause,
+		Deadline: r.n.host.Clock.Now().Add(prepareTimeout + pause), Reason: "operator"}})
+	if err != nil {
+		return client.Operation{}, nil, err
+	}
+	r.n.events.add("info", name, "SWITCHOVER", fmt.Sprintf("switch-over %d to %s started", res.Operation, ready.To), nil)
+	op, err := r.Operation(ctx, res.Operation, 0)
+	return op, nil, err
+}
+
+func (r roles) CancelSwitchover(ctx context.Context, name string) error {
+	_, g, err := r.n.group(name)
+	if err != nil {
+		return err
+	}
+	if g.Operation == nil || g.Operation.Kind != fsm.OperationSwitchover {
+		return &client.Error{Code: client.CodePrecondition, Detail: fmt.Sprintf("no switch-over of group %s is running", name)}
+	}
+	_, err = r.n.propose(ctx, fsm.Command{AbortSwitch: &fsm.AbortSwitch{Group: g.Spec.Name, Operation: g.Operation.ID, Reason: "canceled by the operator"}})
+	return err
+}
+
+func (r roles) Failover(ctx context.Context, name string, q client.FailoverRequest) (client.Operation, error) {
+	st, g, err := r.n.group(name)
+	if err != nil {
+		return client.Operation{}, err
+	}
+	if q.To != "" {
+		to := st.Nodes[ident.NodeID(q.To)]
+		switch {
+		case to == nil || to.Kind != fsm.KindData:
+			return client.Operation{}, &client.Error{Code: client.CodeUnknownNode, Detail: fmt.Sprintf("%q is not a registered data node", q.To), Remedy: "name one that `status` lists as data"}
+		case !slices.Contains(g.InSync, to.ID) && !q.AllowDataLoss:
+			return client.Operation{}, &client.Error{Code: client.CodePrecondition,
+				Detail: fmt.Sprintf("node %s is not in the in-sync set %v of group %s: writes acknowledged since it fell out would be lost", q.To, g.InSync, name),
+				Remedy: "choose a member of the set, or accept the loss with allow_data_loss; what is lost is then listed in the history and in the back-out report"}
+		case !r.n.cluster.Alive(to.ID):
+			return client.Operation{}, &client.Error{Code: client.CodePrecondition, Detail: fmt.Sprintf("node %s is not alive", q.To), Remedy: "start it first"}
+		}
+	}
+	var renewal uint64
+	if p := st.Nodes[g.Primary]; p != nil {
+		renewal = p.Renewal
+	}
+	res, err := r.n.propose(ctx, fsm.Command{Fence: &fsm.Fence{Group: g.Spec.Name, Epoch: g.Epoch, Renewal: renewal, Force: true, To: ident.NodeID(q.To),
+		AllowLoss: q.AllowDataLoss, Reason: "operator"}})
+	if err != nil {
+		return client.Operation{}, err
+	}
+	r.n.events.add("warning", name, "FAILOVER", fmt.Sprintf("failover %d started by an operator", res.Operation), nil)
+	return r.Operation(ctx, res.Operation, 0)
+}
+
+func (r roles) Operations(context.Context) ([]client.Operation, error) {
+	st, _ := r.n.cluster.State()
+	var out []client.Operation
+	for i := range st.Past {
+		out = append(out, operation(&st.Past[i]))
+	}
+	for _, g := range st.Groups {
+		if g.Operation != nil {
+			out = append(out, operation(g.Operation))
+		}
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].ID > out[j].ID })
+	return out, nil
+}
+
+func (r roles) Operation(ctx context.Context, id uint64, wait time.Duration) (client.Operation, error) {
+	timeout := time.NewTimer(wait)
+	defer timeout.Stop()
+	for {
+		st, changed := r.n.cluster.State()
+		op := findOperation(st, id)
+		if op == nil {
+			return client.Operation{}, &client.Error{Code: client.CodeNotFound, Detail: "there is no operation " + strconv.FormatUint(id, 10) + " (only the last ones are kept)"}
+		}
+		if op.State != fsm.OperationRunning || wait <= 0 {
+			return operation(op), nil
+		}
+		select {
+		case <-changed:
+		case <-timeout.C:
+			return operation(op), nil
+		case <-ctx.Done():
+			return operation(op), nil
+		}
+	}
+}
+
+func findOperation(st *fsm.State, id uint64) *fsm.Operation {
+	for _, g := range st.Groups {
+		if g.Operation != nil && g.Operation.ID == id {
+			return g.Operation
+		}
+	}
+	for i := range st.Past {
+		if st.Past[i].ID == id {
+			return &st.Past[i]
+		}
+	}
+	return nil
+}
+
+func (r roles) History(_ context.Context, name string) ([]client.Certificate, error) {
+	_, g, err := r.n.group(name)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]client.Certificate, 0, len(g.Switches))
+	for i := range g.Switches {
+		out = append(out, certificate(&g.Switches[i]))
+	}
+	return out, nil
+}
+
+func (r roles) Events(ctx context.Context, since uint64, wait time.Duration) ([]client.Event, error) {
+	return r.n.events.after(ctx, since, wait)
+}
+
+func operation(o *fsm.Operation) client.Operation {
+	out := client.Operation{ID: o.ID, Kind: string(o.Kind), Group: string(o.Group), From: string(o.From), To: string(o.To), State: string(o.State), Step: o.Step,
+		Steps: []client.Step{}, Reason: o.Reason, Started: o.Started, Ended: o.Ended, MaxPause: client.Duration(o.MaxPause), AllowLoss: o.AllowLoss,
+		Committed: o.Committed, Epoch: uint64(o.Epoch), Error: o.Error}
+	for _, s := range o.Steps {
+		out.Steps = append(out.Steps, client.Step{Name: s.Name, At: s.At, Node: s.Node, Detail: s.Detail})
+	}
+	return out
+}
+
+func certificate(c *fsm.Certificate) client.Certificate {
+	out := client.Certificate{Group: string(c.Group), Kind: c.Kind, Operation: c.Operation, OldEpoch: uint64(c.OldEpoch), Epoch: uint64(c.Epoch), From: string(c.From), To: string(c.To),
+		InSync: names(c.InSync), Loss: c.Loss, Better: names(c.Better), At: c.At, Opened: c.Opened, Reason: c.Reason}
+	if !c.SW.IsZero() {
+		out.SW = c.SW.Format(c.Group)
+	}
+	for _, x := range c.Candidates {
+		out.Candidates = append(out.Candidates, client.Candidate{Node: string(x.Node), Received: x.Received.String(), Committed: x.Committed.String(), Applied: x.Applied.String(), Torn: x.Torn})
+	}
+	return out
+}
+
+func names(ids []ident.NodeID) []string {
+	out := make([]string, 0, len(ids))
+	for _, id := range ids {
+		out = append(out, string(id))
+	}
+	return out
+}

@@ -1,0 +1,210 @@
+package node
+
+import (
+	"context"
+	"slices"
+	"sort"
+	"time"
+
+	"github.com/understudy-ha/understudy/client"
+	"github.com/understudy-ha/understudy/fsm"
+	"github.com/understudy-ha/understudy/internal/ident"
+	"github.com/understudy-ha/understudy/replica"
+)
+
+// askPrimary bounds how long a status waits for what only the primary knows.
+const askPrimary = time.Second
+
+func (r roles) Status(ctx context.Context, local bool) (client.Status, error) {
+	n := r.n
+	st, _ := n.cluster.State()
+	out := client.Status{Node: string(n.config.Node), Cluster: n.config.Cluster, ClusterID: string(n.cluster.ID()), RaftLeader: string(n.cluster.Leader()),
+		Version: version(), Started: n.started, Nodes: n.nodes(st), Groups: []client.GroupStatus{}}
+	groups := make([]*fsm.Group, 0, len(st.Groups))
+	for _, g := range st.Groups {
+		groups = append(groups, g)
+	}
+	sort.Slice(groups, func(i, j int) bool {
+		if groups[i].Spec.Order != groups[j].Spec.Order {
+			return groups[i].Spec.Order < groups[j].Spec.Order
+		}
+		return groups[i].Spec.Name < groups[j].Spec.Name
+	})
+	asked := map[string]*client.Status{} // by address: one question per primary
+	for _, g := range groups {
+		s := n.groupStatus(st, g)
+		if p := st.Nodes[g.Primary]; s.Stale && !local && p != nil && g.Phase == fsm.PhaseOpened && n.cluster.Alive(g.Primary) {
+			far, ok := asked[p.Addresses.HTTP]
+			if !ok {
+				far = n.ask(ctx, p.Addresses.HTTP)
+				asked[p.Addresses.HTTP] = far
+			}
+			s = complete(s, far)
+		}
+		out.Groups = append(out.Groups, s)
+	}
+	return out, nil
+}
+
+// ask fetches the status another node can give by itself; nil when it does not answer.
+func (n *Node) ask(ctx context.Context, addr string) *client.Status {
+	ctx, cancel := context.WithTimeout(ctx, askPrimary)
+	defer cancel()
+	st, err := n.peers.at(addr).LocalStatus(ctx)
+	if err != nil {
+		n.log.Debug("primary did not answer for its status", "address", addr, "error", err)
+		return nil
+	}
+	return &st
+}
+
+// complete takes what only the primary knows from its own answer.
+func complete(s client.GroupStatus, far *client.Status) client.GroupStatus {
+	if far == nil {
+		return s
+	}
+	p, ok := far.Group(s.Name)
+	if !ok || p.Epoch < s.Epoch || p.Stale {
+		return s
+	}
+	p.Local = s.Local
+	return p
+}
+
+func (r roles) Group(ctx context.Context, name string) (client.GroupStatus, error) {
+	if _, _, err := r.n.group(name); err != nil {
+		return client.GroupStatus{}, err
+	}
+	st, err := r.Status(ctx, false)
+	if err != nil {
+		return client.GroupStatus{}, err
+	}
+	g, _ := st.Group(name)
+	return g, nil
+}
+
+func (r roles) Resync(ctx context.Context, name string) (client.Resync, error) {
+	g, err := r.Group(ctx, name)
+	if err != nil {
+		return client.Resync{}, err
+	}
+	if rep := r.n.replicas.get(ident.GroupName(name)); rep != nil {
+		if own := ownResync(rep.Status()); own != nil {
+			return *own, nil
+		}
+	}
+	if g.Resync != nil {
+		return *g.Resync, nil
+	}
+	return client.Resync{Node: string(r.n.config.Node), Phase: client.ResyncInSync, From: g.Position, To: g.Position, At: g.Position, Percent: 100}, nil
+}
+
+func (n *Node) nodes(st *fsm.State) []client.NodeStatus {
+	seen := map[ident.NodeID]struct {
+		state   string
+		contact time.Time
+	}{}
+	for _, m := range n.cluster.Members() {
+		seen[m.Node] = struct {
+			state   string
+			contact time.Time
+		}{string(m.State), m.LastContact}
+	}
+	out := make([]client.NodeStatus, 0, len(st.Nodes))
+	for _, x := range st.Nodes {
+		m := seen[x.ID]
+		if m.state == "" {
+			m.state = "dead"
+		}
+		lease := "held"
+		switch {
+		case x.Renewal == 0:
+			lease = "none"
+		case x.Released:
+			lease = "released"
+		case !n.cluster.LeaseHeld(x.ID):
+			lease = "expired"
+		}
+		out = append(out, client.NodeStatus{ID: string(x.ID), Kind: string(x.Kind), State: m.state, Lease: lease, Priority: x.Priority, Maintenance: x.Maintenance,
+			Incarnation: x.Incarnation.String(), LastContact: m.contact, HTTP: x.Addresses.HTTP, Gossip: x.Addresses.Gossip, Raft: x.Addresses.Raft, Ship: x.Addresses.Ship, Redis: x.Addresses.Redis})
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].ID < out[j].ID })
+	return out
+}
+
+// groupStatus is a group as this node knows it. Stale is set when it is not the serving primary.
+func (n *Node) groupStatus(st *fsm.State, g *fsm.Group) client.GroupStatus {
+	out := client.GroupStatus{Name: string(g.Spec.Name), Spec: spec(g.Spec), Phase: string(g.Phase), Primary: string(g.Primary), Epoch: uint64(g.Epoch),
+		InSync: []string{}, Roles: map[string]string{}, Targets: []client.Target{}, Stale: true}
+	for _, m := range g.InSync {
+		if m != g.Primary {
+			out.InSync = append(out.InSync, string(m))
+		}
+	}
+	for _, x := range st.Nodes {
+		out.Roles[string(x.ID)] = fsm.Role(g, x)
+	}
+	if g.Operation != nil {
+		op := operation(g.Operation)
+		out.Operation = &op
+	}
+	if g.Phase == fsm.PhaseFenced {
+		out.Primary = ""
+	}
+	rep := n.replicas.get(g.Spec.Name)
+	if rep == nil {
+		return out
+	}
+	s := rep.Status()
+	out.Local = localCopy(g, s, out.Roles[string(n.config.Node)], n.cluster.CheckLease(g.Spec.Name, g.Epoch))
+	out.Sequence, out.Confirmed, out.Committed, out.Applied = uint64(s.Sequence), uint64(s.ConfirmedSequence), uint64(s.CommittedSequence), uint64(s.AppliedSequence)
+	out.Position = s.Applied.Format(g.Spec.Name)
+	if s.Role != replica.RolePrimary {
+		return out
+	}
+	out.Stale = false
+	out.Held = s.HeldWrites
+	for _, t := range s.Targets {
+		out.Targets = append(out.Targets, client.Target{Node: string(t.Node), State: string(t.State), Delivery: string(t.Delivery), Received: uint64(t.Received), Durable: uint64(t.Durable),
+			Confirmed: uint64(t.Confirmed), Applied: uint64(t.Applied), Position: t.Held.Format(g.Spec.Name), LagEntries: t.LagEntries, LagBytes: uint64(max(t.LagBytes, 0)), LagSeconds: t.LagSeconds, Error: t.Reason})
+	}
+	out.Resync = n.resyncs.follow(g, s)
+	return out
+}
+
+func localCopy(g *fsm.Group, s replica.Status, role string, lease error) client.Copy {
+	c := client.Copy{Role: role, Serving: s.Serving && lease == nil, Readable: s.Reconciled && !s.NeedsPriming, NeedsPriming: s.NeedsPriming,
+		Position: s.Applied.Format(g.Spec.Name), LagSeconds: copyLag(s), Error: s.Error}
+	for _, j := range s.Journals {
+		if j.ID == s.Journal {
+			c.Received = j.View.DurableAfter.Format(g.Spec.Name)
+		}
+	}
+	if s.Committed.History > s.Applied.History {
+		c.LagEntries = uint64(s.Committed.History - s.Applied.History)
+	}
+	return c
+}
+
+// copyLag tells how old a copy may be, in seconds; 0 at the primary.
+func copyLag(s replica.Status) float64 {
+	if s.Role == replica.RolePrimary {
+		return 0
+	}
+	return s.LagSeconds
+}
+
+// ownResync is what a backup says of its own way back; nil when it is level.
+func ownResync(s replica.Status) *client.Resync {
+	if s.Resync == nil || s.Role != replica.RoleBackup || s.Resync.Phase == replica.ResyncInSync {
+		return nil
+	}
+	q := s.Resync
+	return &client.Resync{Node: string(s.Node), Phase: string(q.Phase), From: q.From.Format(s.Group), To: q.To.Format(s.Group), At: q.At.Format(s.Group),
+		Percent: q.Percent, Rate: q.Rate, ETA: q.ETA.Seconds(), Started: q.Started}
+}
+
+func spec(s fsm.GroupSpec) client.GroupSpec {
+	return client.GroupSpec{Name: string(s.Name), Order: s.Order, Files: slices.Clone(s.Files), Preferred: string(s.Preferred), Delivery: string(s.Delivery), Secondaries: s.Secondaries,
+		OnNoSync: s.OnNoSync, AutoFailover: s.AutoFailover, Images: s.Images, ReceiverBytes: s.ReceiverBytes, KeepReceivers: s.KeepReceivers}
+}

@@ -1,0 +1,113 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+
+	"github.com/understudy-ha/understudy/fsm"
+	"github.com/understudy-ha/understudy/internal/ident"
+	"github.com/understudy-ha/understudy/replica"
+)
+
+// watch turns changes of the replicated state into events of this node's log, until ctx ends.
+func (n *Node) watch(ctx context.Context) error {
+	type seen struct {
+		epoch ident.Epoch
+		phase fsm.Phase
+	}
+	groups := map[ident.GroupName]seen{}
+	past, first := uint64(0), true
+	for {
+		st, changed := n.cluster.State()
+		for name, g := range st.Groups {
+			now := seen{epoch: g.Epoch, phase: g.Phase}
+			if old, ok := groups[name]; now != old && (ok || !first) {
+				n.announce(g)
+			}
+			groups[name] = now
+		}
+		for i := range st.Past {
+			if op := &st.Past[i]; op.ID > past {
+				past = op.ID
+				if !first {
+					n.completed(op)
+				}
+			}
+		}
+		first = false
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (n *Node) announce(g *fsm.Group) {
+	fields := map[string]string{"epoch": g.Epoch.String(), "primary": string(g.Primary)}
+	name := string(g.Spec.Name)
+	switch g.Phase {
+	case fsm.PhaseFenced:
+		n.events.add("warning", name, "FENCED", fmt.Sprintf("epoch %s was taken; %s is not primary any more, a new one is being chosen", g.Epoch, g.Primary), fields)
+	case fsm.PhasePromoted:
+		n.events.add("warning", name, "PROMOTED", fmt.Sprintf("%s was chosen as primary for epoch %s and recovers", g.Primary, g.Epoch), fields)
+	case fsm.PhaseOpened:
+		n.events.add("info", name, "OPENED", fmt.Sprintf("%s is primary for epoch %s", g.Primary, g.Epoch), fields)
+	}
+}
+
+func (n *Node) completed(op *fsm.Operation) {
+	severity, text := "info", fmt.Sprintf("%s %d to %s is done", op.Kind, op.ID, op.To)
+	if op.State != fsm.OperationDone {
+		severity, text = "warning", fmt.Sprintf("%s %d to %s ended: %s %s", op.Kind, op.ID, op.To, op.State, op.Error)
+	}
+	n.events.add(severity, string(op.Group), "OPERATION", text, map[string]string{"operation": fmt.Sprint(op.ID), "took": op.Ended.Sub(op.Started).String()})
+}
+
+// replicaEvent records what a replica reports of itself.
+func (n *Node) replicaEvent(e replica.Event) {
+	severity := "info"
+	switch e.Kind {
+	case replica.EventShadowLost, replica.EventBackedOut, replica.EventRejournaled:
+		severity = "warning"
+	case replica.EventNeedsPriming:
+		severity = "error"
+	}
+	fields := map[string]string{"epoch": e.Epoch.String()}
+	if e.Peer != "" {
+		fields["peer"] = string(e.Peer)
+	}
+	if e.Journal.Node != "" {
+		fields["journal"] = e.Journal.String()
+	}
+	if e.First != 0 {
+		fields["first"], fields["last"] = e.First.String(), e.Last.String()
+	}
+	if !e.Position.IsZero() {
+		fields["position"] = e.Position.String()
+	}
+	text := e.Detail
+	if text == "" {
+		text = string(e.Kind)
+	}
+	n.events.add(severity, string(e.Group), string(e.Kind), text, fields)
+}
+
+// version names the program: its module version, or "devel" with the revision it was built from.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "devel"
+	}
+	v := info.Main.Version
+	if v == "" || v == "(devel)" {
+		v = "devel"
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" && len(s.Value) >= 12 {
+			v += "-" + s.Value[:12]
+		}
+	}
+	return v
+}

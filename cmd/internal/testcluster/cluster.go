@@ -1,0 +1,329 @@
+// Package testcluster runs several whole nodes in one test process, with their network and disks in the test's hand. The
+// scenario and fault tests stand beside it.
+package testcluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/understudy-ha/understudy/client"
+	"github.com/understudy-ha/understudy/cluster"
+	"github.com/understudy-ha/understudy/cmd/internal/node"
+	"github.com/understudy-ha/understudy/fsm"
+	"github.com/understudy-ha/understudy/internal/host"
+	"github.com/understudy-ha/understudy/internal/ident"
+)
+
+// Options choose what a test's cluster looks like.
+type Options struct {
+	Nodes []ident.NodeID // default a, b, c; the first one bootstraps
+	Group fsm.GroupSpec  // of group "default"; zero fields take the product's defaults
+}
+
+// Cluster is a running cluster of whole nodes.
+type Cluster struct {
+	t       testing.TB
+	options Options
+	network *network
+	logs    *os.File
+
+	mu    sync.Mutex
+	nodes map[ident.NodeID]*Node
+	join  []string // raft addresses of all nodes, fixed for the cluster's life
+}
+
+// Node is one node of a Cluster, running or not.
+type Node struct {
+	ID      ident.NodeID
+	cluster *Cluster
+	config  node.Config
+	dir     string // of Raft, on the machine's disk
+	fs      *vfs.MemFS
+	disk    *disk
+
+	running *node.Node
+	client  *client.Client
+}
+
+// timing is that of a cluster on one busy machine: as the product's, only the lease is shorter so that tests are.
+func timing() cluster.Timing {
+	t := cluster.DefaultTiming()
+	t.Lease, t.Renew, t.Margin = 1200*time.Millisecond, 200*time.Millisecond, 50*time.Millisecond
+	return t
+}
+
+// Start runs a cluster and stops it with the test. It returns once the group is open with all the shadows it wants.
+func Start(t testing.TB, o Options) *Cluster {
+	t.Helper()
+	if len(o.Nodes) == 0 {
+		o.Nodes = []ident.NodeID{"a", "b", "c"}
+	}
+	if o.Group.Name == "" {
+		o.Group.Name = "default"
+	}
+	c := &Cluster{t: t, options: o, network: newNetwork(), nodes: map[ident.NodeID]*Node{}}
+	root := t.TempDir()
+	logs, err := os.Create(filepath.Join(root, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.logs = logs
+	t.Cleanup(c.stop)
+	for i, id := range o.Nodes {
+		n := &Node{ID: id, cluster: c, dir: filepath.Join(root, string(id)), fs: vfs.NewCrashableMem(), disk: newDisk()}
+		n.config = node.DefaultConfig()
+		n.config.Node, n.config.Cluster, n.config.Data = id, "test", "/"+string(id)
+		n.config.Bootstrap = i == 0
+		n.config.Listen = node.Addresses{HTTP: freePort(t), Gossip: freePort(t), Raft: freePort(t), Ship: freePort(t)}
+		n.config.Timing.ShrinkAfter = time.Second
+		n.config.Groups = []fsm.GroupSpec{o.Group}
+		c.join = append(c.join, n.config.Listen.Raft)
+		c.nodes[id] = n
+	}
+	for _, n := range c.nodes {
+		n.config.Join = c.join
+	}
+	var starting sync.WaitGroup
+	for _, id := range o.Nodes {
+		starting.Go(func() { c.nodes[id].open() })
+	}
+	starting.Wait()
+	if t.Failed() {
+		t.FailNow()
+	}
+	c.Wait("the group is open and in sync", 30*time.Second, func() error { return c.settled() })
+	return c
+}
+
+// settled tells whether the group is open, has its shadows and every running node follows.
+func (c *Cluster) settled() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	for _, id := range c.options.Nodes {
+		n := c.Node(id)
+		if n.running == nil {
+			continue
+		}
+		st, err := n.client.Status(ctx)
+		if err != nil {
+			return err
+		}
+		g, ok := st.Group(string(c.options.Group.Name))
+		want := max(1, c.options.Group.Secondaries)
+		switch {
+		case !ok:
+			return errors.New("no group yet")
+		case g.Phase != "opened" || g.Stale:
+			return fmt.Errorf("node %s: group is %s, stale %v", id, g.Phase, g.Stale)
+		case c.options.Group.Delivery != fsm.DeliveryAsync && len(g.InSync) < want:
+			return fmt.Errorf("in sync: %v", g.InSync)
+		}
+		for _, t := range g.Targets {
+			if c.Node(ident.NodeID(t.Node)).running != nil && (t.LagEntries != 0 || t.State == "connecting" || t.State == "none") {
+				return fmt.Errorf("target %s: %+v", t.Node, t)
+			}
+		}
+	}
+	return nil
+}
+
+// Node returns a node by id.
+func (c *Cluster) Node(id ident.NodeID) *Node { return c.nodes[id] }
+
+// Cut separates two nodes in both directions, or joins them again.
+func (c *Cluster) Cut(a, b ident.NodeID, cut bool) { c.network.setCut(a, b, cut) }
+
+// Wait polls until condition returns nil, and fails the test after limit.
+func (c *Cluster) Wait(what string, limit time.Duration, condition func() error) {
+	c.t.Helper()
+	deadline := time.Now().Add(limit)
+	for {
+		err := condition()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			c.t.Fatalf("waited %s until %s: %v\n%s", limit, what, err, c.tail())
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// tail returns the last lines of the nodes' log.
+func (c *Cluster) tail() string {
+	raw, err := os.ReadFile(c.logs.Name())
+	if err != nil {
+		return err.Error()
+	}
+	lines := strings.Split(string(raw), "\n")
+	return strings.Join(lines[max(0, len(lines)-120):], "\n")
+}
+
+func (c *Cluster) stop() {
+	var closing sync.WaitGroup
+	for _, n := range c.nodes {
+		closing.Go(func() { n.Stop() })
+	}
+	closing.Wait()
+	if c.t.Failed() {
+		c.t.Log(c.tail())
+	}
+	if err := c.logs.Close(); err != nil {
+		c.t.Error(err)
+	}
+}
+
+func (n *Node) open() {
+	h := host.Real()
+	h.Network = view{network: n.cluster.network, self: n.ID}
+	h.Failpoint = n.disk.failpoint
+	log := hclog.New(&hclog.LoggerOptions{Name: string(n.ID), Output: n.cluster.logs, Level: hclog.Debug})
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	running, err := node.Open(ctx, node.Options{Config: n.config, FS: n.fs, RaftDir: n.dir, Host: h, Timing: timing(), Logger: log})
+	if err != nil {
+		n.cluster.t.Errorf("start node %s: %v", n.ID, err)
+		return
+	}
+	n.running = running
+	n.client = client.NewWith(client.Options{Addresses: []string{running.HTTP()}, Retry: -1})
+}
+
+// Start runs the node again after Crash or Stop.
+func (n *Node) Start() {
+	n.cluster.t.Helper()
+	for id := range n.cluster.nodes {
+		if id != n.ID && n.cluster.nodes[id].running != nil {
+			n.cluster.Cut(n.ID, id, false)
+		}
+	}
+	n.open()
+	if n.cluster.t.Failed() {
+		n.cluster.t.FailNow()
+	}
+}
+
+// Stop ends the node in good order.
+func (n *Node) Stop() {
+	n.disk.release()
+	if n.running == nil {
+		return
+	}
+	n.client.Close()
+	if err := n.running.Close(); err != nil {
+		n.cluster.t.Errorf("stop node %s: %v", n.ID, err)
+	}
+	n.running = nil
+}
+
+// Crash is the sudden death of the machine: the node is cut off, and its data disk keeps what was synced and nothing else.
+func (n *Node) Crash() {
+	for id := range n.cluster.nodes {
+		if id != n.ID {
+			n.cluster.Cut(n.ID, id, true)
+		}
+	}
+	survived := n.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 0})
+	n.disk.release()
+	n.client.Close()
+	if err := n.running.Close(); err != nil {
+		n.cluster.t.Logf("the crashed node %s closed with: %v", n.ID, err) // nobody can tell it to be tidy
+	}
+	n.running, n.fs, n.disk = nil, survived, newDisk()
+}
+
+// Client speaks to this node only.
+func (n *Node) Client() *client.Client { return n.client }
+
+// Waiting tells how many writes wait in the queue of the group at this node.
+func (n *Node) Waiting() int {
+	g, err := n.client.Group(n.cluster.t.Context(), string(n.cluster.options.Group.Name))
+	if err != nil {
+		return -1
+	}
+	return g.Held
+}
+
+// Disk is the node's data disk.
+func (n *Node) Disk() *disk { return n.disk }
+
+// disk holds a node at its failpoints: a disk that hangs, or a moment the test needs to last.
+type disk struct {
+	mu   sync.Mutex
+	held map[string]*hold
+}
+
+// hold is one failpoint at which the node waits.
+type hold struct {
+	done  chan struct{} // closed when the node goes on
+	fails bool          // the operation fails then
+}
+
+func newDisk() *disk { return &disk{held: map[string]*hold{}} }
+
+// Hang holds the node at a failpoint until it is stopped or crashes; the operation then fails.
+func (d *disk) Hang(name string) { d.hold(name, true) }
+
+// Pause holds the node at a failpoint until Resume.
+func (d *disk) Pause(name string) { d.hold(name, false) }
+
+func (d *disk) hold(name string, fails bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.held[name] = &hold{done: make(chan struct{}), fails: fails}
+}
+
+// Resume ends a Pause.
+func (d *disk) Resume(name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if h := d.held[name]; h != nil {
+		close(h.done)
+		delete(d.held, name)
+	}
+}
+
+func (d *disk) failpoint(name string) error {
+	d.mu.Lock()
+	h := d.held[name]
+	d.mu.Unlock()
+	if h == nil {
+		return nil
+	}
+	<-h.done
+	if h.fails {
+		return errors.New("the test's disk never came back")
+	}
+	return nil
+}
+
+func (d *disk) release() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for name, h := range d.held {
+		close(h.done)
+		delete(d.held, name)
+	}
+}
+
+// freePort finds a loopback port nobody uses; the kernel hands out others for a while.
+func freePort(t testing.TB) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().String()
+}

@@ -1,0 +1,194 @@
+package fsm
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/understudy-ha/understudy/internal/ident"
+)
+
+// ChooseCandidate decides whom to promote in a fenced group. It is pure: alive is the caller's opinion of who can still
+// be heard, and waited says that it has waited long enough for those who are alive but have not reported.
+//
+// Members of the in-sync set are chosen from, among those that reported at the present epoch in their present life: the one
+// that received most. A commit needs every member's acknowledgement, so each of them holds all that was ever acknowledged;
+// waiting for the others only keeps more of what was not. A member that cut a torn tail at start counts only if it is the
+// whole set, or if another member reported and is not ahead of it. Nobody counts who is below an end that somebody knows
+// to be committed. Equal ends: the old primary if it was restarted, the others by priority, then id; nodes in maintenance
+// and an old primary that was fenced alive come last.
+//
+// A failover to a named node considers that node only. What such a choice, or any choice outside these rules, may lose is
+// stated in loss, with positions; better names who received more. Without a candidate ok is false and why says what is
+// missing.
+func ChooseCandidate(g *Group, nodes map[ident.NodeID]*Node, alive func(ident.NodeID) bool, waited bool) (to ident.NodeID, loss string, better []ident.NodeID, ok bool, why string) {
+	if g.Phase != PhaseFenced {
+		return "", "", nil, false, fmt.Sprintf("group %s is %s, not fenced", g.Spec.Name, g.Phase)
+	}
+	var forced ident.NodeID
+	var allow bool
+	if g.Operation != nil {
+		forced, allow = g.Operation.To, g.Operation.AllowLoss
+	}
+	reports := g.validReports(nodes)
+	if !waited {
+		for _, id := range g.InSync {
+			if alive(id) && !reported(reports, id) {
+				return "", "", nil, false, fmt.Sprintf("waiting for the report of %s", id)
+			}
+		}
+	}
+	g.rank(reports, nodes)
+	var pick *Report
+	var unfit []string
+	for i := range reports {
+		r := &reports[i]
+		if forced != "" && r.Node != forced {
+			continue
+		}
+		reason := g.unfit(*r, nodes)
+		if reason == "" {
+			pick, loss = r, LossNone
+			break
+		}
+		unfit = append(unfit, reason)
+	}
+	if pick == nil && allow && (waited || forced != "") {
+		for i := range reports {
+			if forced == "" || reports[i].Node == forced {
+				pick = &reports[i]
+				loss = g.loss(*pick, reports)
+				break
+			}
+		}
+	}
+	if pick == nil {
+		return "", "", nil, false, g.noCandidate(forced, reports, unfit)
+	}
+	for _, r := range reports {
+		if r.Received.Compare(pick.Received) > 0 {
+			better = append(better, r.Node)
+		}
+	}
+	return pick.Node, loss, better, true, ""
+}
+
+// report returns what the node reported at the present epoch in its present life.
+func (g *Group) report(n *Node) (Report, bool) {
+	r, ok := g.ReportOf(n.ID)
+	return r, ok && r.Epoch == g.Epoch && n.Kind == KindData && n.Lives(r.Incarnation)
+}
+
+func (g *Group) validReports(nodes map[ident.NodeID]*Node) []Report {
+	var out []Report
+	for _, r := range g.Reports {
+		if n := nodes[r.Node]; n != nil {
+			if _, ok := g.report(n); ok {
+				out = append(out, r)
+			}
+		}
+	}
+	return out
+}
+
+func reported(reports []Report, id ident.NodeID) bool {
+	return slices.ContainsFunc(reports, func(r Report) bool { return r.Node == id })
+}
+
+// rank sorts reports, the best first.
+func (g *Group) rank(reports []Report, nodes map[ident.NodeID]*Node) {
+	slices.SortFunc(reports, func(a, b Report) int {
+		x, y := nodes[a.Node], nodes[b.Node]
+		return cmp.Or(
+			b.Received.Compare(a.Received),
+			first(!x.Maintenance, !y.Maintenance),
+			cmp.Compare(g.preference(x), g.preference(y)),
+			cmp.Compare(x.Priority, y.Priority),
+			strings.Compare(string(a.Node), string(b.Node)),
+		)
+	})
+}
+
+func first(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return -1
+	}
+	return 1
+}
+
+// preference orders nodes with equal ends.
+func (g *Group) preference(n *Node) int {
+	switch {
+	case n.ID != g.Primary:
+		return 1
+	case n.Incarnation != g.Incarnation:
+		return 0 // a restarted primary: no role has to move
+	}
+	return 2 // it lives, and was fenced all the same
+}
+
+// unfit says why a reporter may not be promoted without allowing loss; "" when it may.
+func (g *Group) unfit(r Report, nodes map[ident.NodeID]*Node) string {
+	if !g.InSet(r.Node) {
+		return fmt.Sprintf("%s is not in the in-sync set %v", r.Node, g.InSync)
+	}
+	compared := len(g.InSync) == 1
+	for _, o := range g.validReports(nodes) {
+		if o.Committed.Compare(r.Received) > 0 {
+			return fmt.Sprintf("%s ends at %s, below %s, which %s knows to be committed", r.Node, r.Received, o.Committed, o.Node)
+		}
+		if o.Node != r.Node && g.InSet(o.Node) && o.Received.Compare(r.Received) <= 0 {
+			compared = true
+		}
+	}
+	if r.Torn && !compared {
+		return fmt.Sprintf("%s cut a torn tail at its start and no other member of %v has shown to be no further", r.Node, g.InSync)
+	}
+	return ""
+}
+
+// loss states what the choice of r may lose.
+func (g *Group) loss(r Report, reports []Report) string {
+	name := g.Spec.Name
+	parts := []string{fmt.Sprintf("what lies beyond %s, the end of %s", r.Received.Format(name), r.Node)}
+	for _, o := range reports {
+		if o.Received.Compare(r.Received) > 0 {
+			parts = append(parts, fmt.Sprintf("%s has received up to %s", o.Node, o.Received.Format(name)))
+		}
+		if o.Committed.Compare(r.Received) > 0 {
+			parts = append(parts, fmt.Sprintf("%s knows %s to be committed", o.Node, o.Committed.Format(name)))
+		}
+	}
+	if missing := g.missing(reports); len(missing) > 0 {
+		parts = append(parts, "not heard: "+strings.Join(missing, ", "))
+	}
+	return strings.Join(parts, "; ")
+}
+
+// missing returns the members of the set that have not reported.
+func (g *Group) missing(reports []Report) (out []string) {
+	for _, id := range g.InSync {
+		if !reported(reports, id) {
+			out = append(out, string(id))
+		}
+	}
+	return out
+}
+
+func (g *Group) noCandidate(forced ident.NodeID, reports []Report, unfit []string) string {
+	if forced != "" && !reported(reports, forced) {
+		return fmt.Sprintf("waiting for the report of %s", forced)
+	}
+	why := "no member of the in-sync set has reported"
+	if len(unfit) > 0 {
+		why = strings.Join(unfit, "; ")
+	}
+	if missing := g.missing(reports); len(missing) > 0 {
+		why += "; not heard: " + strings.Join(missing, ", ")
+	}
+	return why + ". Start a missing member, or fail over by hand to a node that reported, allowing data loss"
+}

@@ -1,0 +1,199 @@
+package fsm
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/understudy-ha/understudy/internal/ident"
+)
+
+func (s *State) fence(c *Fence, at time.Time) Result {
+	g, r := s.editGroup(c.Group)
+	if r != nil {
+		return *r
+	}
+	if g.Epoch != c.Epoch {
+		return refuse(RefusedEpoch, "group %s is at epoch %s, not %s", c.Group, g.Epoch, c.Epoch)
+	}
+	// A renewal can only cover the group while the promoted life goes on.
+	if n := s.Nodes[g.Primary]; !c.Force && g.Phase != PhaseFenced && n.Lives(g.Incarnation) && n.Renewal != c.Renewal {
+		return refuse(RefusedRenewed, "node %s renewed its lease meanwhile (renewal %d, not %d)", g.Primary, n.Renewal, c.Renewal)
+	}
+	if c.To != "" {
+		if _, r := s.dataNode(c.To); r != nil {
+			return *r
+		}
+		if !g.InSet(c.To) && !c.AllowLoss {
+			return refuse(RefusedCandidate, "node %s is not in the in-sync set %v: data may be lost, which has to be allowed", c.To, g.InSync)
+		}
+	}
+	g.Epoch++
+	g.Phase = PhaseFenced
+	g.Reports = nil
+	op := s.failoverOperation(g, c, at)
+	op.To, op.AllowLoss, op.Epoch, op.Committed = c.To, c.AllowLoss, g.Epoch, false
+	s.putGroup(g)
+	return Result{Operation: op.ID, Epoch: g.Epoch}
+}
+
+// failoverOperation goes on with the running failover, or ends what runs and starts one.
+func (s *State) failoverOperation(g *Group, c *Fence, at time.Time) *Operation {
+	if g.Operation != nil && g.Operation.Kind == OperationFailover {
+		op := g.editOperation()
+		op.enter(StepFence, at, g.Primary, c.Reason)
+		return op
+	}
+	if g.Operation != nil {
+		state := OperationRolledBack
+		if g.Operation.Committed {
+			state = OperationFailed
+		}
+		s.endOperation(g, state, at, "superseded by a failover: "+c.Reason)
+	}
+	return s.startOperation(g, Operation{
+		Kind: OperationFailover, Group: c.Group, From: g.Primary, Reason: c.Reason, Started: at,
+	}, StepFence, c.Reason)
+}
+
+// AcceptsPromise tells whether a promise of epoch e by that life of the node would be recorded: the group is fenced at e
+// and the node holds data and lives. The node has to have the promise on its disk before it says so.
+func (g *Group) AcceptsPromise(n *Node, life ident.Incarnation, e ident.Epoch) bool {
+	return g.Phase == PhaseFenced && g.Epoch == e && n != nil && n.Kind == KindData && n.Lives(life)
+}
+
+// ReportOf returns what a node reported at the present epoch.
+func (g *Group) ReportOf(node ident.NodeID) (Report, bool) {
+	i, ok := slices.BinarySearchFunc(g.Reports, node, compareReport)
+	if !ok {
+		return Report{}, false
+	}
+	return g.Reports[i], true
+}
+
+func compareReport(r Report, n ident.NodeID) int { return strings.Compare(string(r.Node), string(n)) }
+
+func (s *State) promise(c *Promise, at time.Time) Result {
+	g, r := s.editGroup(c.Group)
+	if r != nil {
+		return *r
+	}
+	n, r := s.dataNode(c.Report.Node)
+	if r != nil {
+		return *r
+	}
+	if !g.AcceptsPromise(n, c.Report.Incarnation, c.Report.Epoch) {
+		if !n.Lives(c.Report.Incarnation) {
+			return refuse(RefusedIncarnation, "node %s does not live as %s", n.ID, c.Report.Incarnation)
+		}
+		return g.movedFrom(c.Report.Epoch, PhaseFenced)
+	}
+	i, found := slices.BinarySearchFunc(g.Reports, n.ID, compareReport)
+	if found && g.Reports[i] == c.Report {
+		return Result{}
+	}
+	reports := slices.Clone(g.Reports)
+	if found {
+		reports[i] = c.Report
+	} else {
+		reports = slices.Insert(reports, i, c.Report)
+	}
+	g.Reports = reports
+	if g.Operation != nil && g.Operation.Step == StepFence {
+		g.editOperation().enter(StepReports, at, n.ID, "")
+	}
+	s.putGroup(g)
+	return Result{}
+}
+
+func (s *State) promote(c *Promote, at time.Time) Result {
+	g, r := s.editGroup(c.Group)
+	if r != nil {
+		return *r
+	}
+	if g.Phase != PhaseFenced || g.Epoch != c.Epoch {
+		return g.movedFrom(c.Epoch, PhaseFenced)
+	}
+	n, r := s.dataNode(c.To)
+	if r != nil {
+		return *r
+	}
+	if !n.Lives(c.Incarnation) {
+		return refuse(RefusedIncarnation, "node %s does not live as %s", c.To, c.Incarnation)
+	}
+	rep, ok := g.report(n)
+	if !ok {
+		return refuse(RefusedCandidate, "node %s has not promised epoch %s in its present life", c.To, c.Epoch)
+	}
+	var allow bool
+	var forced ident.NodeID
+	op := g.Operation
+	if op != nil {
+		allow, forced = op.AllowLoss, op.To
+	}
+	if forced != "" && forced != c.To {
+		return refuse(RefusedCandidate, "the failover is to %s, not to %s", forced, c.To)
+	}
+	if why := g.unfit(rep, s.Nodes); why != "" && !allow {
+		return refuse(RefusedCandidate, "%s", why)
+	}
+	loss := fallback(c.Loss, LossNone)
+	g.Phase, g.Primary, g.Incarnation = PhasePromoted, c.To, c.Incarnation
+	cert := Certificate{
+		Group: c.Group, Kind: CertificateFailover, OldEpoch: g.OpenEpoch, Epoch: g.Epoch, From: g.OpenNode, To: c.To,
+		InSync: g.InSync, Candidates: g.Reports, Loss: loss, Better: slices.Clone(c.Better), At: at,
+	}
+	res := Result{Epoch: g.Epoch}
+	if op != nil {
+		op = g.editOperation()
+		op.enter(StepPromote, at, c.To, "loss: "+loss)
+		op.enter(StepRecover, at, c.To, "")
+		op.To, op.Committed = c.To, true
+		cert.Operation, cert.From, cert.Reason = op.ID, op.From, op.Reason
+		res.Operation = op.ID
+	}
+	g.certify(cert)
+	s.putGroup(g)
+	return res
+}
+
+func (s *State) open(c *Open, at time.Time) Result {
+	g, r := s.editGroup(c.Group)
+	if r != nil {
+		return *r
+	}
+	if g.Phase != PhasePromoted || g.Epoch != c.Epoch {
+		return g.movedFrom(c.Epoch, PhasePromoted)
+	}
+	if g.Primary != c.Node {
+		return refuse(RefusedCandidate, "epoch %s of group %s belongs to %s, not to %s", c.Epoch, c.Group, g.Primary, c.Node)
+	}
+	if g.Incarnation != c.Incarnation || !s.Nodes[c.Node].Lives(c.Incarnation) {
+		return refuse(RefusedIncarnation, "epoch %s of group %s belongs to life %s of %s, which now lives as %s: it waits for the next fence",
+			c.Epoch, c.Group, g.Incarnation, c.Node, s.Nodes[c.Node].Incarnation)
+	}
+	history, err := g.History.Opened(c.Rows)
+	if err != nil {
+		return refuse(RefusedInvalid, "group %s: %v", c.Group, err)
+	}
+	if last := history.Last(); last.Epoch != c.Epoch || last.Node != c.Node {
+		return refuse(RefusedInvalid, "the last row is of epoch %s by %s, not of epoch %s by %s", last.Epoch, last.Node, c.Epoch, c.Node)
+	}
+	if g.InSync, r = s.set(c.InSync, c.Node); r != nil {
+		return *r
+	}
+	g.Phase, g.OpenEpoch, g.OpenNode = PhaseOpened, c.Epoch, c.Node
+	g.SetVersion++
+	g.History = history
+	g.Reports = nil
+	g.amendCertificate(c.Epoch, func(x *Certificate) {
+		x.SW = ident.Position{Epoch: c.Epoch, History: history.Last().SW}
+		x.Opened = at
+	})
+	if g.Operation != nil {
+		g.editOperation().enter(StepOpen, at, c.Node, "")
+		s.endOperation(g, OperationDone, at, "")
+	}
+	s.putGroup(g)
+	return Result{Epoch: c.Epoch}
+}

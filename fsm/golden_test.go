@@ -1,0 +1,70 @@
+package fsm
+
+import (
+	"bytes"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/understudy-ha/understudy/internal/ident"
+)
+
+// TestGoldenCommands holds the bytes of commands of version 1. They stand in Raft logs and never change.
+func TestGoldenCommands(t *testing.T) {
+	for _, c := range []struct {
+		c    Command
+		want string
+	}{
+		{Command{ID: 7, At: noon, Renew: &Renew{Node: "a", Directory: "d", Incarnation: lifeA, Flushed: map[ident.GroupName]ident.Position{"h": position(1, 2), "g": position(3, 4)}}},
+			`{"v":1,"id":7,"at":"2026-03-01T12:00:00Z","renew":{"node":"a","directory":"d","incarnation":161,"flushed":{"g":{"epoch":3,"h":4},"h":{"epoch":1,"h":2}}}}`},
+		{Command{At: noon, Fence: &Fence{Group: "g", Epoch: 1, Renewal: 9, Force: true, To: "b", AllowLoss: true, Reason: "r"}},
+			`{"v":1,"id":0,"at":"2026-03-01T12:00:00Z","fence":{"group":"g","epoch":1,"renewal":9,"force":true,"to":"b","allow_loss":true,"reason":"r"}}`},
+		{Command{At: noon, Promise: &Promise{Group: "g", Report: Report{Node: "b", Epoch: 2, Incarnation: lifeB, Received: position(1, 9), Committed: position(1, 8), Applied: position(1, 7), Torn: true}}},
+			`{"v":1,"id":0,"at":"2026-03-01T12:00:00Z","promise":{"group":"g","report":{"node":"b","epoch":2,"incarnation":177,"received":{"epoch":1,"h":9},"committed":{"epoch":1,"h":8},"applied":{"epoch":1,"h":7},"torn":true}}}`},
+		{Command{At: noon, Open: &Open{Group: "g", Epoch: 2, Node: "b", Incarnation: lifeB, Rows: []ident.HistoryRow{{Epoch: 2, Node: "b", SW: 10, First: 5}}, InSync: []ident.NodeID{"b"}}},
+			`{"v":1,"id":0,"at":"2026-03-01T12:00:00Z","open":{"group":"g","epoch":2,"node":"b","incarnation":177,"rows":[{"epoch":2,"node":"b","sw":10,"first_sequence":5}],"in_sync":["b"]}}`},
+		{Command{At: noon, StartSwitch: &StartSwitch{Group: "g", Epoch: 1, To: "b", MaxPause: time.Second, Deadline: noon, Reason: "r"}},
+			`{"v":1,"id":0,"at":"2026-03-01T12:00:00Z","start_switch":{"group":"g","epoch":1,"to":"b","max_pause":1000000000,"deadline":"2026-03-01T12:00:00Z","reason":"r"}}`},
+		{Command{At: noon, Handover: handoverToB()},
+			`{"v":1,"id":0,"at":"2026-03-01T12:00:00Z","handover":{"group":"g","operation":1,"epoch":1,"from":"a","from_life":161,"to":"b","incarnation":177,"last":{"epoch":1,"h":9},"in_sync":["b","a"]}}`},
+	} {
+		b, err := EncodeCommand(c.c)
+		if err != nil || string(b) != c.want {
+			t.Errorf("got  %s\nwant %s\n%v", b, c.want, err)
+		}
+	}
+}
+
+// TestGoldenSnapshot reads a snapshot of version 1 that holds every kind of content, and writes it back to the byte.
+func TestGoldenSnapshot(t *testing.T) {
+	want, err := os.ReadFile("testdata/snapshot.v1.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := Decode(bytes.NewReader(want))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got bytes.Buffer
+	if err := s.Encode(&got); err != nil || got.String() != string(want) {
+		t.Fatalf("read and written again:\n%s\n%s, %v", got.String(), want, err)
+	}
+	if text := golden(t).bytes(); text != string(want) {
+		t.Fatalf("the same commands lead elsewhere:\n%s\n%s", text, want)
+	}
+}
+
+// golden ends with a group in the middle of a failover after a switch-over, and one that is open.
+func golden(t testing.TB) *fixture {
+	f := handed(t)
+	f.must(Command{FinishSwitch: &FinishSwitch{Group: "g", Operation: 1, Node: "b", First: 5, Detail: "pause 12ms"}})
+	f.must(Command{CreateGroup: &CreateGroup{Spec: spec("h", "c"), Incarnation: lifeC}})
+	f.must(Command{Open: &Open{Group: "h", Epoch: 1, Node: "c", Incarnation: lifeC, Rows: []ident.HistoryRow{row(1, "c", 1)}, InSync: []ident.NodeID{"c"}}})
+	f.must(Command{Renew: &Renew{Node: "c", Directory: "dir-c", Incarnation: lifeC, Flushed: map[ident.GroupName]ident.Position{"g": position(2, 11)}}})
+	f.must(Command{Release: &Release{Node: "b", Incarnation: lifeB}})
+	f.must(Command{Fence: &Fence{Group: "g", Epoch: 2, Reason: "b died"}})
+	f.report("a", lifeA, position(2, 12))
+	f.must(Command{Promote: &Promote{Group: "g", Epoch: 3, To: "a", Incarnation: lifeA, Loss: LossNone}})
+	f.renew("b", 0xb2)
+	return f
+}

@@ -1,0 +1,60 @@
+package fsm
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/understudy-ha/understudy/internal/ident"
+)
+
+func (s *State) renew(c *Renew) Result {
+	n, ok := s.Nodes[c.Node]
+	switch {
+	case !ok:
+		return refuse(RefusedUnknown, "node %q is not registered", c.Node)
+	case n.Directory != c.Directory:
+		return refuse(RefusedDirectory, "node %s is registered with another data directory", c.Node)
+	case c.Incarnation == 0:
+		return refuse(RefusedInvalid, "node %s renews without an incarnation", c.Node)
+	case n.Incarnation == c.Incarnation && n.Released:
+		return refuse(RefusedIncarnation, "life %s of node %s was released", c.Incarnation, c.Node)
+	case slices.Contains(n.PastLives, c.Incarnation):
+		return refuse(RefusedIncarnation, "life %s of node %s is over, %s followed it", c.Incarnation, c.Node, n.Incarnation)
+	}
+	e := *n
+	var res Result
+	if n.Incarnation != c.Incarnation {
+		res.Ended = s.sortedGroups(func(g *Group) bool { return g.Primary == c.Node && g.Incarnation != c.Incarnation })
+		if n.Incarnation != 0 {
+			e.PastLives = appendBounded(n.PastLives, n.Incarnation, maxLives)
+		}
+		e.Incarnation, e.Released = c.Incarnation, false
+	}
+	e.Renewal++
+	e.Flushed = maps.Clone(c.Flushed)
+	s.putNode(&e)
+	res.Covers = s.sortedGroups(func(g *Group) bool { return g.Holds(c.Node, c.Incarnation) })
+	return res
+}
+
+func (s *State) release(c *Release) Result {
+	n, ok := s.Nodes[c.Node]
+	switch {
+	case !ok:
+		return refuse(RefusedUnknown, "node %q is not registered", c.Node)
+	case c.Incarnation == 0 || n.Incarnation != c.Incarnation:
+		return refuse(RefusedIncarnation, "life %s of node %s is not the one that renewed last", c.Incarnation, c.Node)
+	}
+	if !n.Released {
+		e := *n
+		e.Released = true
+		s.putNode(&e)
+	}
+	return Result{Ended: s.sortedGroups(func(g *Group) bool { return g.Primary == c.Node && g.Incarnation == c.Incarnation })}
+}
+
+// Holds tells whether that life of that node is the group's primary, promoted or opened. Whether it may serve is another
+// question: PhaseOpened, a valid lease, and its store.
+func (g *Group) Holds(node ident.NodeID, life ident.Incarnation) bool {
+	return g.Phase != PhaseFenced && g.Primary == node && g.Incarnation == life
+}

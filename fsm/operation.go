@@ -1,0 +1,80 @@
+package fsm
+
+import (
+	"slices"
+	"time"
+
+	"github.com/understudy-ha/understudy/internal/ident"
+)
+
+// Kinds of certificates, part of the format.
+const (
+	CertificateCreate     = "create"
+	CertificateSwitchover = string(OperationSwitchover)
+	CertificateFailover   = string(OperationFailover)
+)
+
+// LossNone is the statement of a promotion that loses nothing.
+const LossNone = "none"
+
+// editOperation makes the group's operation a copy of its own. The group must be one.
+func (g *Group) editOperation() *Operation {
+	op := *g.Operation
+	g.Operation = &op
+	return &op
+}
+
+// enter moves the operation to a step.
+func (o *Operation) enter(step string, at time.Time, node ident.NodeID, detail string) {
+	o.Step = step
+	o.Steps = append(slices.Clip(slices.Clone(o.Steps)), Step{Name: step, At: at, Node: string(node), Detail: detail})
+}
+
+// startOperation gives the group a new operation at its first step.
+func (s *State) startOperation(g *Group, o Operation, step, detail string) *Operation {
+	o.ID = s.NextOperation
+	s.NextOperation++
+	o.State = OperationRunning
+	o.enter(step, o.Started, o.From, detail)
+	g.Operation = &o
+	return g.Operation
+}
+
+// endOperation moves the group's operation to the past.
+func (s *State) endOperation(g *Group, state OperationState, at time.Time, why string) {
+	o := *g.Operation
+	o.State, o.Ended, o.Error = state, at, why
+	s.Past = appendBounded(s.Past, o, maxPast)
+	g.Operation = nil
+}
+
+// certify adds a certificate.
+func (g *Group) certify(c Certificate) {
+	g.Switches = appendBounded(g.Switches, c, maxSwitches)
+}
+
+// amendCertificate changes the certificate of an epoch, if it is still remembered.
+func (g *Group) amendCertificate(e ident.Epoch, f func(*Certificate)) {
+	for i := len(g.Switches) - 1; i >= 0; i-- {
+		if g.Switches[i].Epoch == e {
+			g.Switches = slices.Clone(g.Switches)
+			f(&g.Switches[i])
+			return
+		}
+	}
+}
+
+// Operation returns an operation, running or past, by its id.
+func (s *State) Operation(id uint64) (Operation, bool) {
+	for _, g := range s.Groups {
+		if g.Operation != nil && g.Operation.ID == id {
+			return *g.Operation, true
+		}
+	}
+	for i := len(s.Past) - 1; i >= 0; i-- {
+		if s.Past[i].ID == id {
+			return s.Past[i], true
+		}
+	}
+	return Operation{}, false
+}

@@ -1,0 +1,208 @@
+package fsm
+
+import (
+	"time"
+
+	"github.com/understudy-ha/understudy/internal/ident"
+)
+
+// State is what Raft replicates: who belongs to the cluster, who holds leases, and per group who is primary, at which
+// epoch, with which in-sync set and history. State.Apply is its only mutator. Readers get an immutable Snapshot.
+type State struct {
+	Cluster       ident.ClusterID            `json:"cluster"`
+	Name          string                     `json:"name"` // the operator's name of the cluster
+	Nodes         map[ident.NodeID]*Node     `json:"nodes"`
+	Groups        map[ident.GroupName]*Group `json:"groups"`
+	Past          []Operation                `json:"past"`           // finished operations, oldest first, bounded
+	NextOperation uint64                     `json:"next_operation"` // id of the next operation, from 1
+	Applied       uint64                     `json:"applied"`        // number of commands applied; compare equal at equal Raft index
+}
+
+// Addresses are where a node is reached, host:port each.
+type Addresses struct {
+	HTTP   string `json:"http"`
+	Gossip string `json:"gossip"`
+	Raft   string `json:"raft"`
+	Ship   string `json:"ship"`
+	Redis  string `json:"redis,omitempty"`
+}
+
+// NodeKind says what a node is for.
+type NodeKind string
+
+// Kinds of nodes, part of the format.
+const (
+	KindData    NodeKind = "data"    // votes and holds data
+	KindWitness NodeKind = "witness" // votes only
+)
+
+// Node is a registered member. Its lease is one for all roles it holds.
+type Node struct {
+	ID          ident.NodeID                       `json:"id"`
+	Directory   ident.DirectoryID                  `json:"directory"`
+	Kind        NodeKind                           `json:"kind"`
+	Addresses   Addresses                          `json:"addresses"`
+	Priority    int                                `json:"priority"` // lower is preferred as candidate; equal: by id
+	Maintenance bool                               `json:"maintenance,omitempty"`
+	Incarnation ident.Incarnation                  `json:"incarnation"`       // the life that renewed last
+	Renewal     uint64                             `json:"renewal"`           // counts renewals of all lives
+	Released    bool                               `json:"released"`          // the lease of Incarnation was released: that life is over
+	PastLives   []ident.Incarnation                `json:"past_lives"`        // lives before Incarnation, newest last, bounded: they never renew again
+	Flushed     map[ident.GroupName]ident.Position `json:"flushed,omitempty"` // lowest position a crash of this node can fall back to
+}
+
+// Delivery says when a write may be acknowledged.
+type Delivery string
+
+// Deliveries, part of the format.
+const (
+	DeliverySync  Delivery = "sync"  // durable at the source and at every in-sync secondary
+	DeliveryAsync Delivery = "async" // durable at the source
+)
+
+// GroupSpec is what an operator chooses for a group. Zero values are filled with defaults by Normalize.
+type GroupSpec struct {
+	Name          ident.GroupName `json:"name" yaml:"name"`
+	Order         int             `json:"order" yaml:"order"`
+	Files         []string        `json:"files" yaml:"files"`                   // patterns as in path.Match; "*" by default
+	Preferred     ident.NodeID    `json:"preferred" yaml:"preferred"`           // first primary, and where switchback goes; "" until known
+	Delivery      Delivery        `json:"delivery" yaml:"delivery"`             // default sync
+	Secondaries   int             `json:"secondaries" yaml:"secondaries"`       // in-sync shadows wanted, default 1
+	OnNoSync      string          `json:"on_no_sync" yaml:"on_no_sync"`         // degrade (default) | hold | refuse
+	AutoFailover  string          `json:"auto_failover" yaml:"auto_failover"`   // lossless (default) | off
+	Images        string          `json:"images" yaml:"images"`                 // auto (default) | both | after
+	ReceiverBytes int64           `json:"receiver_bytes" yaml:"receiver_bytes"` // change of receiver at this size, default 64 MiB
+	KeepReceivers int             `json:"keep_receivers" yaml:"keep_receivers"` // detached receivers kept per journal although nobody needs them, default 4; -1: all
+}
+
+// Phase is where a group is between two primaries.
+type Phase string
+
+// Phases, part of the format.
+const (
+	PhaseOpened   Phase = "opened"   // Primary may serve at Epoch
+	PhaseFenced   Phase = "fenced"   // a new epoch was taken, nodes promise and report, nobody is primary
+	PhasePromoted Phase = "promoted" // Primary was chosen (commit point) and recovers; nothing is read or answered yet
+)
+
+// Group is the replicated role state of one group.
+type Group struct {
+	Spec        GroupSpec          `json:"spec"`
+	Epoch       ident.Epoch        `json:"epoch"`
+	Phase       Phase              `json:"phase"`
+	Primary     ident.NodeID       `json:"primary"`     // in PhaseFenced: the one that was fenced
+	Incarnation ident.Incarnation  `json:"incarnation"` // the life of Primary that was promoted; another life never serves
+	OpenEpoch   ident.Epoch        `json:"open_epoch"`  // the newest epoch that was opened
+	OpenNode    ident.NodeID       `json:"open_node"`   // its primary; in PhaseFenced sessions of it go on until the promise
+	InSync      []ident.NodeID     `json:"in_sync"`     // the set, primary included, sorted; only members may be promoted automatically
+	SetVersion  uint64             `json:"set_version"`
+	History     ident.HistoryTable `json:"history"`
+	Reports     []Report           `json:"reports,omitempty"` // promises of the running fence, sorted by node
+	Operation   *Operation         `json:"operation,omitempty"`
+	Switches    []Certificate      `json:"switches"` // every promotion, oldest first, bounded to the last 1000
+}
+
+// Report is what a node says when it has promised an epoch on disk.
+type Report struct {
+	Node        ident.NodeID      `json:"node"`
+	Epoch       ident.Epoch       `json:"epoch"` // promised
+	Incarnation ident.Incarnation `json:"incarnation"`
+	Received    ident.Position    `json:"received"`  // end of the best branch it holds without a hole
+	Committed   ident.Position    `json:"committed"` // highest committed end it knows
+	Applied     ident.Position    `json:"applied"`
+	Torn        bool              `json:"torn"` // it cut a torn tail at start and was not compared since
+}
+
+// OperationKind names an operation.
+type OperationKind string
+
+// Kinds of operations, part of the format.
+const (
+	OperationSwitchover OperationKind = "switchover" // planned; also switch-back
+	OperationFailover   OperationKind = "failover"
+)
+
+// OperationState says how far an operation is.
+type OperationState string
+
+// States of operations, part of the format.
+const (
+	OperationRunning    OperationState = "running"
+	OperationDone       OperationState = "done"
+	OperationRolledBack OperationState = "rolled_back"
+	OperationFailed     OperationState = "failed" // over without result: superseded after its commit point
+)
+
+// Steps of a switch-over, in order; part of the format. The commit point is StepHandover.
+const (
+	StepPrepare  = "prepare"  // the target attaches a new receiver and has no lag
+	StepHold     = "hold"     // the old primary holds writes
+	StepDrain    = "drain"    // everything acknowledged by the target, reads stopped
+	StepHandover = "handover" // commit point and release in one
+	StepOpen     = "open"     // the new primary has committed its SW and serves
+)
+
+// Steps of a failover, in order; part of the format. The commit point is StepPromote.
+const (
+	StepFence   = "fence"
+	StepReports = "reports"
+	StepPromote = "promote"
+	StepRecover = "recover"
+	// StepOpen
+)
+
+// Step is one finished or running step.
+type Step struct {
+	Name   string    `json:"name"`
+	At     time.Time `json:"at"` // when it was entered, by the proposer's clock
+	Node   string    `json:"node,omitempty"`
+	Detail string    `json:"detail,omitempty"`
+}
+
+// Operation is a resumable list of steps. Before its commit point any failure rolls back, after it only forward.
+type Operation struct {
+	ID        uint64          `json:"id"`
+	Kind      OperationKind   `json:"kind"`
+	Group     ident.GroupName `json:"group"`
+	From      ident.NodeID    `json:"from"`
+	To        ident.NodeID    `json:"to"` // "" while a failover has not chosen
+	State     OperationState  `json:"state"`
+	Step      string          `json:"step"`
+	Steps     []Step          `json:"steps"`
+	Reason    string          `json:"reason"` // who or what asked for it
+	Started   time.Time       `json:"started"`
+	Ended     time.Time       `json:"ended,omitzero"`
+	MaxPause  time.Duration   `json:"max_pause"`  // switch-over: hold at most this long, then abort
+	Deadline  time.Time       `json:"deadline"`   // switch-over: before the commit point the manager aborts after it
+	AllowLoss bool            `json:"allow_loss"` // failover by an operator who accepted loss
+	Committed bool            `json:"committed"`  // the commit point was passed
+	Epoch     ident.Epoch     `json:"epoch"`      // the epoch it leads to; 0 before it is taken
+	Error     string          `json:"error,omitempty"`
+}
+
+// Certificate records one promotion.
+type Certificate struct {
+	Group      ident.GroupName `json:"group"`
+	Kind       string          `json:"kind"` // one of the Certificate constants
+	Operation  uint64          `json:"operation,omitempty"`
+	OldEpoch   ident.Epoch     `json:"old_epoch"`
+	Epoch      ident.Epoch     `json:"epoch"`
+	From       ident.NodeID    `json:"from"`
+	To         ident.NodeID    `json:"to"`
+	InSync     []ident.NodeID  `json:"in_sync"` // the set in force at the promotion
+	Candidates []Report        `json:"candidates,omitempty"`
+	SW         ident.Position  `json:"sw"`   // where the epoch begins; zero until opened
+	Loss       string          `json:"loss"` // "none", or what may be lost, in words with positions
+	Better     []ident.NodeID  `json:"better,omitempty"`
+	At         time.Time       `json:"at"`
+	Opened     time.Time       `json:"opened,omitzero"`
+	Reason     string          `json:"reason"`
+}
+
+// Assignment is what one node sees of one group at one moment: the input of a role session. It is immutable.
+type Assignment struct {
+	Self  ident.NodeID
+	Life  ident.Incarnation // the present life of Self
+	Group *Group            // never modified after publication
+	Nodes map[ident.NodeID]*Node
+}

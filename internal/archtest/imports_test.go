@@ -1,0 +1,164 @@
+package archtest
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// room is one package: its floor, what of this module it may import, and why not more.
+type room struct {
+	floor int
+	may   []string
+	why   string
+}
+
+// house is the whole module. Imports go strictly downwards; within a floor only what is listed. A package that is missing
+// here fails the test: whoever adds one decides where it stands.
+func house() map[string]room {
+	floor2 := []string{"internal/ident", "internal/host", "fsm", "journal", "journal/entry", "journal/remote", "journal/remote/wire"}
+	floor3 := append([]string{"client", "api", "cluster", "replica", "replica/store"}, floor2...)
+	return map[string]room{
+		"internal/ident":    {1, nil, "value types that everything names; anything below them would be in every package"},
+		"internal/host":     {1, nil, "the seam to the machine knows nothing of what runs on it"},
+		"internal/archtest": {1, nil, "rules about the code do not use the code"},
+		"client":            {1, nil, "public: users of the client must not pull in the server"},
+
+		"fsm": {2, []string{"internal/ident"},
+			"pure and deterministic: with a clock, a disk or a journal at hand, two nodes could decide differently"},
+		"journal/entry": {2, []string{"internal/ident"},
+			"a format only; it is read without a journal"},
+		"journal/remote/wire": {2, []string{"internal/ident"},
+			"a format only; it is read without a session"},
+		"journal": {2, []string{"internal/ident", "internal/host", "journal/entry"},
+			"knows no roles, no peers and no database: who may write is decided above it"},
+		"journal/remote": {2, []string{"internal/ident", "internal/host", "journal", "journal/entry", "journal/remote/wire"},
+			"ships bytes; who is fenced comes in through its Host interface, so it needs no fsm"},
+
+		"api": {3, []string{"client", "internal/host", "internal/ident"},
+			"answers in the client's types; what it needs comes in as interfaces, so it can be tested without a cluster"},
+		"api/resp": {3, []string{"client", "internal/host", "internal/ident"},
+			"as api"},
+		"api/console": {3, []string{"client", "internal/ident"},
+			"as api"},
+		"cluster": {3, []string{"internal/ident", "internal/host", "fsm"},
+			"roles must not wait for data: it never sees a journal or a store"},
+		"replica/store": {3, []string{"internal/ident", "internal/host", "journal/entry"},
+			"keeps records; order and roles are decided above it"},
+		"replica": {3, append([]string{"replica/store"}, floor2...),
+			"data must not wait for roles: the control plane comes in as the Control interface"},
+
+		"cmd/internal/node": {4, floor3,
+			"the only place where the rooms of floor 3 meet"},
+		"cmd/internal/cli": {4, []string{"client", "cmd/internal/node", "internal/ident", "journal", "journal/entry"},
+			"talks to nodes only through client; journal and entry are for reading receivers from disk without a node"},
+		"cmd/internal/testcluster": {4, append([]string{"cmd/internal/node"}, floor3...),
+			"several nodes in one test process"},
+		"cmd/understudy": {4, []string{"cmd/internal/cli"},
+			"main is thin"},
+	}
+}
+
+// ban forbids imports from outside this module.
+type ban struct {
+	in      []string // packages, and all below them
+	imports []string // import paths, and all below them
+	except  []string // import paths, and files of ours, that are allowed all the same
+	why     string
+}
+
+func bans() []ban {
+	return []ban{
+		{in: []string{"internal/ident", "fsm", "journal/entry", "journal/remote/wire"},
+			imports: []string{"os", "net", "math/rand", "crypto/rand", "sync", "github.com/cockroachdb"},
+			except:  []string{"fsm/machine.go"}, // the adapter to hashicorp/raft
+			why:     "pure: no disk, no network, no chance, no goroutines"},
+		{in: []string{"fsm"}, imports: []string{"github.com/hashicorp"}, except: []string{"fsm/machine.go"},
+			why: "decisions are tested without Raft; only the adapter knows it"},
+		{in: []string{"journal", "replica", "api", "client"}, imports: []string{"github.com/hashicorp/raft", "github.com/hashicorp/memberlist"},
+			why: "nothing of the data path goes through Raft or gossip"},
+		{in: []string{"journal", "api", "client", "cluster", "fsm"}, imports: []string{"github.com/cockroachdb/pebble"},
+			except: []string{"github.com/cockroachdb/pebble/v2/vfs"},
+			why:    "the database is replica/store's own; others use only its file system seam"},
+		{in: []string{"client"}, imports: []string{"github.com", "golang.org", "go.uber.org"},
+			except: []string{"go.uber.org/goleak", "pgregory.net/rapid"},
+			why:    "public: standard library only, so that using it costs nothing"},
+		{in: []string{"journal", "replica", "cluster", "fsm", "client", "internal"}, imports: []string{"github.com/gorilla", "net/http", "github.com/spf13"},
+			except: []string{"client", "net/http/pprof"},
+			why:    "HTTP and command lines are doors, and doors are in api and cmd"},
+		{in: []string{"."}, imports: []string{"log", "log/slog"},
+			why: "logging is hclog, injected"},
+		{in: []string{"."}, imports: []string{"unsafe", "C", "plugin"},
+			why: "no cgo, nothing that the race detector cannot see"},
+	}
+}
+
+// TestImportsGoDownwards holds the import table.
+func TestImportsGoDownwards(t *testing.T) {
+	rooms := house()
+	for _, s := range sources(t) {
+		r, known := rooms[s.dir]
+		if !known {
+			t.Errorf("package %s does not stand in the import table: decide its floor in internal/archtest", s.dir)
+			continue
+		}
+		for _, p := range s.imports() {
+			dir, ours := strings.CutPrefix(p, module+"/")
+			if !ours || dir == s.dir { // an external test imports its own package
+				continue
+			}
+			if !slices.Contains(r.may, dir) {
+				t.Errorf("%s imports %s: %s", s.path, dir, r.why)
+			}
+		}
+	}
+}
+
+// TestTableHasNoArrowUp checks the table itself.
+func TestTableHasNoArrowUp(t *testing.T) {
+	rooms := house()
+	for _, name := range slices.Sorted(maps.Keys(rooms)) {
+		for _, to := range rooms[name].may {
+			target, known := rooms[to]
+			switch {
+			case !known:
+				t.Errorf("%s may import %s, which does not stand in the table", name, to)
+			case target.floor > rooms[name].floor:
+				t.Errorf("%s on floor %d may import %s on floor %d: imports go downwards", name, rooms[name].floor, to, target.floor)
+			}
+		}
+	}
+	for _, pair := range [][2]string{{"api", "cluster"}, {"api", "replica"}, {"cluster", "replica"}, {"cluster", "api"}, {"replica", "cluster"}, {"replica", "api"}} {
+		if slices.Contains(rooms[pair[0]].may, pair[1]) {
+			t.Errorf("%s may import %s: the rooms of floor 3 never import each other, cmd/internal/node joins them", pair[0], pair[1])
+		}
+	}
+}
+
+// TestForeignImports holds the bans on packages of others. Tests may use more.
+func TestForeignImports(t *testing.T) {
+	for _, s := range sources(t) {
+		if s.test {
+			continue
+		}
+		for _, p := range s.imports() {
+			if strings.HasPrefix(p, module) {
+				continue
+			}
+			for _, b := range bans() {
+				if !under(s.dir, b.in) || !under(p, b.imports) || under(p, b.except) || under(s.path, b.except) {
+					continue
+				}
+				t.Errorf("%s imports %s: %s", s.path, p, b.why)
+			}
+		}
+	}
+}
+
+// under tells whether name is one of the prefixes or stands below one; "." is above everything.
+func under(name string, prefixes []string) bool {
+	return slices.ContainsFunc(prefixes, func(p string) bool {
+		return p == "." || name == p || strings.HasPrefix(name, p+"/")
+	})
+}

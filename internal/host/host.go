@@ -1,0 +1,82 @@
+// Package host gathers what a node takes from the machine it runs on: clocks, network, randomness, failpoints and the
+// sink for safety events. Production code gets Real(); tests replace single parts. The file system is a pebble vfs.FS and
+// travels beside it.
+package host
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"net"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Host is what a node takes from its machine. All fields are set; the value is copied freely.
+type Host struct {
+	Clock     Clock
+	Network   Network
+	Random    func() uint64                     // never 0
+	Failpoint func(name string) error           // returns nil unless a test injects an error or blocks
+	Trace     func(event string, fields ...any) // safety events: key, value pairs; must not block
+}
+
+// Clock tells the time. Durations and timers come from package time, so that testing/synctest governs them; only the two
+// readings below are taken through the interface.
+type Clock interface {
+	// Now is the wall clock, for showing and for expiry, never for safety.
+	Now() time.Time
+	// Boot is the time since boot, including suspend (CLOCK_BOOTTIME). Leases are counted in it.
+	Boot() time.Duration
+}
+
+// Network makes connections.
+type Network interface {
+	Listen(addr string) (net.Listener, error)
+	Dial(ctx context.Context, addr string) (net.Conn, error)
+}
+
+// Real returns the host the process runs on.
+func Real() Host {
+	return Host{
+		Clock:     realClock{},
+		Network:   realNetwork{},
+		Random:    random,
+		Failpoint: func(string) error { return nil },
+		Trace:     func(string, ...any) {},
+	}
+}
+
+type realClock struct{}
+
+func (realClock) Now() time.Time { return time.Now() }
+
+func (realClock) Boot() time.Duration {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		panic("read CLOCK_BOOTTIME: " + err.Error()) // every Linux since 2.6.39 has it
+	}
+	return time.Duration(ts.Nano())
+}
+
+type realNetwork struct{}
+
+func (realNetwork) Listen(addr string) (net.Listener, error) { return net.Listen("tcp", addr) }
+
+func (realNetwork) Dial(ctx context.Context, addr string) (net.Conn, error) {
+	d := net.Dialer{Timeout: 2 * time.Second, KeepAlive: 5 * time.Second}
+	return d.DialContext(ctx, "tcp", addr)
+}
+
+func random() uint64 {
+	var b [8]byte
+	for {
+		if _, err := rand.Read(b[:]); err != nil {
+			panic("read random bytes: " + err.Error())
+		}
+		if v := binary.LittleEndian.Uint64(b[:]); v != 0 {
+			return v
+		}
+	}
+}

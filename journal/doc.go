@@ -1,0 +1,2 @@
+// Package journal keeps a journal on disk as a chain of receivers.
+package journal

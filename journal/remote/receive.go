@@ -1,0 +1,348 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/understudy-ha/understudy/internal/ident"
+	"github.com/understudy-ha/understudy/journal"
+	"github.com/understudy-ha/understudy/journal/remote/wire"
+)
+
+// errEnded says that the source ended the session in good order.
+var errEnded = errors.New("session ended by the source")
+
+// inbound is one session seen from the target. The goroutine that runs it reads; acknowledge, in another, writes.
+type inbound struct {
+	server *server
+	log    hclog.Logger
+	hello  wire.Hello
+	gate   Admission
+	copy   *journal.Journal
+	link   *link
+	r      *wire.Reader
+	w      *wire.Writer
+
+	outbox chan wire.Message // from the reading to the writing goroutine, unbuffered
+	debt   debt
+	idle   bool // the copy is longer than what the source has: nothing may come
+}
+
+// session serves one connection to its end.
+func (s *server) session(ctx context.Context, conn net.Conn) {
+	in := &inbound{server: s, log: s.o.Logger.With("address", conn.RemoteAddr()), link: newLink(conn, s.o.Timeouts.Silent)}
+	defer context.AfterFunc(ctx, in.link.hangUp)()
+	in.r = wire.NewReader(in.link, wire.MaxBeforeHello)
+	err := in.admit(ctx)
+	if err == nil {
+		err = in.serve(ctx)
+		in.gate.Close()
+	}
+	if ctx.Err() != nil {
+		err = &Refusal{wire.CodeStopping, fmt.Sprintf("node %s is stopping", s.o.Self)}
+	}
+	in.link.hangUp()
+	lastWord := false
+	if !errors.Is(err, errEnded) && !connectionLost(err) {
+		if in.w == nil {
+			in.w = wire.NewWriter(in.link, in.hello.Epoch)
+		}
+		lastWord = in.w.Write(refuse(err)) == nil && in.w.Flush() == nil
+	}
+	in.link.close(lastWord)
+	in.log.Debug("shipping session ended", "reason", err)
+}
+
+// admit reads Hello and asks the host.
+func (in *inbound) admit(ctx context.Context) error {
+	s := in.server
+	until := time.Now().Add(s.o.Timeouts.Hello)
+	in.link.bound(until)
+	f, err := in.r.Next()
+	if err != nil {
+		return heard(err, "(unknown)", s.o.Timeouts.Hello)
+	}
+	hello, ok := f.Message.(wire.Hello)
+	if !ok || f.Epoch != hello.Epoch {
+		return &wire.FormatError{Type: f.Message.Type(), Reason: "where hello of the same epoch was due"}
+	}
+	in.hello = hello
+	in.log = in.log.With("group", hello.Journal.Group, "journal", hello.Journal.String(), "peer", hello.From, "epoch", hello.Epoch)
+	if err := s.check(hello); err != nil {
+		return err
+	}
+	asked, cancel := context.WithDeadline(ctx, until)
+	defer cancel()
+	if in.gate, err = s.host.Admit(asked, hello); err != nil {
+		return err
+	}
+	in.link.bound(time.Time{})
+	in.r.SetLimit(wire.MaxFrame)
+	in.copy = in.gate.Journal()
+	in.w = wire.NewWriter(in.link, hello.Epoch)
+	in.outbox = make(chan wire.Message)
+	in.debt.window = s.o.Window
+	return nil
+}
+
+// serve runs an admitted session: this goroutine reads, a second one writes. It returns the first reason to end.
+func (in *inbound) serve(ctx context.Context) error {
+	in.log.Debug("shipping session admitted", "session", in.hello.Session)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer context.AfterFunc(ctx, in.link.hangUp)()
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		cancel(in.acknowledge(ctx))
+	}()
+	cancel(in.receive(ctx))
+	<-written
+	return context.Cause(ctx)
+}
+
+// receive matches the chains and takes the stream.
+func (in *inbound) receive(ctx context.Context) error {
+	point, shorter, err := in.match(ctx)
+	if err != nil {
+		return err
+	}
+	start := wire.Start{From: point.Sequence + 1, Window: uint64(in.debt.window)}
+	if start.Idle, err = in.cut(point, shorter); err != nil {
+		return err
+	}
+	in.idle = start.Idle
+	if view, _ := in.copy.View(); view.Durable < view.Last { // from an earlier session, whose window must not add to this one's
+		if err := in.copy.WaitDurable(ctx, view.Last); err != nil {
+			return err
+		}
+	}
+	if err := in.say(ctx, start); err != nil {
+		return err
+	}
+	for {
+		f, err := in.next()
+		if err == nil {
+			err = in.take(f.Message)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// next reads a frame of this session's epoch.
+func (in *inbound) next() (wire.Frame, error) {
+	f, err := in.r.Next()
+	if err != nil {
+		return f, heard(err, in.hello.From, in.server.o.Timeouts.Silent)
+	}
+	if f.Epoch != in.hello.Epoch {
+		return f, &wire.FormatError{Type: f.Message.Type(), Reason: fmt.Sprintf("epoch %d in a session of epoch %d", f.Epoch, in.hello.Epoch)}
+	}
+	return f, nil
+}
+
+// say hands a message to the writing goroutine.
+func (in *inbound) say(ctx context.Context, m wire.Message) error {
+	select {
+	case in.outbox <- m:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// take does what one frame of the stream asks for, within the gate.
+func (in *inbound) take(m wire.Message) error {
+	leave, err := in.gate.Enter()
+	if err != nil {
+		return err
+	}
+	p, moved := m.(wire.Progress)
+	err = in.append(m)
+	leave()
+	if err == nil && moved {
+		in.gate.Progress(p)
+	}
+	return err
+}
+
+// append changes the copy as m says. The gate is held.
+func (in *inbound) append(m wire.Message) error {
+	switch m := m.(type) {
+	case wire.Receiver:
+		if err := in.owe(len(m.Header)); err != nil {
+			return err
+		}
+		if err := in.copy.BeginReceiver(m.Header); err != nil {
+			return fmt.Errorf("begin receiver: %w", err)
+		}
+		view, _ := in.copy.View()
+		in.debt.add(view.Last, len(m.Header))
+	case wire.Bundle:
+		if err := in.owe(len(m.Raw)); err != nil {
+			return err
+		}
+		h, err := in.copy.AppendRaw(m.Raw)
+		if err != nil {
+			return fmt.Errorf("append bundle: %w", err)
+		}
+		in.debt.add(h.Last(), len(m.Raw))
+	case wire.Progress:
+		in.copy.Mark(m.Durable, m.Committed)
+	case wire.Heartbeat:
+	case wire.End:
+		return errEnded
+	default:
+		return &wire.FormatError{Type: m.Type(), Reason: "came at the wrong time"}
+	}
+	return nil
+}
+
+// owe checks that the source may send n bytes now.
+func (in *inbound) owe(n int) error {
+	if in.idle {
+		return &wire.FormatError{Reason: "data in an idle session"}
+	}
+	if !in.debt.room() {
+		return &wire.FormatError{Reason: fmt.Sprintf("%d bytes beyond the credit", n)}
+	}
+	return nil
+}
+
+// match offers bundle ends downwards until the source knows one.
+func (in *inbound) match(ctx context.Context) (common wire.Point, shorter bool, err error) {
+	view, _ := in.copy.View()
+	if view.Err != nil {
+		return common, false, view.Err
+	}
+	base := max(view.First, 1) - 1
+	below, last := view.Last, false
+	for first := true; !last; first = false {
+		var offer wire.Offer
+		if offer, err = in.offer(below, base, first); err != nil {
+			return common, false, err
+		}
+		last = offer.Last
+		if err := in.say(ctx, offer); err != nil {
+			return common, false, err
+		}
+		m, err := in.answer()
+		if err != nil {
+			return common, false, err
+		}
+		if m.Found {
+			return m.Point, m.Shorter, in.verify(view, m.Point)
+		}
+		if !last {
+			below = offer.Points[len(offer.Points)-1].Sequence - 1
+		}
+	}
+	return common, false, &wire.FormatError{Type: wire.TypeMatch, Reason: "nothing found where nothing is left to offer"}
+}
+
+// offer lists ends at or below the given one. The first offer begins with the end of the copy and then skips what lies
+// beyond the end of the source, where no common point can be.
+func (in *inbound) offer(below, base ident.Sequence, first bool) (wire.Offer, error) {
+	var o wire.Offer
+	add := func(from ident.Sequence, n int) (exhausted bool, err error) {
+		ends, err := in.copy.EndsBelow(from, n)
+		if err != nil {
+			return false, fmt.Errorf("look up bundle ends below sequence %s: %w", from, err)
+		}
+		for _, e := range ends {
+			o.Points = append(o.Points, wire.Point{Sequence: e.Sequence, Chain: e.Chain})
+		}
+		return len(ends) < n, nil
+	}
+	exhausted, err := false, error(nil)
+	if first && below > in.hello.End && below > base {
+		if exhausted, err = add(below, 1); err != nil {
+			return o, err
+		}
+		below = max(in.hello.End, base)
+	}
+	if !exhausted {
+		if exhausted, err = add(below, wire.MaxOffer-len(o.Points)); err != nil {
+			return o, err
+		}
+	}
+	if n := len(o.Points); n > 0 && o.Points[n-1].Sequence <= base {
+		o.Last = true
+		return o, nil
+	}
+	if exhausted || len(o.Points) == 0 {
+		chain, ok, err := in.copy.ChainAt(base)
+		if err != nil || !ok {
+			return o, fmt.Errorf("look up the chain at sequence %s: %w", base, errors.Join(err, journal.ErrNotHeld))
+		}
+		o.Points, o.Last = append(o.Points, wire.Point{Sequence: base, Chain: chain}), true
+	}
+	return o, nil
+}
+
+// answer waits for a Match.
+func (in *inbound) answer() (wire.Match, error) {
+	for {
+		f, err := in.next()
+		if err != nil {
+			return wire.Match{}, err
+		}
+		switch m := f.Message.(type) {
+		case wire.Match:
+			return m, nil
+		case wire.Heartbeat:
+		case wire.End:
+			return wire.Match{}, errEnded
+		default:
+			return wire.Match{}, &wire.FormatError{Type: m.Type(), Reason: "came at the wrong time"}
+		}
+	}
+}
+
+// verify checks that the point is one of this copy, or where an empty copy may begin.
+func (in *inbound) verify(view journal.View, p wire.Point) error {
+	if view.Last == 0 && p.Sequence > 0 {
+		return nil // nothing here that could disagree; BeginReceiver takes the chain from the receiver's header
+	}
+	chain, ok, err := in.copy.ChainAt(p.Sequence)
+	if err != nil {
+		return fmt.Errorf("look up sequence %s: %w", p.Sequence, err)
+	}
+	if !ok || chain != p.Chain {
+		return &wire.FormatError{Type: wire.TypeMatch, Reason: "not an offered point"}
+	}
+	return nil
+}
+
+// cut removes what the copy has beyond the common point, if anything and if it may. idle tells that it kept it, because
+// the source is merely shorter.
+func (in *inbound) cut(common wire.Point, shorter bool) (idle bool, err error) {
+	view, _ := in.copy.View()
+	switch {
+	case view.Last <= common.Sequence:
+		return false, nil
+	case shorter:
+		return true, nil
+	}
+	in.server.removal.Lock()
+	defer in.server.removal.Unlock()
+	leave, err := in.gate.Enter()
+	if err != nil {
+		return false, err
+	}
+	defer leave()
+	if err := in.gate.Removable(common.Sequence, in.hello); err != nil {
+		return false, err
+	}
+	in.log.Info("removing entries that the source does not have", "seq", common.Sequence+1, "last", view.Last)
+	if err := in.copy.Rewind(common.Sequence); err != nil {
+		return false, fmt.Errorf("remove entries after sequence %s: %w", common.Sequence, err)
+	}
+	return false, nil
+}

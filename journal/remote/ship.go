@@ -1,0 +1,440 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/understudy-ha/understudy/internal/ident"
+	"github.com/understudy-ha/understudy/journal"
+	"github.com/understudy-ha/understudy/journal/entry"
+	"github.com/understudy-ha/understudy/journal/remote/wire"
+)
+
+const (
+	shipPiece     = 1 << 20              // bytes sent before Progress and the end of the session are looked at again
+	confirmPause  = 5 * time.Millisecond // longest that a confirmed end waits for a committed one
+	maxFromTarget = 16 << 10             // longest frame a source accepts; the longest a target sends is an Offer
+)
+
+// shipment is one session seen from the source. Two goroutines use it: the one that runs the session writes, another
+// reads.
+type shipment struct {
+	s    *source
+	link *link
+	w    *wire.Writer
+
+	// from the reading goroutine
+	offers   chan wire.Offer // holds one: the target waits for a Match before it offers more
+	starts   chan wire.Start // holds one
+	returned atomic.Int64    // bytes that came back as Credit
+	wake     chan struct{}   // holds one: credit came
+
+	// of the running goroutine
+	common   wire.Point // where the chains part
+	started  bool       // the target was ready
+	window   int64
+	paid     int64 // bytes sent against the window
+	sent     ident.Sequence
+	trail    trail
+	progress wire.Progress // as sent last
+	lazy     *time.Timer   // runs out when a confirmed end must not wait longer for company
+	waiting  bool          // lazy runs
+	wrote    bool          // since the last heartbeat
+}
+
+// session dials the target and ships until something ends it. steady tells that the session did its work before it
+// ended, so that the next one may follow soon.
+func (s *source) session(ctx context.Context) (steady bool, err error) {
+	addr := s.o.Addr()
+	if addr == "" {
+		return false, fmt.Errorf("ship address of node %s is not known yet", s.o.Target)
+	}
+	dialled, cancelDial := context.WithTimeout(ctx, s.o.Timeout)
+	conn, err := s.o.Network.Dial(dialled, addr)
+	cancelDial()
+	if err != nil {
+		return false, fmt.Errorf("connect to node %s at %s: %w", s.o.Target, addr, err)
+	}
+	begun := time.Now()
+	p := &shipment{
+		s: s, link: newLink(conn, s.o.Timeout),
+		offers: make(chan wire.Offer, 1), starts: make(chan wire.Start, 1), wake: make(chan struct{}, 1),
+	}
+	p.w = wire.NewWriter(p.link, s.o.Epoch)
+	sctx, cancel := context.WithCancelCause(ctx)
+	defer context.AfterFunc(sctx, p.link.hangUp)()
+	read := make(chan error, 1)
+	go func() {
+		err := p.read()
+		cancel(err)
+		read <- err
+	}()
+	err = p.run(sctx)
+	refused := p.end(ctx, err, read)
+	cancel(err)
+	p.link.close(false)
+	if refused == nil {
+		refused = <-read
+	}
+	var refusal *Refusal
+	if errors.As(refused, &refusal) && ctx.Err() == nil {
+		err = refusal // what the target says explains more than what its hanging up did to us
+	}
+	return p.started && (refusal == nil || time.Since(begun) > mostPause), err
+}
+
+// end says goodbye, and gives the reason of a target that hung up the time to arrive. It returns what the reading
+// goroutine found, nil when that one has not finished.
+func (p *shipment) end(ctx context.Context, err error, read <-chan error) error {
+	wait := time.Duration(0)
+	if connectionLost(err) {
+		wait = farewell
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	code := wire.CodeStopping
+	if ctx.Err() == nil {
+		select {
+		case found := <-read:
+			return found // the target ended it, or the connection broke
+		case <-timer.C:
+			code = refuse(err).Code
+		}
+	}
+	p.link.hangUp()
+	if p.w.Write(wire.End{Code: code}) == nil {
+		_ = p.w.Flush() // best effort: the target would find out by the closed connection
+	}
+	return nil
+}
+
+// run is the session in the order of its phases.
+func (p *shipment) run(ctx context.Context) error {
+	o := &p.s.o
+	o.OnSession()
+	view, _ := o.Journal.View()
+	hello := wire.Hello{
+		Version: wire.Version, Cluster: o.Cluster, Journal: o.Journal.ID(), From: o.Self, To: o.Target,
+		Epoch: o.Epoch, Session: o.Sessions.Add(1), Life: o.Life, End: view.Last, Free: o.Free(),
+	}
+	if err := p.send(hello); err != nil {
+		return err
+	}
+	p.s.enter(PhaseMatching)
+	start, err := p.match(ctx)
+	if err != nil {
+		return err
+	}
+	return p.stream(ctx, start)
+}
+
+// send writes one message and flushes.
+func (p *shipment) send(m wire.Message) error {
+	if err := p.write(m); err != nil {
+		return err
+	}
+	return p.flush()
+}
+
+func (p *shipment) write(m wire.Message) error {
+	p.wrote = true
+	if err := p.w.Write(m); err != nil {
+		return fmt.Errorf("send %s: %w", m.Type(), heard(err, p.s.o.Target, p.s.o.Timeout))
+	}
+	return nil
+}
+
+func (p *shipment) flush() error {
+	if err := p.w.Flush(); err != nil {
+		return fmt.Errorf("send: %w", heard(err, p.s.o.Target, p.s.o.Timeout))
+	}
+	return nil
+}
+
+// beat keeps the target from giving this side up.
+func (p *shipment) beat() error {
+	if p.wrote {
+		p.wrote = false
+		return nil
+	}
+	err := p.send(wire.Heartbeat{})
+	p.wrote = false
+	return err
+}
+
+// match answers offers until the target is ready. It has no deadline of its own: the target may be removing entries, and
+// shows by its heartbeats that it lives.
+func (p *shipment) match(ctx context.Context) (wire.Start, error) {
+	tick := time.NewTicker(p.s.o.Heartbeat)
+	defer tick.Stop()
+	found := false
+	for {
+		select {
+		case offer := <-p.offers:
+			m, err := p.compare(offer)
+			if err != nil {
+				return wire.Start{}, err
+			}
+			if err := p.send(m); err != nil {
+				return wire.Start{}, err
+			}
+			found = m.Found
+		case start := <-p.starts:
+			if !found || start.From != p.common.Sequence+1 || start.Window == 0 {
+				return wire.Start{}, &wire.FormatError{Type: wire.TypeStart, Reason: "does not follow from the match"}
+			}
+			p.started = true
+			return start, nil
+		case <-tick.C:
+			if err := p.beat(); err != nil {
+				return wire.Start{}, err
+			}
+		case <-ctx.Done():
+			return wire.Start{}, context.Cause(ctx)
+		}
+	}
+}
+
+// compare finds the highest offered point that this journal has with the same chain.
+func (p *shipment) compare(offer wire.Offer) (wire.Match, error) {
+	j := p.s.o.Journal
+	view, _ := j.View()
+	base := max(view.First, 1) - 1
+	for _, point := range offer.Points {
+		if point.Sequence > view.Last || point.Sequence < base {
+			continue
+		}
+		chain, ok, err := j.ChainAt(point.Sequence)
+		if err != nil {
+			return wire.Match{}, fmt.Errorf("look up sequence %s: %w", point.Sequence, err)
+		}
+		if ok && chain == point.Chain {
+			p.common = point
+			return wire.Match{
+				Found: true, Point: point, End: view.Last,
+				Shorter: !p.s.o.Author && point.Sequence == view.Last,
+			}, nil
+		}
+	}
+	if !offer.Last {
+		return wire.Match{End: view.Last}, nil
+	}
+	if len(offer.Points) == 1 && offer.Points[0].Sequence == 0 && base > 0 {
+		// The target has nothing, and the receivers before base are gone everywhere: it begins where this journal does.
+		chain, ok, err := j.ChainAt(base)
+		if err == nil && ok {
+			p.common = wire.Point{Sequence: base, Chain: chain}
+			return wire.Match{Found: true, Point: p.common, End: view.Last}, nil
+		}
+	}
+	return wire.Match{}, &Refusal{
+		wire.CodePriming,
+		fmt.Sprintf("node %s has no part of %s in common with what is kept here (from sequence %s): its copy must be primed anew",
+			p.s.o.Target, j.ID(), view.First),
+	}
+}
+
+// stream sends what the target lacks and goes on with what is appended.
+func (p *shipment) stream(ctx context.Context, start wire.Start) error {
+	o := &p.s.o
+	p.window = int64(min(start.Window, uint64(o.Window)))
+	p.sent = p.common.Sequence
+	p.trail = trail{journal: o.Journal}
+	p.s.state.From, p.s.state.Sent = start.From, p.sent
+	p.s.state.Code, p.s.state.Reason = "", ""
+	var reader *journal.Reader
+	if !start.Idle {
+		var err error
+		if reader, err = o.Journal.Reader(start.From); err != nil {
+			return fmt.Errorf("read from sequence %s: %w", start.From, err)
+		}
+		defer reader.Close()
+		p.s.enter(PhaseCatchup)
+	}
+	tick := time.NewTicker(o.Heartbeat)
+	defer tick.Stop()
+	p.lazy = time.NewTimer(0)
+	defer p.lazy.Stop()
+	for live, due := false, false; ; {
+		view, changed := o.Journal.View()
+		more, dry, err := false, true, error(nil)
+		if start.Idle {
+			err = p.stillShorter(ctx, view)
+		} else {
+			more, dry, err = p.ship(reader)
+		}
+		if err == nil {
+			err = p.report(view, due)
+			due = false
+		}
+		if err != nil {
+			return err
+		}
+		if more && ctx.Err() == nil {
+			select {
+			case <-tick.C:
+				p.s.tell()
+			default:
+			}
+			continue
+		}
+		if err := p.flush(); err != nil {
+			return err
+		}
+		if dry && !live {
+			live = true
+			p.s.enter(PhaseLive)
+		}
+		select {
+		case <-changed:
+		case <-p.wake:
+		case <-p.lazy.C:
+			due = true
+		case <-tick.C:
+			p.s.tell()
+			if err := p.beat(); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// errRematch ends a session whose journal changed under it.
+func errRematch(why string) error { return &Refusal{wire.CodeRematch, why} }
+
+// stillShorter ends an idle session when this journal is no longer what was matched.
+func (p *shipment) stillShorter(ctx context.Context, view journal.View) error {
+	if view.Last == p.common.Sequence && view.Chain == p.common.Chain {
+		return nil
+	}
+	pause := backoff{least: p.s.o.Heartbeat, most: p.s.o.Heartbeat} // a copy that is being filled changes all the time
+	pause.wait(ctx)
+	return errRematch("the shorter copy served here has changed")
+}
+
+// ship sends up to shipPiece bytes. more: there may be more to send now. dry: everything appended was sent.
+func (p *shipment) ship(reader *journal.Reader) (more, dry bool, err error) {
+	for n := 0; n < shipPiece; {
+		if p.paid-p.returned.Load() >= p.window {
+			return false, false, nil
+		}
+		item, ok, err := reader.TryNext()
+		switch {
+		case errors.Is(err, journal.ErrRewound):
+			return false, false, errRematch("entries already sent were removed here")
+		case errors.Is(err, journal.ErrNotHeld):
+			return false, false, errRematch("receivers that were still to be sent were deleted here")
+		case err != nil:
+			return false, false, fmt.Errorf("read after sequence %s: %w", p.sent, err)
+		case !ok:
+			return false, true, nil
+		}
+		size := len(item.Raw)
+		if item.ReceiverHeader != nil {
+			size = len(item.ReceiverHeader)
+			err = p.write(wire.Receiver{Header: item.ReceiverHeader})
+		} else {
+			if item.Header.First != p.sent+1 {
+				return false, false, &journal.GapError{Want: p.sent + 1, Have: item.Header.First}
+			}
+			p.sent = item.Header.Last()
+			p.s.state.Sent = p.sent
+			p.trail.push(p.sent, item.Header.After())
+			err = p.write(wire.Bundle{Raw: item.Raw})
+		}
+		if err != nil {
+			return false, false, err
+		}
+		p.paid += int64(size)
+		n += size
+	}
+	return true, false, nil
+}
+
+// report sends Progress when there is any. It speaks only of what was sent: a mark beyond it would confirm bytes that the
+// target has from elsewhere. A new confirmed end alone waits a little for the committed end, which mostly follows at once.
+func (p *shipment) report(view journal.View, due bool) error {
+	if view.Last < p.sent {
+		return errRematch("entries already sent were removed here")
+	}
+	next := wire.Progress{Durable: max(p.progress.Durable, min(view.Confirmed, p.sent))}
+	next.Committed = max(p.progress.Committed, min(view.Committed, next.Durable))
+	next.Position = p.progress.Position
+	if next.Committed != p.progress.Committed {
+		end, after, ok := p.trail.at(next.Committed)
+		if ok {
+			next.Committed, next.Position = max(p.progress.Committed, end), after
+		} else {
+			next.Committed = p.progress.Committed // not held any more: the next bundle will tell
+		}
+	}
+	if next == p.progress {
+		return nil
+	}
+	if next.Committed == p.progress.Committed && !due {
+		if !p.waiting {
+			p.waiting = true
+			p.lazy.Reset(confirmPause)
+		}
+		return nil
+	}
+	p.waiting = false
+	p.progress = next
+	return p.write(next)
+}
+
+// read takes what the target says until the connection ends. It returns a *Refusal when the target gave a reason.
+func (p *shipment) read() error {
+	o := &p.s.o
+	r := wire.NewReader(p.link, maxFromTarget)
+	started := false
+	for {
+		f, err := r.Next()
+		if err != nil {
+			return heard(err, o.Target, o.Timeout)
+		}
+		if no, ok := f.Message.(wire.Refuse); ok {
+			return &Refusal{Code: no.Code, Text: no.Text}
+		}
+		if f.Epoch != o.Epoch {
+			return &wire.FormatError{Type: f.Message.Type(), Reason: fmt.Sprintf("epoch %d in a session of epoch %d", f.Epoch, o.Epoch)}
+		}
+		ok := true
+		switch m := f.Message.(type) {
+		case wire.Heartbeat:
+		case wire.Offer:
+			ok = !started && offerTo(p.offers, m)
+		case wire.Start:
+			ok = !started && offerTo(p.starts, m)
+			started = true
+		case wire.Credit:
+			ok = started && m.Bytes <= entry.MaxBundle+uint64(o.Window) && int64(m.Bytes) > 0
+			p.returned.Add(int64(m.Bytes))
+			offerTo(p.wake, struct{}{})
+		case wire.Ack:
+			if ok = started; ok {
+				o.OnAck(m)
+			}
+		default:
+			ok = false
+		}
+		if !ok {
+			return &wire.FormatError{Type: f.Message.Type(), Reason: "came at the wrong time"}
+		}
+	}
+}
+
+// offerTo puts v into c unless c is full.
+func offerTo[T any](c chan T, v T) bool {
+	select {
+	case c <- v:
+		return true
+	default:
+		return false
+	}
+}

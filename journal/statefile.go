@@ -1,0 +1,131 @@
+package journal
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/understudy-ha/understudy/internal/ident"
+)
+
+// Constants of the state file, part of the format.
+const (
+	stateName     = "state"
+	stateMagic    = "USSTATE\n"
+	stateVersion  = 1
+	stateSector   = 512 // assumed to be written as a whole or not at all
+	stateSize     = 3 * stateSector
+	stateCRCAt    = stateSector - 4
+	flagAuthored  = 1
+	flagReceived  = 2
+	flagTorn      = 4
+	flagRewinding = 8
+)
+
+var (
+	errStateFile = errors.New("the file \"state\" of the journal is damaged; remove the journal's directory, it will be fetched from another node")
+	stateNumbers = [...]State{1: Active, 2: Inactive, 3: Standby}
+)
+
+// record is what a journal keeps beside its receivers. The first sector changes by atomic replacement of the file; the durable
+// mark is written in place, alternately into the two other sectors.
+type record struct {
+	state     State
+	authored  bool           // bundles were deposited here: the journal is local
+	received  bool           // bundles came from another node, so the marks in them are not about this disk
+	torn      bool           // a torn tail was cut and the journal was not compared since
+	rewinding bool           // entries after rewind are being removed
+	rewind    ident.Sequence //
+	mark      ident.Sequence // durable on this disk, at least; ahead of a sync it is never
+	count     uint64         // of marks written; the higher one is valid
+}
+
+func (r record) encode() []byte {
+	b := make([]byte, stateSize)
+	le := binary.LittleEndian
+	copy(b, stateMagic)
+	le.PutUint32(b[8:], stateVersion)
+	for i, s := range stateNumbers {
+		if s == r.state && i > 0 {
+			b[12] = byte(i)
+		}
+	}
+	for bit, set := range map[byte]bool{flagAuthored: r.authored, flagReceived: r.received, flagTorn: r.torn, flagRewinding: r.rewinding} {
+		if set {
+			b[13] |= bit
+		}
+	}
+	le.PutUint64(b[16:], uint64(r.rewind))
+	le.PutUint32(b[stateCRCAt:], crc32.Checksum(b[:stateCRCAt], castagnoli))
+	slot, at := r.slot()
+	copy(b[at:], slot)
+	return b
+}
+
+// slot returns the bytes of the durable mark and where they stand.
+func (r record) slot() ([]byte, int64) {
+	b := make([]byte, 24)
+	le := binary.LittleEndian
+	le.PutUint64(b, r.count)
+	le.PutUint64(b[8:], uint64(r.mark))
+	le.PutUint32(b[16:], crc32.Checksum(b[:16], castagnoli))
+	return b, stateSector * int64(1+r.count%2)
+}
+
+func decodeRecord(b []byte) (record, error) {
+	le := binary.LittleEndian
+	if len(b) != stateSize || string(b[:8]) != stateMagic || crc32.Checksum(b[:stateCRCAt], castagnoli) != le.Uint32(b[stateCRCAt:]) {
+		return record{}, errStateFile
+	}
+	if v := le.Uint32(b[8:]); v != stateVersion {
+		return record{}, fmt.Errorf("%w: version %d; a newer Understudy wrote it", errStateFile, v)
+	}
+	if b[12] == 0 || int(b[12]) >= len(stateNumbers) || b[13] > flagAuthored|flagReceived|flagTorn|flagRewinding {
+		return record{}, errStateFile
+	}
+	r := record{
+		state:     stateNumbers[b[12]],
+		authored:  b[13]&flagAuthored != 0,
+		received:  b[13]&flagReceived != 0,
+		torn:      b[13]&flagTorn != 0,
+		rewinding: b[13]&flagRewinding != 0,
+		rewind:    ident.Sequence(le.Uint64(b[16:])),
+	}
+	found := false
+	for _, s := range [][]byte{b[stateSector:], b[2*stateSector:]} {
+		if s = s[:24]; crc32.Checksum(s[:16], castagnoli) != le.Uint32(s[16:]) || le.Uint64(s) == 0 {
+			continue
+		}
+		if n := le.Uint64(s); !found || n > r.count {
+			found, r.count, r.mark = true, n, ident.Sequence(le.Uint64(s[8:]))
+		}
+	}
+	if !found {
+		return record{}, fmt.Errorf("%w: no durable mark", errStateFile)
+	}
+	return r, nil
+}
+
+// readRecord reads the state file. Without one count is 0.
+func readRecord(fs vfs.FS, dir string) (record, error) {
+	file, err := fs.Open(fs.PathJoin(dir, stateName))
+	if isNotExist(err) {
+		return record{state: Inactive}, nil
+	}
+	if err != nil {
+		return record{}, fmt.Errorf("open state file: %w", err)
+	}
+	b := make([]byte, stateSize+1)
+	n, err := file.ReadAt(b, 0)
+	if err == io.EOF {
+		err = nil
+	}
+	if err := errors.Join(err, file.Close()); err != nil {
+		return record{}, fmt.Errorf("read state file: %w", err)
+	}
+	return decodeRecord(b[:n])
+}

@@ -1,0 +1,334 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/understudy-ha/understudy/internal/ident"
+	"github.com/understudy-ha/understudy/journal/entry"
+)
+
+const (
+	// maxBatch bounds what one sync covers, unless it is a single bundle. Recovery relies on it: what lies farther apart was
+	// not in the same sync. It may be raised by a new version of the format only.
+	maxBatch = 4 << 20
+
+	// maxQueue bounds what waits for the disk; Deposit and AppendRaw wait beyond it.
+	maxQueue = 64 << 20
+
+	// maxStep is how far receivers are filled with zeros ahead of the write position.
+	maxStep = 1 << 20
+)
+
+// operation is what the writer does next: append a bundle, or something of its own kind. Operations are done in order.
+type operation struct {
+	receiver *receiver // of the bundle
+	bundle   entry.Bundle
+	offset   int64
+
+	do   func(*writer) error // set: no bundle
+	done chan error          // gets its result, when somebody waits
+}
+
+// queue is what waits for the writer. It is guarded by Journal.mu, but for the channel.
+type queue struct {
+	operations []operation
+	bytes      int64 // of bundles not yet durable
+	closing    bool
+	wake       chan struct{} // gets a token when there is something to do
+}
+
+func (q *queue) push(o operation) {
+	q.operations = append(q.operations, o)
+	q.bytes += int64(len(o.bundle.Raw))
+}
+
+func (q *queue) signal() {
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take moves what is done together from the queue to batch: one operation of its own kind, or bundles of one receiver.
+func (q *queue) take(batch []operation) []operation {
+	n, bytes := 0, 0
+	for n < len(q.operations) {
+		o := &q.operations[n]
+		bytes += len(o.bundle.Raw)
+		if n > 0 && (o.do != nil || o.receiver != q.operations[0].receiver || bytes > maxBatch) {
+			break
+		}
+		n++
+		if o.do != nil {
+			break
+		}
+	}
+	batch = append(batch[:0], q.operations[:n]...)
+	rest := copy(q.operations, q.operations[n:])
+	clear(q.operations[rest:])
+	q.operations = q.operations[:rest]
+	return batch
+}
+
+// writer owns all files of a journal that are written. After the first error it does nothing any more.
+type writer struct {
+	j         *Journal
+	disk      disk
+	step      int64
+	failpoint func(string) error
+
+	file   vfs.File // of the receiver that is written; nil: none is open
+	number ident.ReceiverNumber
+	state  vfs.File // the state file; nil: not open
+	record record
+
+	batch    []operation
+	buffer   []byte
+	closeErr error // valid once Journal.done is closed
+}
+
+func newWriter(j *Journal, o Options) *writer {
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	w := &writer{j: j, disk: j.disk, failpoint: o.Host.Failpoint, record: j.record}
+	w.step = max(HeaderSize, min(maxStep, (o.ReceiverBytes+HeaderSize-1)/HeaderSize*HeaderSize))
+	w.record.mark = j.view.Durable
+	return w
+}
+
+// run is the writer's goroutine. It ends when the journal is closing and everything was done.
+func (w *writer) run() {
+	j := w.j
+	defer close(j.done)
+	for {
+		j.mu.Lock()
+		w.batch = j.queue.take(w.batch)
+		err, closing := j.view.Err, j.queue.closing
+		j.mu.Unlock()
+		switch {
+		case len(w.batch) == 0 && closing:
+			w.close(err)
+			return
+		case len(w.batch) == 0:
+			<-j.queue.wake
+			continue
+		case err != nil: // what was queued before the failure
+		case w.batch[0].do != nil:
+			err = w.batch[0].do(w)
+		default:
+			err = w.write()
+		}
+		if err != nil {
+			err = j.fail(err)
+		}
+		if done := w.batch[0].done; done != nil {
+			done <- err
+		}
+		clear(w.batch)
+	}
+}
+
+// fail makes err final and returns what everybody gets to see from now on.
+func (j *Journal) fail(err error) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.view.Err == nil {
+		j.view.Err = fmt.Errorf("journal %s: %w: %w", j.disk.id, ErrFailed, err)
+		j.log.Error("journal has failed; nothing is written to it until the node is restarted",
+			"group", j.disk.id.Group, "node", j.disk.id.Node, "durable", uint64(j.view.Durable), "error", err)
+		j.publishLocked()
+	}
+	return j.view.Err
+}
+
+// do has the writer do f after everything queued before, and waits for it. An error of f is final for the journal.
+func (j *Journal) do(f func(*writer) error) error {
+	done := make(chan error, 1)
+	if err := j.queueUp(operation{do: f, done: done}); err != nil {
+		return err
+	}
+	return <-done
+}
+
+func (j *Journal) queueUp(o operation) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.queue.closing {
+		return ErrClosed
+	}
+	if j.view.Err != nil {
+		return j.view.Err
+	}
+	j.queue.push(o)
+	j.queue.signal()
+	return nil
+}
+
+// write appends the batch to its receiver with one write and one sync.
+func (w *writer) write() error {
+	first, last := &w.batch[0], &w.batch[len(w.batch)-1]
+	r, name := first.receiver, w.disk.id.String()
+	if err := w.open(r); err != nil {
+		return err
+	}
+	data := first.bundle.Raw
+	if len(w.batch) > 1 {
+		w.buffer = w.buffer[:0]
+		for i := range w.batch {
+			w.buffer = append(w.buffer, w.batch[i].bundle.Raw...)
+		}
+		data = w.buffer
+	}
+	if err := w.failpoint("journal.write:" + name); err != nil {
+		return err
+	}
+	if _, err := w.file.WriteAt(data, first.offset); err != nil {
+		return fmt.Errorf("write receiver %s: %w", r.header.Number, err)
+	}
+	if err := w.failpoint("journal.sync:" + name); err != nil {
+		return err
+	}
+	if err := w.file.SyncData(); err != nil {
+		return fmt.Errorf("sync receiver %s: %w", r.header.Number, err)
+	}
+	if err := w.setMark(last.bundle.Last()); err != nil {
+		return err
+	}
+
+	end := first.offset + int64(len(data))
+	j := w.j
+	j.mu.Lock()
+	r.written = end
+	w.resizeLocked(r, max(r.size, end))
+	j.view.Durable, j.view.DurableAfter = last.bundle.Last(), last.bundle.After()
+	j.queue.bytes -= int64(len(data))
+	j.ring.trim(j.view.Durable)
+	j.publishLocked()
+	size := r.size
+	j.mu.Unlock()
+
+	// The zeros are synced with the next batch; nobody waits for them.
+	if want := w.zeroed(end); want > size {
+		if err := writeZeros(w.file, size, want); err != nil {
+			return err
+		}
+		j.mu.Lock()
+		w.resizeLocked(r, want)
+		j.mu.Unlock()
+	}
+	return nil
+}
+
+// zeroed returns how long a receiver is whose bundles end at end: zeros stand at least half a step ahead.
+func (w *writer) zeroed(end int64) int64 {
+	return (end + w.step/2 + w.step - 1) / w.step * w.step
+}
+
+func (w *writer) resizeLocked(r *receiver, size int64) {
+	w.j.view.Bytes += size - r.size
+	r.size = size
+}
+
+// open makes r the receiver that is written.
+func (w *writer) open(r *receiver) error {
+	if w.file != nil && w.number == r.header.Number {
+		return nil
+	}
+	if err := w.closeReceiver(); err != nil {
+		return err
+	}
+	file, err := w.disk.fs.OpenReadWrite(w.disk.path(fileName(r.header.Number)), category)
+	if err != nil {
+		return fmt.Errorf("open receiver %s: %w", r.header.Number, err)
+	}
+	w.file, w.number = file, r.header.Number
+	return nil
+}
+
+func (w *writer) closeReceiver() error {
+	if w.file == nil {
+		return nil
+	}
+	err := w.file.Close()
+	w.file, w.number = nil, 0
+	if err != nil {
+		return fmt.Errorf("close receiver: %w", err)
+	}
+	return nil
+}
+
+// begin makes the file of a new receiver. All bundles of the receiver before are durable already.
+func (w *writer) begin(r *receiver) error {
+	if err := w.closeReceiver(); err != nil {
+		return err
+	}
+	if err := ensureDir(w.disk.fs, w.disk.dir); err != nil {
+		return err
+	}
+	size := w.zeroed(HeaderSize)
+	file, err := replaceFile(w.disk.fs, w.disk.dir, fileName(r.header.Number), r.raw, size)
+	if err != nil {
+		return fmt.Errorf("begin receiver %s: %w", r.header.Number, err)
+	}
+	w.file, w.number = file, r.header.Number
+	w.j.mu.Lock()
+	defer w.j.mu.Unlock()
+	w.resizeLocked(r, size)
+	w.j.publishLocked()
+	return nil
+}
+
+// saveRecord replaces the state file.
+func (w *writer) saveRecord() error {
+	if err := ensureDir(w.disk.fs, w.disk.dir); err != nil {
+		return err
+	}
+	old := w.state
+	w.state = nil
+	if old != nil {
+		if err := old.Close(); err != nil {
+			return fmt.Errorf("close state file: %w", err)
+		}
+	}
+	w.record.count++
+	file, err := replaceFile(w.disk.fs, w.disk.dir, stateName, w.record.encode(), stateSize)
+	if err != nil {
+		return fmt.Errorf("save journal state: %w", err)
+	}
+	w.state = file
+	return nil
+}
+
+// setMark notes in the state file that everything up to last was synced. It is not synced itself: it says so after a crash of
+// the process, and mostly after a loss of power.
+func (w *writer) setMark(last ident.Sequence) error {
+	w.record.mark = last
+	if w.state == nil {
+		file, err := w.disk.fs.OpenReadWrite(w.disk.path(stateName), category)
+		if err != nil {
+			return fmt.Errorf("open state file: %w", err)
+		}
+		w.state = file
+	}
+	w.record.count++
+	b, at := w.record.slot()
+	if _, err := w.state.WriteAt(b, at); err != nil {
+		return fmt.Errorf("write durable mark: %w", err)
+	}
+	return nil
+}
+
+// close closes the files. err is the error the journal had.
+func (w *writer) close(err error) {
+	if err == nil && w.state != nil {
+		err = w.state.Sync()
+	}
+	err = errors.Join(err, w.closeReceiver())
+	if w.state != nil {
+		err = errors.Join(err, w.state.Close())
+	}
+	w.closeErr = err
+}

@@ -1,0 +1,336 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/understudy-ha/understudy/fsm"
+	"github.com/understudy-ha/understudy/internal/ident"
+	"github.com/understudy-ha/understudy/journal"
+)
+
+// backup is one backup session: it follows whoever is primary. It lasts across epochs.
+type backup struct {
+	r       *Replica
+	control Control
+	applier applier
+
+	prepared  uint64         // switch-over for which a receiver was attached
+	level     ident.Position // of that switch-over: applied up to here means no lag
+	owes      ident.Epoch    // opened epoch whose report still lacks the entries that live on
+	member    string         // role told last, as an event kind
+	retention time.Time      // when receivers were looked at last
+	started   time.Time
+	from      ident.Position // where the store was when this node fell behind
+	recovered bool           // it was level since
+}
+
+// RunBackup follows the primary: it brings the store back into the history, applies what is committed and durable here,
+// trims copies, and prepares for a planned switch-over to this node. It returns nil when ctx ends, else why it cannot go on;
+// a *FatalError means that this life of the node cannot.
+func (r *Replica) RunBackup(ctx context.Context, c Control) error {
+	end, err := r.begin(ctx, c)
+	if err != nil {
+		return nothingIfOver(ctx, err)
+	}
+	defer end()
+	b := &backup{r: r, control: c, applier: applier{r: r}, started: time.Now(), from: r.data.Position()}
+	defer b.applier.close()
+	r.picture.begin(RoleBackup, 0)
+	err = b.run(ctx)
+	r.picture.end(nothingIfOver(ctx, err))
+	return nothingIfOver(ctx, err)
+}
+
+// nothingIfOver drops the error that only says that ctx ended.
+func nothingIfOver(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		var fatal *FatalError
+		if errors.As(err, &fatal) {
+			return err
+		}
+		return nil
+	}
+	return err
+}
+
+func (b *backup) run(ctx context.Context) error {
+	tick := time.NewTicker(b.r.o.Timing.Tick)
+	defer tick.Stop()
+	for {
+		a, assigned := b.control.Assignment()
+		learned, moved := b.r.known.changed.wait(), b.followed(a.Group)
+		if a.Group != nil {
+			if err := b.pass(ctx, a); err != nil {
+				return err
+			}
+		}
+		b.r.moved.fire() // what is held may have changed with any journal
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-assigned:
+		case <-learned:
+		case <-moved:
+		case <-tick.C:
+		}
+	}
+}
+
+// followed returns a channel closed when the primary's journal changes.
+func (b *backup) followed(g *fsm.Group) <-chan struct{} {
+	if g == nil {
+		return nil
+	}
+	j, ok := b.r.shelf.get(g.OpenNode)
+	if !ok {
+		return nil
+	}
+	_, changed := j.View()
+	return changed
+}
+
+// pass does once whatever there is to do. Every step is safe to repeat.
+func (b *backup) pass(ctx context.Context, a fsm.Assignment) error {
+	r, g := b.r, a.Group
+	if err := r.shelf.failed(); err != nil {
+		return err
+	}
+	for _, j := range r.shelf.all() {
+		if v := r.visitors.from(j.ID().Node); v != nil {
+			v.learn(g)
+		}
+	}
+	if err := r.reconcile(ctx, g); err != nil {
+		return b.needsPriming(err)
+	}
+	if g.History.Contains(r.data.Position()) {
+		if err := b.follow(ctx, a); err != nil {
+			return err
+		}
+	}
+	b.show(a)
+	if time.Since(b.retention) >= r.o.Timing.Retention {
+		b.retention = time.Now()
+		return r.retain(a)
+	}
+	return nil
+}
+
+// follow applies, and does what a reconciled backup does.
+func (b *backup) follow(ctx context.Context, a fsm.Assignment) error {
+	r, g := b.r, a.Group
+	r.picture.reconciled.Store(true)
+	if _, err := b.applier.run(ctx, g.History, r.known.committed(g.History)); err != nil && !errors.Is(err, errLeftHistory) {
+		return b.needsPriming(err)
+	}
+	if g.Phase != fsm.PhaseOpened || g.Primary == a.Self {
+		return nil // not decided; or decided for another life of this node, which a fence has to end first
+	}
+	ended, err := r.settleLocal(ctx, g)
+	if err != nil {
+		return err
+	}
+	if ended {
+		b.owes = g.OpenEpoch
+	}
+	if err := b.completeReport(ctx, g); err != nil {
+		return err
+	}
+	if err := r.trim(ctx, g); err != nil {
+		return err
+	}
+	if err := b.settleCopies(g); err != nil {
+		return err
+	}
+	if err := b.compare(g); err != nil {
+		return err
+	}
+	if err := b.flushUndo(ctx, g); err != nil {
+		return err
+	}
+	return b.prepare(ctx, a)
+}
+
+func (b *backup) needsPriming(err error) error {
+	if errors.Is(err, ErrNeedsPriming) && !b.r.picture.needsPriming.Swap(true) {
+		b.r.event(Event{Kind: EventNeedsPriming, Position: b.r.data.Position(), Detail: err.Error()})
+	}
+	return err
+}
+
+// settleCopies makes the journal of the primary ACTIVE and the other copies INACTIVE.
+func (b *backup) settleCopies(g *fsm.Group) error {
+	for _, j := range b.r.shelf.all() {
+		want := journal.Inactive
+		switch j.ID().Node {
+		case b.r.o.Node:
+			continue
+		case g.Primary:
+			want = journal.Active
+		}
+		if err := setState(j, want); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// completeReport adds to the back-out report what lives on: the entries of the local journal that the new primary had but
+// did not know to be confirmed. Its SW says which; it may arrive later than Open.
+func (b *backup) completeReport(ctx context.Context, g *fsm.Group) error {
+	if b.owes == 0 {
+		return nil
+	}
+	if b.owes != g.OpenEpoch {
+		b.owes = 0
+		return nil
+	}
+	row, _ := g.History.Row(g.OpenEpoch)
+	data, _, _, err := b.r.readSwitch(ident.Position{Epoch: row.Epoch, History: row.SW})
+	if errors.Is(err, ErrNeedsPriming) {
+		return nil // not here yet
+	}
+	if err != nil {
+		return err
+	}
+	b.owes = 0
+	own, err := b.r.own()
+	if err != nil || data.Journal != own.ID().String() {
+		return err
+	}
+	var living []located
+	v, _ := own.View()
+	for seq := max(data.Confirmed+1, v.First); seq <= min(data.Last, v.Last) && ctx.Err() == nil; {
+		bundle, err := own.BundleAt(seq)
+		if err != nil {
+			return journalFailed(own, err)
+		}
+		living = append(living, located{Bundle: bundle, author: b.r.o.Node})
+		seq = bundle.Last() + 1
+	}
+	return b.r.backouts().addLiving(g, own.ID(), living)
+}
+
+// compare ends the doubt about a torn tail: this node holds everything that the serving primary says is committed.
+func (b *backup) compare(g *fsm.Group) error {
+	r := b.r
+	if !r.shelf.torn() {
+		return nil
+	}
+	epoch, heard := r.known.lastHeard()
+	if epoch != g.OpenEpoch || heard.IsZero() {
+		return nil
+	}
+	grove := newGrove(g.History, r.data.Position(), r.shelf.runs(true)...)
+	if !grove.connects(r.known.committed(g.History)) {
+		return nil
+	}
+	r.log.Info("compared with the primary after a torn tail: nothing committed is missing", "peer", g.Primary)
+	return r.shelf.compared()
+}
+
+// flushUndo makes an undo final as soon as the store is beyond the fork again, so that the undone receivers can go.
+func (b *backup) flushUndo(ctx context.Context, g *fsm.Group) error {
+	r := b.r
+	if !r.undos.settle(g.History, r.data.Flushed()) || r.data.Position().History <= r.undos.down().History {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if err := r.data.Flush(ctx); err != nil && ctx.Err() == nil {
+		return storeFailed(fmt.Errorf("flush after an undo: %w", err))
+	}
+	return nil
+}
+
+// show keeps the status and tells of changes of the role.
+func (b *backup) show(a fsm.Assignment) {
+	r, g := b.r, a.Group
+	at, to := r.data.Position(), r.known.committed(g.History)
+	if r.picture.reconciled.Load() && !g.History.Contains(at) {
+		r.picture.reconciled.Store(false)
+	}
+	epoch, _ := r.known.lastHeard()
+	level := g.Phase == fsm.PhaseOpened && epoch == g.OpenEpoch && at.History >= to.History
+	if level {
+		r.picture.levelAt.Store(time.Now().UnixNano())
+	}
+	switch {
+	case level && !b.recovered:
+		b.recovered = true
+		r.event(Event{Kind: EventRecovered, Peer: g.Primary, Epoch: g.Epoch, Position: at})
+		r.picture.resync.Store(nil)
+	case !level && b.recovered && (epoch != g.OpenEpoch || !g.History.Contains(at)):
+		b.recovered, b.started, b.from = false, time.Now(), at // a new primary, or left the history
+	}
+	if !b.recovered {
+		r.picture.resync.Store(b.resync(g, at, to))
+	}
+	kind := EventStandby
+	if g.InSet(r.o.Node) {
+		kind = EventSecondary
+	}
+	if string(kind) != b.member && g.Phase == fsm.PhaseOpened && g.Primary != r.o.Node {
+		b.member = string(kind)
+		r.event(Event{Kind: kind, Peer: g.Primary, Epoch: g.Epoch, Position: at})
+	}
+}
+
+func (b *backup) resync(g *fsm.Group, at, to ident.Position) *Resync {
+	s := &Resync{Phase: ResyncReplay, From: b.from, To: to, At: at, Started: b.started}
+	held := newGrove(g.History, at, b.r.shelf.runs(true)...).best()
+	if held.History < to.History || b.r.visitors.from(g.OpenNode) == nil {
+		s.Phase = ResyncCatchup
+	}
+	if !g.History.Contains(at) {
+		s.Phase = ResyncBackout
+	}
+	if to.History > b.from.History && at.History >= b.from.History {
+		done, all := float64(at.History-b.from.History), float64(to.History-b.from.History)
+		s.Percent = min(100, 100*done/all)
+		if elapsed := time.Since(b.started).Seconds(); elapsed > 0 && done > 0 {
+			s.Rate = done / elapsed
+			s.ETA = time.Duration(max(0, all-done) / s.Rate * float64(time.Second))
+		}
+	}
+	return s
+}
+
+// prepare is what the target of a planned switch-over does first: it attaches a new receiver to its local journal, and
+// reports once it has applied what was committed when it was asked. What is left then is drained during the hold.
+func (b *backup) prepare(ctx context.Context, a fsm.Assignment) error {
+	r, g := b.r, a.Group
+	op := g.Operation
+	if op == nil || op.Kind != fsm.OperationSwitchover || op.State != fsm.OperationRunning || op.To != a.Self || op.Step != fsm.StepPrepare {
+		return nil
+	}
+	own, err := r.own()
+	if err != nil {
+		return err
+	}
+	if b.prepared != op.ID {
+		info, err := own.ChangeReceiver(r.gate.epoch())
+		if err != nil {
+			return journalFailed(own, err)
+		}
+		b.prepared, b.level = op.ID, r.known.committed(g.History)
+		r.event(Event{Kind: EventReceiver, Journal: own.ID(), First: info.First, Detail: "attached for a switch-over"})
+	}
+	if epoch, _ := r.known.lastHeard(); epoch != g.OpenEpoch || r.data.Position().History < b.level.History {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.o.Timing.Propose)
+	defer cancel()
+	v, _ := own.View()
+	res, err := b.control.Propose(ctx, fsm.Command{AdvanceSwitch: &fsm.AdvanceSwitch{
+		Group: r.o.Group, Operation: op.ID, From: fsm.StepPrepare, Node: a.Self,
+		Detail: fmt.Sprintf("receiver %s attached, applied up to %s", v.Attached, r.data.Position()),
+	}})
+	if err != nil || res.Refused != "" {
+		r.log.Debug("prepared, but not recorded yet", "operation", op.ID, "refused", res.Refused, "error", err)
+	}
+	return nil
+}

@@ -1,0 +1,85 @@
+package replica
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/understudy-ha/understudy/internal/ident"
+)
+
+// Conditions that callers tell apart with errors.Is.
+var (
+	// ErrNotPrimary: this node is not the primary of the group. A write that returns it was never sequenced, so it is safe
+	// to send it to another node.
+	ErrNotPrimary = errors.New("this node is not the primary of the group: send the request to the primary")
+	// ErrNoLease: the node is primary but has no valid lease, so it must not answer. The request had no effect.
+	ErrNoLease = errors.New("the primary has no valid lease: try again, or look whether the control plane has a quorum")
+	// ErrNotSequenced: the caller's context ended before the write was sequenced. It was not and will not be done.
+	ErrNotSequenced = errors.New("the write was not done: it was still waiting when its time was over")
+	// ErrNotFound: there is no such record.
+	ErrNotFound = errors.New("no such record")
+	// ErrNoSync: on_no_sync forbids writes while no in-sync secondary is there. The write was not done.
+	ErrNoSync = errors.New("no in-sync secondary: on_no_sync of this group refuses writes until one is back")
+	// ErrQueueFull: the write is larger than what the queue may hold. It was not done.
+	ErrQueueFull = errors.New("the write queue is full: try again later")
+	// ErrTooLarge: a key, value, file name or transaction is beyond the limits of the journal. It was not done.
+	ErrTooLarge = errors.New("the write is beyond the limits of the journal")
+	// ErrInvalid: the request makes no sense, whatever the state. It was not done.
+	ErrInvalid = errors.New("invalid request")
+	// ErrCondition: a condition of the transaction does not hold. It was not done.
+	ErrCondition = errors.New("a condition of the transaction does not hold")
+	// ErrNotReconciled: the store holds entries that are not known to be part of the committed history yet.
+	ErrNotReconciled = errors.New("the replica is not reconciled with the history yet: read at the primary, or try again")
+	// ErrNeedsPriming: a receiver or a before-image that is needed is gone; only a new copy of the data helps.
+	ErrNeedsPriming = errors.New("the replica cannot be brought level from the journals: it needs priming from another node")
+	// ErrClosed: the replica was closed.
+	ErrClosed = errors.New("the replica is closed")
+	// ErrNotAttached: no control plane was attached yet, so nothing can be decided.
+	ErrNotAttached = errors.New("the replica has no control plane yet: try again")
+)
+
+// UnknownOutcomeError is the outcome of a write that was sequenced, and so perhaps shipped, but not confirmed to the caller.
+// It may be in the history or not, never twice; whether it is can be asked with the position.
+type UnknownOutcomeError struct {
+	Position ident.Position // of the transaction's last entry
+	Reason   error
+}
+
+func (e *UnknownOutcomeError) Error() string {
+	return fmt.Sprintf("outcome unknown: the write was sequenced at %s and is not confirmed (%v): read it back at the primary", e.Position, e.Reason)
+}
+
+func (e *UnknownOutcomeError) Unwrap() error { return e.Reason }
+
+// FencedError refuses work of an epoch that is over: a higher one was promised here.
+type FencedError struct {
+	Have ident.Epoch // promised on this node's disk
+	Want ident.Epoch // of the refused work
+}
+
+func (e *FencedError) Error() string {
+	return fmt.Sprintf("epoch %s is fenced: this node has promised epoch %s", e.Want, e.Have)
+}
+
+// StaleError refuses a read at a backup that lags more than the request allows.
+type StaleError struct {
+	Position ident.Position // of the store
+	Behind   string         // by how much, for people
+}
+
+func (e *StaleError) Error() string {
+	return fmt.Sprintf("the replica at %s is %s behind: read at the primary", e.Position, e.Behind)
+}
+
+// FatalError ends a role session that must not be followed by another one in this life: a journal or the store failed. The
+// node has to give up its roles and restart.
+type FatalError struct {
+	Part string // which journal, or the store
+	Err  error
+}
+
+func (e *FatalError) Error() string {
+	return fmt.Sprintf("%s failed and is not used any more: restart the node after checking its disk: %v", e.Part, e.Err)
+}
+
+func (e *FatalError) Unwrap() error { return e.Err }

@@ -1,0 +1,665 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/hashicorp/go-hclog"
+	"go.uber.org/goleak"
+
+	"github.com/understudy-ha/understudy/fsm"
+	"github.com/understudy-ha/understudy/internal/host"
+	"github.com/understudy-ha/understudy/internal/ident"
+	"github.com/understudy-ha/understudy/journal/entry"
+	"github.com/understudy-ha/understudy/journal/remote"
+	"github.com/understudy-ha/understudy/replica/store"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	testCluster = ident.ClusterID("c1")
+	orders      = ident.GroupName("orders")
+	patience    = 30 * time.Second
+)
+
+// errNoQuorum is what a node hears that the control plane cannot be reached from.
+var errNoQuorum = errors.New("no quorum")
+
+// wires is a network of pipes between named nodes.
+type wires struct {
+	mu        sync.Mutex
+	listeners map[string]*pipeListener
+	cut       map[string]bool // "a>b": nothing goes between them
+	conns     map[net.Conn]string
+}
+
+func newWires() *wires {
+	return &wires{listeners: map[string]*pipeListener{}, cut: map[string]bool{}, conns: map[net.Conn]string{}}
+}
+
+func pair(a, b string) string {
+	if a > b {
+		a, b = b, a
+	}
+	return a + ">" + b
+}
+
+// sever cuts or joins the line between two nodes.
+func (w *wires) sever(a, b ident.NodeID, cut bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.cut[pair(string(a), string(b))] = cut
+	if !cut {
+		return
+	}
+	for c, between := range w.conns {
+		if between == pair(string(a), string(b)) {
+			_ = c.Close()
+			delete(w.conns, c)
+		}
+	}
+}
+
+// wire is the network as one node sees it.
+type wire1 struct {
+	w    *wires
+	self string
+}
+
+type pipeListener struct {
+	w      *wires
+	addr   string
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (n wire1) Listen(addr string) (net.Listener, error) {
+	n.w.mu.Lock()
+	defer n.w.mu.Unlock()
+	l := &pipeListener{w: n.w, addr: addr, conns: make(chan net.Conn), closed: make(chan struct{})}
+	n.w.listeners[addr] = l
+	return l, nil
+}
+
+func (n wire1) Dial(ctx context.Context, addr string) (net.Conn, error) {
+	n.w.mu.Lock()
+	l, cut := n.w.listeners[addr], n.w.cut[pair(n.self, addr)]
+	n.w.mu.Unlock()
+	if l == nil || cut {
+		return nil, fmt.Errorf("dial %s from %s: connection refused", addr, n.self)
+	}
+	here, there := net.Pipe()
+	select {
+	case l.conns <- there:
+	case <-l.closed:
+		return nil, fmt.Errorf("dial %s: closed", addr)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	n.w.mu.Lock()
+	n.w.conns[here], n.w.conns[there] = pair(n.self, addr), pair(n.self, addr)
+	n.w.mu.Unlock()
+	return here, nil
+}
+
+func (l *pipeListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *pipeListener) Close() error {
+	l.once.Do(func() {
+		close(l.closed)
+		l.w.mu.Lock()
+		if l.w.listeners[l.addr] == l {
+			delete(l.w.listeners, l.addr)
+		}
+		l.w.mu.Unlock()
+	})
+	return nil
+}
+
+func (l *pipeListener) Addr() net.Addr { return pipeAddr(l.addr) }
+
+type pipeAddr string
+
+func (pipeAddr) Network() string  { return "pipe" }
+func (a pipeAddr) String() string { return string(a) }
+
+// plane is the control plane: one fsm.State behind a mutex.
+type plane struct {
+	mu      sync.Mutex
+	state   *fsm.State
+	changed chan struct{}
+	leases  map[ident.NodeID]bool // granted; only counts for the primary, epoch and life of the group
+	alive   map[ident.NodeID]bool
+	away    map[ident.NodeID]*fsm.State   // cannot reach the others: its state stands still
+	veto    func(fsm.Command) (drop bool) // an outcome that gets lost: applied or not, the proposer hears an error
+}
+
+func newPlane() *plane {
+	s := &fsm.State{Nodes: map[ident.NodeID]*fsm.Node{}, Groups: map[ident.GroupName]*fsm.Group{}, NextOperation: 1}
+	p := &plane{state: s, changed: make(chan struct{}), leases: map[ident.NodeID]bool{}, alive: map[ident.NodeID]bool{}, away: map[ident.NodeID]*fsm.State{}}
+	p.apply(fsm.Command{CreateCluster: &fsm.CreateCluster{Cluster: testCluster, Name: "test"}})
+	return p
+}
+
+func (p *plane) apply(c fsm.Command) fsm.Result {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.applyLocked(c)
+}
+
+func (p *plane) applyLocked(c fsm.Command) fsm.Result {
+	c.Version, c.At = fsm.CommandVersion, time.Now()
+	res := p.state.Apply(c)
+	close(p.changed)
+	p.changed = make(chan struct{})
+	return res
+}
+
+func (p *plane) group() *fsm.Group {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.state.Snapshot().Groups[orders]
+}
+
+func (p *plane) lease(n ident.NodeID, on bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.leases[n] = on
+}
+
+// isolate takes the control plane away from a node, or gives it back.
+func (p *plane) isolate(n ident.NodeID, on bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if on {
+		p.away[n] = p.state.Snapshot()
+	} else {
+		delete(p.away, n)
+	}
+	close(p.changed)
+	p.changed = make(chan struct{})
+}
+
+// link is one node's Control.
+type link struct {
+	p    *plane
+	self ident.NodeID
+	life ident.Incarnation
+}
+
+func (l link) Assignment() (fsm.Assignment, <-chan struct{}) {
+	l.p.mu.Lock()
+	defer l.p.mu.Unlock()
+	s := l.p.away[l.self]
+	if s == nil {
+		s = l.p.state.Snapshot()
+	}
+	return fsm.Assignment{Self: l.self, Life: l.life, Group: s.Groups[orders], Nodes: s.Nodes}, l.p.changed
+}
+
+func (l link) CheckLease(e ident.Epoch) error {
+	l.p.mu.Lock()
+	defer l.p.mu.Unlock()
+	g := l.p.state.Groups[orders]
+	if s := l.p.away[l.self]; s != nil {
+		g = s.Groups[orders]
+	}
+	if !l.p.leases[l.self] || g == nil || g.Epoch != e || !g.Holds(l.self, l.life) {
+		return ErrNoLease
+	}
+	return nil
+}
+
+func (l link) Propose(ctx context.Context, c fsm.Command) (fsm.Result, error) {
+	l.p.mu.Lock()
+	defer l.p.mu.Unlock()
+	if l.p.away[l.self] != nil {
+		return fsm.Result{}, errNoQuorum
+	}
+	if l.p.veto != nil && l.p.veto(c) {
+		return fsm.Result{}, errNoQuorum
+	}
+	return l.p.applyLocked(c), nil
+}
+
+func (l link) Alive(n ident.NodeID) bool {
+	l.p.mu.Lock()
+	defer l.p.mu.Unlock()
+	return l.p.alive[n]
+}
+
+// node is one life of one node.
+type node struct {
+	t       *testing.T
+	c       *cluster
+	id      ident.NodeID
+	life    ident.Incarnation
+	fs      *vfs.MemFS
+	store   *store.Store
+	rep     *Replica
+	link    link
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup
+	fatal   atomic.Pointer[error]
+	mu      sync.Mutex
+	events  []Event
+	fail    sync.Map // failpoint name -> func() error
+	mute    atomic.Bool
+	stopped bool
+}
+
+// cluster is three nodes, their network and their control plane.
+type cluster struct {
+	t     *testing.T
+	wires *wires
+	plane *plane
+	nodes map[ident.NodeID]*node
+	disks map[ident.NodeID]*vfs.MemFS
+	lives uint64
+	spec  fsm.GroupSpec
+}
+
+func newCluster(t *testing.T, spec fsm.GroupSpec, ids ...ident.NodeID) *cluster {
+	t.Helper()
+	c := &cluster{t: t, wires: newWires(), plane: newPlane(), nodes: map[ident.NodeID]*node{}, disks: map[ident.NodeID]*vfs.MemFS{}}
+	spec.Name, spec.Preferred = orders, ids[0]
+	if spec.ReceiverBytes == 0 {
+		spec.ReceiverBytes = 64 << 10
+	}
+	c.spec = spec.Normalize()
+	for i, id := range ids {
+		c.disks[id] = vfs.NewCrashableMem()
+		c.must(fsm.Command{RegisterNode: &fsm.RegisterNode{
+			ID: id, Directory: ident.DirectoryID("d-" + string(id)), Kind: fsm.KindData, Addresses: fsm.Addresses{Ship: string(id)}, Priority: i + 1,
+		}})
+	}
+	t.Cleanup(func() {
+		for _, n := range c.nodes {
+			n.stop()
+		}
+	})
+	for _, id := range ids {
+		c.start(id)
+	}
+	c.must(fsm.Command{CreateGroup: &fsm.CreateGroup{Spec: c.spec, Incarnation: c.nodes[ids[0]].life}})
+	c.eventually("the first primary serves", func() bool { return c.nodes[ids[0]].rep.Status().Serving })
+	return c
+}
+
+func (c *cluster) must(cmd fsm.Command) fsm.Result {
+	c.t.Helper()
+	res := c.plane.apply(cmd)
+	if res.Refused != "" {
+		c.t.Fatalf("refused: %s %s", res.Refused, res.Detail)
+	}
+	return res
+}
+
+func (c *cluster) eventually(what string, ok func() bool) {
+	c.t.Helper()
+	for deadline := time.Now().Add(patience); !ok(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			for id, n := range c.nodes {
+				c.t.Logf("%s: %+v", id, n.rep.Status())
+			}
+			c.t.Logf("group: %+v", c.plane.group())
+			c.t.Fatalf("gave up waiting: %s", what)
+		}
+	}
+}
+
+// start begins a new life of a node on its disk.
+func (c *cluster) start(id ident.NodeID) *node {
+	c.t.Helper()
+	c.lives++
+	n := &node{t: c.t, c: c, id: id, life: ident.Incarnation(c.lives), fs: c.disks[id]}
+	n.link = link{p: c.plane, self: id, life: n.life}
+	log := hclog.New(&hclog.LoggerOptions{Name: string(id), Level: hclog.Debug, Output: testWriter{c.t, &n.mute}})
+	h := host.Real()
+	h.Network = wire1{c.wires, string(id)}
+	h.Failpoint = func(name string) error {
+		if f, ok := n.fail.Load(name); ok {
+			return f.(func() error)()
+		}
+		return nil
+	}
+	var err error
+	n.store, err = store.Open(store.Options{FS: n.fs, Dir: "store", Logger: hclog.NewNullLogger()})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	n.rep, err = Open(Options{
+		Cluster: testCluster, Node: id, Group: orders, Life: n.life, FS: n.fs, Dir: "data", Store: n.store, Host: h, Logger: log,
+		ReceiverBytes: c.spec.ReceiverBytes, Events: n.heard,
+		Timing: Timing{ShrinkAfter: 300 * time.Millisecond, OpenGrace: 300 * time.Millisecond, Heartbeat: 20 * time.Millisecond,
+			Timeout: 500 * time.Millisecond, Tick: 10 * time.Millisecond, Retention: 20 * time.Millisecond, Propose: time.Second},
+	})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	n.rep.Attach(n.link)
+	c.plane.mu.Lock()
+	c.plane.leases[id], c.plane.alive[id] = true, true
+	c.plane.mu.Unlock()
+	c.must(fsm.Command{Renew: &fsm.Renew{Node: id, Directory: ident.DirectoryID("d-" + string(id)), Incarnation: n.life}})
+	ctx, cancel := context.WithCancel(context.Background())
+	n.cancel = cancel
+	ln, err := h.Network.Listen(string(id))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	n.wg.Go(func() {
+		if err := remote.Serve(ctx, ln, admitter{n.rep}, remote.ServeOptions{
+			Cluster: testCluster, Self: id, Logger: log,
+			Timeouts: remote.Timeouts{Heartbeat: 20 * time.Millisecond, Silent: 500 * time.Millisecond, Hello: time.Second},
+		}); err != nil {
+			c.t.Errorf("serve: %v", err)
+		}
+	})
+	n.wg.Go(func() { n.play(ctx) })
+	c.nodes[id] = n
+	return n
+}
+
+type admitter struct{ *Replica }
+
+type testWriter struct {
+	t    *testing.T
+	mute *atomic.Bool
+}
+
+func (w testWriter) Write(b []byte) (int, error) {
+	if !w.mute.Load() && testing.Verbose() {
+		w.t.Log(strings.TrimSpace(string(b)))
+	}
+	return len(b), nil
+}
+
+var _ io.Writer = testWriter{}
+
+func (n *node) heard(e Event) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.events = append(n.events, e)
+}
+
+func (n *node) event(k EventKind) (Event, bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for i := len(n.events) - 1; i >= 0; i-- {
+		if n.events[i].Kind == k {
+			return n.events[i], true
+		}
+	}
+	return Event{}, false
+}
+
+// play holds the role sessions, and promises when it is due and the old primary's lease is over.
+func (n *node) play(ctx context.Context) {
+	var sessions sync.WaitGroup
+	defer sessions.Wait()
+	for ctx.Err() == nil {
+		a, _ := n.link.Assignment()
+		if a.Group == nil {
+			_, changed := n.link.Assignment()
+			select {
+			case <-changed:
+			case <-ctx.Done():
+			case <-time.After(5 * time.Millisecond):
+			}
+			continue
+		}
+		session, cancel := context.WithCancel(ctx)
+		ended := make(chan error, 1)
+		primary := a.Group.Holds(n.id, n.life)
+		epoch := a.Group.Epoch
+		sessions.Go(func() {
+			if primary {
+				ended <- n.rep.RunPrimary(session, n.link)
+			} else {
+				ended <- n.rep.RunBackup(session, n.link)
+			}
+		})
+		var err error
+		for over := false; !over; {
+			a, changed := n.link.Assignment()
+			if a.Group.Holds(n.id, n.life) != primary || (primary && a.Group.Epoch != epoch) {
+				cancel()
+				err, over = <-ended, true
+				break
+			}
+			n.promise(ctx, a)
+			select {
+			case err = <-ended:
+				over = true
+			case <-changed:
+			case <-time.After(20 * time.Millisecond):
+			case <-ctx.Done():
+				cancel()
+				err, over = <-ended, true
+			}
+		}
+		cancel()
+		if err != nil {
+			var fatal *FatalError
+			if errors.As(err, &fatal) {
+				n.fatal.Store(&err)
+				return
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+}
+
+func (n *node) promise(ctx context.Context, a fsm.Assignment) {
+	if !a.PromiseDue() {
+		return
+	}
+	n.c.plane.mu.Lock()
+	covered := n.c.plane.leases[a.Group.Primary] && n.c.plane.alive[a.Group.Primary]
+	n.c.plane.mu.Unlock()
+	if covered {
+		return
+	}
+	report, err := n.rep.Promise(ctx, a.Group.Epoch)
+	if err != nil {
+		return
+	}
+	report.Node, report.Incarnation, report.Epoch = n.id, n.life, a.Group.Epoch
+	_, _ = n.link.Propose(ctx, fsm.Command{Promise: &fsm.Promise{Group: orders, Report: report}}) // tried again
+}
+
+// stop ends this life in an orderly way. What is not flushed stays on the disk as far as the store closes with it.
+func (n *node) stop() {
+	if n.stopped {
+		return
+	}
+	n.stopped = true
+	n.c.plane.mu.Lock()
+	n.c.plane.alive[n.id], n.c.plane.leases[n.id] = false, false
+	n.c.plane.mu.Unlock()
+	n.cancel()
+	n.wg.Wait()
+	if err := n.rep.Close(); err != nil && n.fatal.Load() == nil && !n.mute.Load() {
+		n.t.Errorf("close %s: %v", n.id, err)
+	}
+	if err := n.store.Close(); err != nil && !n.mute.Load() {
+		n.t.Errorf("close store of %s: %v", n.id, err)
+	}
+	n.mute.Store(true)
+}
+
+// crash ends this life as a power cut does: kept is how much of what was not synced survives, in percent.
+func (n *node) crash(kept int) {
+	clone := n.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: kept, RNG: rand.New(rand.NewPCG(1, uint64(n.life)))})
+	n.mute.Store(true)
+	n.stop()
+	n.c.disks[n.id] = clone
+}
+
+// failover fences the group at the present epoch and promotes a node once it has reported.
+func (c *cluster) failover(to ident.NodeID, allowLoss bool) {
+	c.t.Helper()
+	g := c.plane.group()
+	c.plane.lease(g.Primary, false)
+	f := fsm.Fence{Group: orders, Epoch: g.Epoch, Force: true, Reason: "test", AllowLoss: allowLoss}
+	if allowLoss {
+		f.To = to
+	}
+	c.must(fsm.Command{Fence: &f})
+	c.promote(to)
+}
+
+func (c *cluster) promote(to ident.NodeID) {
+	c.t.Helper()
+	c.eventually("everybody reports", func() bool {
+		g := c.plane.group()
+		for id, n := range c.nodes {
+			if _, ok := g.ReportOf(id); !ok && !n.stopped && c.reaches(id) {
+				return false
+			}
+		}
+		return true
+	})
+	g := c.plane.group()
+	c.plane.lease(to, true)
+	c.must(fsm.Command{Promote: &fsm.Promote{Group: orders, Epoch: g.Epoch, To: to, Incarnation: c.nodes[to].life}})
+}
+
+func (c *cluster) reaches(id ident.NodeID) bool {
+	c.plane.mu.Lock()
+	defer c.plane.mu.Unlock()
+	return c.plane.away[id] == nil
+}
+
+func (c *cluster) serves(id ident.NodeID) {
+	c.t.Helper()
+	c.eventually(string(id)+" serves", func() bool { return c.nodes[id].rep.Status().Serving })
+}
+
+// inSync waits until the set has exactly these members.
+func (c *cluster) inSync(ids ...ident.NodeID) {
+	c.t.Helper()
+	slices.Sort(ids)
+	c.eventually(fmt.Sprint("in-sync set ", ids), func() bool { return slices.Equal(c.plane.group().InSync, ids) })
+}
+
+// switchover hands the role over and waits until the operation has ended.
+func (c *cluster) switchover(to ident.NodeID) {
+	c.t.Helper()
+	g := c.plane.group()
+	res := c.must(fsm.Command{StartSwitch: &fsm.StartSwitch{
+		Group: orders, Epoch: g.Epoch, To: to, MaxPause: 5 * time.Second, Deadline: time.Now().Add(time.Minute), Reason: "test",
+	}})
+	c.eventually("the switch-over ends", func() bool { return c.plane.group().Operation == nil })
+	g = c.plane.group()
+	if g.Primary != to {
+		c.t.Fatalf("switch-over %d: the primary is %s, not %s", res.Operation, g.Primary, to)
+	}
+	c.serves(to)
+}
+
+func (n *node) put(key, value string) (Receipt, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	return n.rep.Write(ctx, Transaction{Writes: []Write{{File: "f", Key: []byte(key), Value: []byte(value)}}})
+}
+
+func (n *node) mustPut(key, value string) Receipt {
+	n.t.Helper()
+	r, err := n.put(key, value)
+	if err != nil {
+		n.t.Fatalf("put %s at %s: %v", key, n.id, err)
+	}
+	return r
+}
+
+func (n *node) get(key string, local bool) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	image, _, err := n.rep.Read(ctx, "f", []byte(key), local)
+	return string(image.Value), err
+}
+
+func (n *node) mustGet(key, want string, local bool) {
+	n.t.Helper()
+	got, err := n.get(key, local)
+	if err != nil || got != want {
+		n.t.Fatalf("get %s at %s: %q, %v; want %q", key, n.id, got, err, want)
+	}
+}
+
+// level waits until the node has applied what the primary has, and compares the content.
+func (c *cluster) level(ids ...ident.NodeID) {
+	c.t.Helper()
+	p := c.nodes[c.plane.group().Primary]
+	for _, id := range ids {
+		c.eventually(string(id)+" is level", func() bool {
+			return c.nodes[id].rep.Status().Applied == p.rep.Status().Applied
+		})
+		want, err := p.rep.Digest(c.t.Context())
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		got, err := c.nodes[id].rep.Digest(c.t.Context())
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		if got != want {
+			c.t.Fatalf("content of %s: %+v, of the primary %s: %+v", id, got, p.id, want)
+		}
+	}
+}
+
+// entries returns how often each value stands in the history, over all facts of all journals held, by position.
+func (n *node) history() map[ident.Position]string {
+	n.t.Helper()
+	out := map[ident.Position]string{}
+	table := n.c.plane.group().History
+	for _, j := range n.rep.Journals() {
+		v, _ := j.View()
+		for seq := max(v.First, 1); seq <= v.Last; {
+			b, err := j.BundleAt(seq)
+			if err != nil {
+				n.t.Fatal(err)
+			}
+			for e, err := range b.Entries() {
+				if err != nil {
+					n.t.Fatal(err)
+				}
+				if e.Code == entry.Record && table.Contains(e.Position) {
+					s := string(e.Key)
+					if e.After != nil {
+						s += "=" + string(e.After.Value)
+					}
+					if old, ok := out[e.Position]; ok && old != s {
+						n.t.Fatalf("%s means %q and %q", e.Position, old, s)
+					}
+					out[e.Position] = s
+				}
+			}
+			seq = b.Last() + 1
+		}
+	}
+	return out
+}

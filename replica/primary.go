@@ -1,0 +1,400 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/understudy-ha/understudy/fsm"
+	"github.com/understudy-ha/understudy/internal/ident"
+	"github.com/understudy-ha/understudy/journal"
+	"github.com/understudy-ha/understudy/journal/entry"
+)
+
+// primary is one primary session: one epoch, in the life of the node that was promoted for it.
+type primary struct {
+	r       *Replica
+	control Control
+	epoch   ident.Epoch
+	own     *journal.Journal
+	sw      located // of this epoch, once it is deposited
+
+	queue   *queue
+	flights flights
+	overlay overlay
+	targets *targets
+	conduct conductor
+
+	seals  sync.Mutex  // held while a bundle is sealed
+	held   bool        // under seals: no bundle is sealed
+	paused atomic.Bool // on_no_sync hold, and no in-sync secondary is well
+	refuse atomic.Bool // on_no_sync refuse, and no in-sync secondary is well
+
+	serving atomic.Bool  // opened, and the store has reached SW
+	stopped atomic.Bool  // reads wait: a handover is proposed
+	owed    atomic.Int64 // committed, and not answered for want of a lease
+	turned  pulse        // serving, stopped, held, paused or refuse changed
+	landed  pulse        // something was committed or answered
+	stop    context.CancelCauseFunc
+}
+
+// RunPrimary plays the primary for the epoch that the group has promoted this life for, or handed over to it: takeover and
+// Open, or SW after a Handover; then it serves until the epoch, the primary or the life changes, or ctx ends, and returns
+// nil. An error says why it could not go on; a *FatalError means that this life of the node cannot.
+func (r *Replica) RunPrimary(ctx context.Context, c Control) error {
+	end, err := r.begin(ctx, c)
+	if err != nil {
+		return nothingIfOver(ctx, err)
+	}
+	defer end()
+	a, _ := c.Assignment()
+	if a.Group == nil || a.Group.Primary != a.Self || a.Group.Phase == fsm.PhaseFenced {
+		return nil
+	}
+	if a.Group.Incarnation != a.Life {
+		return fmt.Errorf("epoch %s of group %s belongs to another life of this node: it waits for the next fence", a.Group.Epoch, r.o.Group)
+	}
+	session, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	p := &primary{r: r, control: c, epoch: a.Group.Epoch, queue: &queue{max: r.o.QueueBytes}, stop: stop}
+	p.targets = newTargets(p)
+	p.conduct.p = p
+	r.picture.begin(RolePrimary, p.epoch)
+	r.primary.Store(p)
+	err = p.run(session)
+	r.primary.Store(nil)
+	p.serving.Store(false)
+	p.turned.fire()
+	p.queue.close(ErrNotPrimary)
+	if cause := context.Cause(session); cause != nil && errors.Is(err, context.Canceled) {
+		err = cause
+	}
+	if errors.Is(err, errRoleOver) || errors.Is(err, context.Canceled) {
+		err = nil
+	}
+	err = nothingIfOver(ctx, err)
+	r.picture.end(err)
+	return err
+}
+
+// errRoleOver ends a session whose epoch, primary or life is not the group's any more.
+var errRoleOver = errors.New("the primary role is over")
+
+// mine tells whether the group still belongs to this session.
+func (p *primary) mine(a fsm.Assignment) bool {
+	g := a.Group
+	return g != nil && g.Epoch == p.epoch && g.Primary == a.Self && g.Incarnation == a.Life && g.Phase != fsm.PhaseFenced
+}
+
+// fail ends the session.
+func (p *primary) fail(err error) { p.stop(err) }
+
+// run establishes the epoch and serves it.
+func (p *primary) run(ctx context.Context) (err error) {
+	parts := &parts{stop: p.stop}
+	c := &committer{p: p}
+	defer func() {
+		p.stop(err)
+		parts.wait()
+		c.giveUp()
+	}()
+	parts.start(ctx, p.watch)
+	if p.own, err = p.r.own(); err != nil {
+		return err
+	}
+	if err := p.r.promise(ctx, p.epoch, nil); err != nil {
+		return err
+	}
+	if err := p.establish(ctx); err != nil {
+		return err
+	}
+	parts.start(ctx, p.targets.run)
+	a, err := p.openedState(ctx)
+	if err != nil {
+		return err
+	}
+	if err := p.reachSwitch(ctx, a.Group, c); err != nil {
+		return err
+	}
+	parts.start(ctx, c.run)
+	parts.start(ctx, p.conduct.run)
+	parts.start(ctx, p.janitor)
+	if err := p.awaitLanded(ctx); err != nil {
+		return err
+	}
+	if err := p.serve(ctx); err != nil {
+		return err
+	}
+	parts.start(ctx, (&sequencer{p: p, overlay: &p.overlay}).run)
+	<-ctx.Done()
+	return context.Cause(ctx)
+}
+
+// parts are the goroutines of a session. The first that fails ends the others.
+type parts struct {
+	stop context.CancelCauseFunc
+	wg   sync.WaitGroup
+}
+
+func (s *parts) start(ctx context.Context, run func(context.Context) error) {
+	s.wg.Go(func() {
+		if err := run(ctx); err != nil {
+			s.stop(err)
+		}
+	})
+}
+
+func (s *parts) wait() { s.wg.Wait() }
+
+// watch ends the session when the group belongs to somebody else.
+func (p *primary) watch(ctx context.Context) error {
+	for {
+		a, changed := p.control.Assignment()
+		if !p.mine(a) {
+			return errRoleOver
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-changed:
+		}
+	}
+}
+
+// reachSwitch brings the store into the history and up to where this epoch begins, and puts into flight what follows.
+func (p *primary) reachSwitch(ctx context.Context, g *fsm.Group, c *committer) error {
+	r := p.r
+	if err := r.reconcile(ctx, g); err != nil {
+		return err
+	}
+	row, ok := g.History.Row(p.epoch)
+	if !ok || row.SW != p.sw.Fact.History {
+		return fmt.Errorf("epoch %s has its row at %s, not at %s", p.epoch, row.SW, p.sw.Fact.History)
+	}
+	a := applier{r: r}
+	defer a.close()
+	for idle := 0; r.data.Position().History < p.sw.Before.History; idle++ {
+		moved, err := a.run(ctx, g.History, p.sw.Before)
+		if err != nil {
+			return err
+		}
+		if moved {
+			idle = 0
+			continue
+		}
+		if err := errors.Join(r.shelf.failed(), pause(ctx, time.Millisecond)); err != nil {
+			return err
+		}
+		if idle > 1000 { // everything is durable, so this is a hole
+			return fmt.Errorf("%w: nothing here continues %s below SW %s", ErrNeedsPriming, r.data.Position(), p.sw.Fact)
+		}
+	}
+	c.floor = p.sw.Before
+	if handed, err := p.handedOver(g); err != nil {
+		return err
+	} else if !handed {
+		c.floor = p.sw.After() // Open commits SW too
+	}
+	return p.refly(ctx)
+}
+
+// handedOver tells whether the epoch began with a Handover: then SW is committed by the normal rule only. The operation that
+// did it may be over, so the certificate is asked.
+func (p *primary) handedOver(g *fsm.Group) (bool, error) {
+	for i := len(g.Switches) - 1; i >= 0; i-- {
+		if g.Switches[i].Epoch == p.epoch {
+			return g.Switches[i].Kind == fsm.CertificateSwitchover, nil
+		}
+	}
+	return false, fmt.Errorf("no certificate of epoch %s", p.epoch)
+}
+
+// refly puts SW and all that follows it in the local journal into flight, as far as the store does not have it. After SW
+// there is something only when an earlier session of the same life had this epoch.
+func (p *primary) refly(ctx context.Context) error {
+	view, _ := p.own.View()
+	at := p.r.data.Position()
+	for seq := p.sw.First; seq <= view.Last && ctx.Err() == nil; {
+		b, err := p.own.BundleAt(seq)
+		if err != nil {
+			return journalFailed(p.own, err)
+		}
+		if b.Facts > 0 && b.After().History > at.History {
+			f, err := flightOf(b)
+			if err != nil {
+				return err
+			}
+			p.flights.push(f)
+		}
+		seq = b.Last() + 1
+	}
+	return ctx.Err()
+}
+
+// awaitLanded waits until everything in flight is committed and in the store.
+func (p *primary) awaitLanded(ctx context.Context) error {
+	for {
+		landed := p.landed.wait()
+		if p.flights.empty() {
+			return nil
+		}
+		select {
+		case <-landed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// serve opens the gates: the state shows the epoch opened and the store has reached SW. The lease is checked at each reply.
+func (p *primary) serve(ctx context.Context) error {
+	r := p.r
+	for _, j := range r.shelf.all() {
+		if j != p.own {
+			if err := setState(j, journal.Inactive); err != nil {
+				return err
+			}
+		}
+	}
+	r.picture.reconciled.Store(true)
+	r.picture.resync.Store(nil)
+	p.serving.Store(true)
+	p.turned.fire()
+	r.log.Info("serving as primary", "epoch", p.epoch, "sw", p.sw.Fact, "seq", p.sw.First)
+	r.event(Event{Kind: EventPrimary, Epoch: p.epoch, Position: p.sw.Fact, Journal: p.own.ID(), First: p.sw.First})
+	return ctx.Err()
+}
+
+// janitor trims copies and deletes receivers that nobody needs.
+func (p *primary) janitor(ctx context.Context) error {
+	tick := time.NewTicker(p.r.o.Timing.Retention)
+	defer tick.Stop()
+	for {
+		a, changed := p.control.Assignment()
+		if p.mine(a) {
+			if err := p.r.trim(ctx, a.Group); err != nil {
+				return err
+			}
+			if err := p.r.retain(a); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-changed:
+		case <-tick.C:
+		}
+	}
+}
+
+// admits tells whether bundles may be sealed now.
+func (p *primary) admits() bool { return p.serving.Load() && !p.paused.Load() && !p.stopped.Load() }
+
+// sealing keeps hold away while a bundle is sealed; false when writes are held.
+func (p *primary) sealing() (leave func(), ok bool) {
+	p.seals.Lock()
+	if p.held {
+		p.seals.Unlock()
+		return nil, false
+	}
+	return p.seals.Unlock, true
+}
+
+// hold makes writes wait. On return none is being sealed.
+func (p *primary) hold(on bool) {
+	p.seals.Lock()
+	p.held = on
+	p.seals.Unlock()
+	p.r.picture.held.Store(on)
+	p.turned.fire()
+}
+
+// dropped answers requests that were taken but not sequenced, and returns what ends the session.
+func (p *primary) dropped(taken []*request, err error) error {
+	for _, r := range taken {
+		r.position = ident.Position{}
+		close(r.sequenced)
+		p.queue.answer(r, outcome{err: ErrNotPrimary})
+	}
+	return err
+}
+
+// lost answers requests whose bundle may have been deposited although an error was returned.
+func (p *primary) lost(taken []*request, err error) error {
+	for _, r := range taken {
+		close(r.sequenced)
+		p.unanswered(r)
+	}
+	return err
+}
+
+// unanswered ends a sequenced request that cannot be confirmed any more.
+func (p *primary) unanswered(r *request) {
+	if r.refused != nil || r.position.IsZero() {
+		p.queue.answer(r, outcome{err: ErrNotPrimary}) // nothing of it was sequenced
+		return
+	}
+	p.queue.answer(r, outcome{err: &UnknownOutcomeError{Position: r.position, Reason: ErrNotPrimary}})
+}
+
+// Write makes a transaction happen. It waits while a switch-over holds writes or the primary is not ready yet. Errors that
+// match ErrNotPrimary, ErrNotSequenced, ErrNoSync, ErrCondition, ErrInvalid, ErrTooLarge or ErrQueueFull mean that it was
+// not done; *UnknownOutcomeError means that it may have been.
+func (r *Replica) Write(ctx context.Context, t Transaction) (Receipt, error) {
+	if err := t.validate(); err != nil {
+		return Receipt{}, err
+	}
+	q := newRequest(t.size())
+	q.writes, q.conditions = t.Writes, t.Conditions
+	return r.submit(ctx, q)
+}
+
+// Deposit deposits a user entry, U typ, with the given payload. Errors are those of Write.
+func (r *Replica) Deposit(ctx context.Context, typ entry.Type, data []byte) (Receipt, error) {
+	switch {
+	case typ == entry.Switch || typ == (entry.Type{}):
+		return Receipt{}, fmt.Errorf("%w: an entry of type %q is not for applications", ErrInvalid, typ.String())
+	case len(data) > entry.MaxValue:
+		return Receipt{}, fmt.Errorf("%w: payload of %d bytes, at most %d", ErrTooLarge, len(data), entry.MaxValue)
+	}
+	q := newRequest(int64(len(data)) + 128)
+	q.user = &entry.Entry{Code: entry.User, Type: typ, Data: data}
+	return r.submit(ctx, q)
+}
+
+func (r *Replica) submit(ctx context.Context, q *request) (Receipt, error) {
+	p := r.primary.Load()
+	if p == nil {
+		return Receipt{}, ErrNotPrimary
+	}
+	if p.refuse.Load() {
+		return Receipt{}, ErrNoSync
+	}
+	if err := p.queue.push(ctx, q); err != nil {
+		return Receipt{}, err
+	}
+	return p.queue.await(ctx, q)
+}
+
+// ChangeReceiver attaches a new receiver to the local journal of the serving primary.
+func (r *Replica) ChangeReceiver(ctx context.Context) (journal.ReceiverInfo, error) {
+	p := r.primary.Load()
+	if p == nil || !p.serving.Load() {
+		return journal.ReceiverInfo{}, ErrNotPrimary
+	}
+	leave, err := r.gate.enter(p.epoch)
+	if err != nil {
+		return journal.ReceiverInfo{}, errors.Join(ErrNotPrimary, err)
+	}
+	defer leave()
+	info, err := p.own.ChangeReceiver(p.epoch)
+	if err != nil {
+		return info, journalFailed(p.own, err)
+	}
+	r.event(Event{Kind: EventReceiver, Epoch: p.epoch, Journal: p.own.ID(), First: info.First})
+	return info, ctx.Err()
+}

@@ -1,0 +1,184 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/understudy-ha/understudy/internal/ident"
+	"github.com/understudy-ha/understudy/journal/entry"
+	"github.com/understudy-ha/understudy/replica/store"
+)
+
+// Page is a part of a file, in key order, all of it at one position.
+type Page = store.Page
+
+// Read returns a record and the position of the store it was read from. With local unset only the serving primary answers,
+// with a valid lease: the answer is the newest committed one. With local set a backup answers, too, if it holds nothing that
+// it does not know to be committed. ErrNotFound comes with the position.
+func (r *Replica) Read(ctx context.Context, file string, key []byte, local bool) (entry.Image, ident.Position, error) {
+	if err := validateKey(file, key); err != nil {
+		return entry.Image{}, ident.Position{}, err
+	}
+	var image entry.Image
+	at, err := r.read(ctx, local, func() (ident.Position, error) {
+		at := r.data.Position() // before: the record is at least as new
+		var err error
+		image, err = r.data.Get(file, key)
+		if errors.Is(err, store.ErrNotFound) {
+			err = ErrNotFound
+		}
+		return at, err
+	}, func(now int64) []expiry {
+		if expired(&image, now) {
+			return []expiry{{file, key, image.Position}}
+		}
+		return nil
+	})
+	return image, at, err
+}
+
+// List returns a page of a file. The rules are those of Read.
+func (r *Replica) List(ctx context.Context, file string, prefix, from []byte, limit int, local bool) (Page, error) {
+	if file == "" || len(file) > entry.MaxFile {
+		return Page{}, fmt.Errorf("%w: file name of %d bytes", ErrInvalid, len(file))
+	}
+	var page Page
+	_, err := r.read(ctx, local, func() (at ident.Position, err error) {
+		page, err = r.data.Scan(file, prefix, from, limit)
+		return page.Position, err
+	}, func(now int64) (old []expiry) {
+		for i := range page.Records {
+			if expired(&page.Records[i].Image, now) {
+				old = append(old, expiry{file, page.Records[i].Key, page.Records[i].Image.Position})
+			}
+		}
+		return old
+	})
+	return page, err
+}
+
+// Files returns the names of the files that have records, as this node's store has them.
+func (r *Replica) Files() ([]string, error) { return r.data.Files() }
+
+// expiry is a record whose time is over: the primary deletes it before it answers that it is gone.
+type expiry struct {
+	file string
+	key  []byte
+	at   ident.Position
+}
+
+// read runs get until its result may be shown.
+func (r *Replica) read(ctx context.Context, local bool, get func() (ident.Position, error), old func(now int64) []expiry) (ident.Position, error) {
+	for {
+		p := r.primary.Load()
+		if p == nil || !p.serving.Load() {
+			if !local && p == nil {
+				return ident.Position{}, ErrNotPrimary
+			}
+			if local {
+				return r.readLocal(get)
+			}
+			if err := p.awaitTurn(ctx); err != nil {
+				return ident.Position{}, err
+			}
+			continue
+		}
+		at, err := get()
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return at, err
+		}
+		// After the work: nobody else can have served the epoch before this instant.
+		if lease := p.control.CheckLease(p.epoch); p.stopped.Load() || lease != nil {
+			if local {
+				return r.readLocal(get)
+			}
+			if err := p.awaitTurn(ctx); err != nil {
+				return ident.Position{}, err
+			}
+			continue
+		}
+		if err != nil {
+			return at, err
+		}
+		gone := old(r.o.Host.Clock.Now().UnixNano())
+		if len(gone) == 0 {
+			return at, nil
+		}
+		if err := r.expire(ctx, gone); err != nil {
+			return at, err
+		}
+	}
+}
+
+// readLocal answers from a backup's store. What was read must be known to be committed, by what this life has learned, both
+// before and after, with no undo between.
+func (r *Replica) readLocal(get func() (ident.Position, error)) (ident.Position, error) {
+	undos := r.undos.generation()
+	if !r.presentable() {
+		return ident.Position{}, ErrNotReconciled
+	}
+	at, err := get()
+	if !r.presentable() || r.undos.generation() != undos {
+		return ident.Position{}, ErrNotReconciled
+	}
+	return at, err
+}
+
+// presentable tells whether everything in the store is known to be committed.
+func (r *Replica) presentable() bool {
+	a, _ := r.assignment()
+	if a.Group == nil || len(a.Group.History) == 0 {
+		return false
+	}
+	at := r.data.Position()
+	return a.Group.History.Contains(at) && at.History <= r.known.committed(a.Group.History).History
+}
+
+// awaitTurn waits until the session serves, or is over, or a little while.
+func (p *primary) awaitTurn(ctx context.Context) error {
+	turned := p.turned.wait()
+	if p.r.primary.Load() != p {
+		return ErrNotPrimary
+	}
+	t := time.NewTimer(10 * time.Millisecond) // the lease tells nobody when it is back
+	defer t.Stop()
+	select {
+	case <-turned:
+	case <-t.C:
+	case <-ctx.Done():
+		if p.serving.Load() && p.control.CheckLease(p.epoch) != nil {
+			return fmt.Errorf("%w: %w", ErrNoLease, context.Cause(ctx))
+		}
+		return fmt.Errorf("%w: %w", ErrNotPrimary, context.Cause(ctx))
+	}
+	return nil
+}
+
+// expire deletes records whose time is over, unless they were changed meanwhile.
+func (r *Replica) expire(ctx context.Context, old []expiry) error {
+	for _, e := range old {
+		_, err := r.Write(ctx, Transaction{
+			Writes:     []Write{{File: e.file, Key: e.key, Delete: true}},
+			Conditions: []Condition{{File: e.file, Key: e.key, Position: e.at}},
+		})
+		if err != nil && !errors.Is(err, ErrCondition) {
+			return fmt.Errorf("expire record of file %s: %w", e.file, err)
+		}
+	}
+	return nil
+}
+
+// Behind returns how long ago this node was last known to have everything that was committed then; zero at the serving
+// primary. ok is false when it never was in this life.
+func (r *Replica) Behind() (d time.Duration, ok bool) {
+	if p := r.primary.Load(); p != nil && p.serving.Load() {
+		return 0, true
+	}
+	at := r.picture.levelAt.Load()
+	if at == 0 {
+		return 0, false
+	}
+	return time.Since(time.Unix(0, at)), true
+}

@@ -1,0 +1,287 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/understudy-ha/understudy/fsm"
+	"github.com/understudy-ha/understudy/internal/ident"
+	"github.com/understudy-ha/understudy/journal"
+	"github.com/understudy-ha/understudy/journal/entry"
+	"github.com/understudy-ha/understudy/replica/store"
+)
+
+// One bundle takes at most this much, unless a single transaction is larger.
+const (
+	bundleBytes   = 1 << 20
+	bundleEntries = 4096
+)
+
+// sequencer gives writes their place in the history: it takes what waits, numbers it, seals a bundle and deposits it. While
+// that one is on its way to the disk the next one fills.
+type sequencer struct {
+	p       *primary
+	before  ident.Position // history after the last bundle deposited
+	newest  int64          // time of the newest bundle
+	last    ident.Sequence // of the last bundle deposited
+	overlay *overlay
+}
+
+// run sequences until ctx ends.
+func (s *sequencer) run(ctx context.Context) error {
+	p := s.p
+	view, _ := p.own.View()
+	s.before, s.last = view.After, view.Last
+	if b, err := p.own.BundleAt(view.Last); err == nil {
+		s.newest = b.Time
+	}
+	tick := time.NewTicker(p.r.o.Timing.Tick)
+	defer tick.Stop()
+	for {
+		filled, turned := p.queue.filled.wait(), p.turned.wait()
+		if p.admits() {
+			worked, err := s.seal(ctx)
+			if err != nil {
+				return err
+			}
+			if worked {
+				continue
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-filled:
+		case <-turned:
+		case <-tick.C: // the lease may be back
+		}
+	}
+}
+
+// seal deposits one bundle of what waits; false when nothing does, or must not.
+func (s *sequencer) seal(ctx context.Context) (bool, error) {
+	p := s.p
+	if p.queue.length() == 0 {
+		return false, nil
+	}
+	if err := p.own.WaitDurable(ctx, s.last); err != nil {
+		return false, journalFailed(p.own, err)
+	}
+	a, _ := p.control.Assignment()
+	if !p.mine(a) || p.control.CheckLease(p.epoch) != nil {
+		return false, nil // the writes wait: the lease comes back, or the role is lost
+	}
+	if err := p.r.o.Host.Failpoint("replica.seal:" + string(p.r.o.Group)); err != nil {
+		return false, err
+	}
+	leave, ok := p.sealing()
+	if !ok {
+		return false, nil // held meanwhile
+	}
+	defer leave()
+	taken := p.queue.take(bundleBytes, bundleEntries)
+	if len(taken) == 0 {
+		return false, nil
+	}
+	return true, s.deposit(a.Group, taken)
+}
+
+// deposit seals the requests into one bundle. When it fails, nothing was sequenced and every request is answered.
+func (s *sequencer) deposit(g *fsm.Group, taken []*request) error {
+	p := s.p
+	d := draft{s: s, time: max(p.r.o.Host.Clock.Now().UnixNano(), s.newest), images: wantsBefore(g)}
+	for _, r := range taken {
+		if err := d.add(r); err != nil {
+			d.undo()
+			return p.dropped(taken, err)
+		}
+	}
+	if len(d.entries) == 0 { // every condition failed
+		p.flights.attach(d.refused)
+		sequenced(taken)
+		return nil
+	}
+	leave, err := p.r.gate.enter(p.epoch)
+	if err != nil {
+		d.undo()
+		return p.dropped(taken, err)
+	}
+	defer leave()
+	p.flights.begin(p.own)
+	h, err := p.own.Deposit(journal.Draft{
+		Entries: d.entries, Session: p.epoch, Before: s.before, FactEpoch: p.epoch, Time: d.time, Committed: p.flights.committed(),
+	})
+	if err != nil {
+		p.flights.abandon()
+		d.undo()
+		err = journalFailed(p.own, err)
+		if v, _ := p.own.View(); v.After != s.before { // it got in, whatever was said
+			return p.lost(taken, err)
+		}
+		return p.dropped(taken, err)
+	}
+	s.before, s.last, s.newest = h.After(), h.Last(), d.time
+	d.flight.header = h
+	for i := range d.flight.waiters {
+		w := &d.flight.waiters[i]
+		w.receipt.Journal, w.receipt.Sequence = p.own.ID(), h.First+ident.Sequence(w.entry)
+	}
+	p.flights.push(d.flight)
+	p.flights.attach(d.refused)
+	sequenced(taken)
+	return nil
+}
+
+// sequenced tells the requests that their positions are final.
+func sequenced(taken []*request) {
+	for _, r := range taken {
+		close(r.sequenced)
+	}
+}
+
+// wantsBefore tells whether before-images are journaled: always, never, or whenever an entry can be committed without an
+// in-sync secondary and so may have to be backed out.
+func wantsBefore(g *fsm.Group) bool {
+	switch g.Spec.Images {
+	case fsm.ImagesBoth:
+		return true
+	case fsm.ImagesAfter:
+		return false
+	}
+	return g.Spec.Delivery == fsm.DeliveryAsync || len(g.InSync) < 2
+}
+
+// draft collects one bundle.
+type draft struct {
+	s       *sequencer
+	time    int64
+	images  bool
+	entries []entry.Entry
+	flight  *flight
+	refused []waiter
+	label   ident.Sequence
+}
+
+// add appends the entries of a request, or refuses it when a condition does not hold.
+func (d *draft) add(r *request) error {
+	if d.flight == nil {
+		d.flight = &flight{}
+	}
+	for i := range r.conditions {
+		err := d.check(&r.conditions[i])
+		if errors.Is(err, ErrCondition) {
+			r.refused = err
+			d.refused = append(d.refused, waiter{request: r, err: err})
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	w := waiter{request: r}
+	if r.user != nil {
+		d.append(*r.user)
+	}
+	if len(r.writes) > 1 {
+		d.label++
+	}
+	for i := range r.writes {
+		found, err := d.write(&r.writes[i], len(r.writes) > 1)
+		if err != nil {
+			return err
+		}
+		if i == 0 {
+			w.receipt.Found, w.receipt.Created = found, !found && !r.writes[0].Delete
+		}
+	}
+	w.entry = len(d.entries) - 1
+	w.receipt.Position = d.position(w.entry)
+	r.position = w.receipt.Position
+	d.flight.waiters = append(d.flight.waiters, w)
+	return nil
+}
+
+// position is the history position of entry i.
+func (d *draft) position(i int) ident.Position {
+	return ident.Position{Epoch: d.s.p.epoch, History: d.s.before.History + 1 + ident.History(i)}
+}
+
+func (d *draft) append(e entry.Entry) { d.entries = append(d.entries, e) }
+
+// write appends one R entry. It tells whether there was a record.
+func (d *draft) write(w *Write, together bool) (found bool, err error) {
+	k := recordKey{w.File, string(w.Key)}
+	old, err := d.s.current(k, w.Key)
+	if err != nil {
+		return false, err
+	}
+	e := entry.Entry{Code: entry.Record, Type: entry.Put, File: w.File, Key: w.Key}
+	if together {
+		e.Transaction = d.label
+	}
+	if old != nil {
+		e.Type = entry.Update
+		if d.images {
+			e.Before = old
+		} else {
+			e.BeforeOmitted = true
+		}
+	}
+	at := d.position(len(d.entries))
+	var image *entry.Image
+	if w.Delete {
+		e.Type = entry.Delete
+	} else {
+		image = &entry.Image{Position: at, Time: d.time, Expiry: w.Expiry, Value: w.Value}
+		e.After = image
+	}
+	d.append(e)
+	d.s.overlay.put(k, image, at)
+	d.flight.touched = append(d.flight.touched, touch{k, at})
+	d.flight.changes = append(d.flight.changes, store.Change{File: w.File, Key: w.Key, Put: image})
+	return old != nil && !expired(old, d.time), nil
+}
+
+// check tells whether a condition holds, after everything sequenced before.
+func (d *draft) check(c *Condition) error {
+	now, err := d.s.current(recordKey{c.File, string(c.Key)}, c.Key)
+	if err != nil {
+		return err
+	}
+	exists := now != nil && (!expired(now, d.time) || c.Position == now.Position)
+	switch {
+	case c.Absent && exists:
+		return fmt.Errorf("%w: the record exists, since %s", ErrCondition, now.Position)
+	case c.Absent:
+		return nil
+	case !exists:
+		return fmt.Errorf("%w: the record does not exist", ErrCondition)
+	case !c.Position.IsZero() && now.Position != c.Position:
+		return fmt.Errorf("%w: the record was changed at %s", ErrCondition, now.Position)
+	}
+	return nil
+}
+
+// undo takes back what the draft put into the overlay, when it is not deposited. No later bundle was made meanwhile, but an
+// earlier one in flight may have touched the same records: its image has to come back.
+func (d *draft) undo() { d.s.p.flights.restore(d.s.overlay, d.flight) }
+
+// current returns what a record is after everything sequenced so far; nil when it is not there.
+func (s *sequencer) current(k recordKey, key []byte) (*entry.Image, error) {
+	if image, ok := s.overlay.get(k); ok {
+		return image, nil
+	}
+	image, err := s.p.r.data.Get(k.file, key)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, storeFailed(fmt.Errorf("read record before a change: %w", err))
+	}
+	return &image, nil
+}
+
+// expired tells whether a record has no effect any more at the given time.
+func expired(i *entry.Image, now int64) bool { return i.Expiry != 0 && i.Expiry <= now }

@@ -1,0 +1,156 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/understudy-ha/understudy/internal/ident"
+	"github.com/understudy-ha/understudy/journal/entry"
+)
+
+// Group is one group's records in the store. It is safe for concurrent use; applies to one group take turns.
+type Group struct {
+	store  *Store
+	name   ident.GroupName
+	prefix []byte // of all record keys of the group
+
+	apply    sync.Mutex                     // held during Apply: the compare and the set are one
+	position atomic.Pointer[ident.Position] // what the database holds; written under apply
+	flushed  atomic.Pointer[ident.Position] // what it holds for certain after a crash; written by Store.refresh
+}
+
+// Change is one record's change: Put it with its attributes, or delete it when Put is nil. The store copies what it needs.
+type Change struct {
+	File string
+	Key  []byte
+	Put  *entry.Image
+}
+
+// PositionError says that the store stands elsewhere than the caller assumed. Nothing was changed.
+type PositionError struct {
+	Group      ident.GroupName
+	Have, Want ident.Position
+}
+
+func (e *PositionError) Error() string {
+	return fmt.Sprintf("store of group %s is at %s, not at %s", e.Group, e.Have, e.Want)
+}
+
+func newGroup(s *Store, name ident.GroupName) *Group {
+	return &Group{store: s, name: name, prefix: groupPrefix(name)}
+}
+
+// Name returns the group's name.
+func (g *Group) Name() ident.GroupName { return g.name }
+
+// Position returns the history position of the content. A read begun after the call sees at least this much.
+func (g *Group) Position() ident.Position { return positionOf(&g.position) }
+
+// Flushed returns the lowest position at which the store can be found after a crash. It is not above Position in time, but
+// may be in number, when an undo is not flushed yet.
+func (g *Group) Flushed() ident.Position { return positionOf(&g.flushed) }
+
+// Flush makes what was applied durable; it flushes all groups.
+func (g *Group) Flush(ctx context.Context) error { return g.store.Flush(ctx) }
+
+// Apply makes the changes, in order, and moves the position from before to after, all in one atomic batch. It changes
+// nothing and returns a *PositionError when the store is not at before. After may lie below before: that is an undo.
+// Any other error means that the store failed; whether the batch survived is for the next process to see.
+func (g *Group) Apply(before, after ident.Position, changes []Change) error {
+	leave, err := g.store.enter()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	g.apply.Lock()
+	defer g.apply.Unlock()
+	if have := g.Position(); have != before {
+		return &PositionError{Group: g.name, Have: have, Want: before}
+	}
+	if before == after {
+		if len(changes) > 0 {
+			return fmt.Errorf("store of group %s: changes that do not move the position from %s", g.name, before)
+		}
+		return nil
+	}
+	batch, err := g.batch(after, changes)
+	if err != nil {
+		return errors.Join(err, batch.Close())
+	}
+	err = g.store.run("apply", func() error { return batch.Commit(pebble.NoSync) })
+	if err != nil {
+		// The batch is not closed: Pebble may still hold it.
+		g.store.health.fail(fmt.Errorf("apply %s to group %s: %w", after, g.name, err))
+		return g.store.health.error()
+	}
+	g.position.Store(&after)
+	return batch.Close()
+}
+
+func (g *Group) batch(after ident.Position, changes []Change) (*pebble.Batch, error) {
+	size := 64
+	for i := range changes {
+		size += len(g.prefix) + len(changes[i].File) + len(changes[i].Key) + 16
+		if changes[i].Put != nil {
+			size += recordHeader + len(changes[i].Put.Value)
+		}
+	}
+	batch := g.store.db.NewBatchWithSize(size)
+	var key, value []byte
+	for i := range changes {
+		c := &changes[i]
+		key = append(g.appendFile(key[:0], c.File), c.Key...)
+		var err error
+		if c.Put == nil {
+			err = batch.Delete(key, nil)
+		} else {
+			value = appendRecord(value[:0], c.Put)
+			err = batch.Set(key, value, nil)
+		}
+		if err != nil {
+			return batch, fmt.Errorf("build batch for group %s: %w", g.name, err)
+		}
+	}
+	return batch, batch.Set(positionKey(g.name), appendPosition(nil, after), nil)
+}
+
+func (g *Group) appendFile(dst []byte, file string) []byte {
+	return appendName(append(dst, g.prefix...), file)
+}
+
+// Get returns a record with its attributes, whether expired or not; ErrNotFound when there is none. The caller owns it.
+func (g *Group) Get(file string, key []byte) (entry.Image, error) {
+	leave, err := g.store.enter()
+	if err != nil {
+		return entry.Image{}, err
+	}
+	defer leave()
+	k := append(g.appendFile(make([]byte, 0, len(g.prefix)+len(file)+len(key)+8), file), key...)
+	v, closer, err := g.store.db.Get(k)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return entry.Image{}, ErrNotFound
+	}
+	if err != nil {
+		return entry.Image{}, g.store.readError(err)
+	}
+	r, err := decodeRecord(v)
+	if err != nil {
+		err = &CorruptionError{Key: bytes.Clone(k), Err: err}
+	}
+	return r, errors.Join(err, closer.Close())
+}
+
+// readError fails the store when a read shows that the database is damaged.
+func (s *Store) readError(err error) error {
+	if err != nil && pebble.IsCorruptionError(err) {
+		s.health.fail(err)
+		return s.health.error()
+	}
+	return err
+}
