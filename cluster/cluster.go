@@ -31,12 +31,11 @@ type Cluster struct {
 	store  *store
 	raft   *raft.Raft
 
-	board    *board
-	book     *addressBook
-	leases   *leases
-	ready    atomic.Pointer[raft.Raft]       // set when Raft runs, for the requests of others
-	founding atomic.Pointer[ident.ClusterID] // set before the directory is bound to a cluster this node founds
-	hurry    chan struct{}                   // buffered by one: renew now
+	board  *board
+	book   *addressBook
+	leases *leases
+	ready  atomic.Pointer[raft.Raft] // set when Raft runs, for the requests of others
+	hurry  chan struct{}             // buffered by one: renew now
 
 	admission sync.Mutex // held while a node is admitted
 	fatalOnce sync.Once
@@ -55,7 +54,7 @@ type Cluster struct {
 // it fails.
 func Open(ctx context.Context, o Options) (*Cluster, error) {
 	c := &Cluster{
-		o: o, timing: o.Timing.withDefaults(), log: o.Logger.Named("cluster").With("node", o.Node),
+		o: o, timing: o.Timing.withDefaults(), log: o.Logger,
 		board: newBoard(new(fsm.State)), hurry: make(chan struct{}, 1),
 	}
 	c.book = &addressBook{board: c.board, self: o.Directory, own: o.Addresses.Raft, moved: map[ident.DirectoryID]move{}}
@@ -173,13 +172,9 @@ func (c *Cluster) fatal(err error) {
 	})
 }
 
-// clusterID returns the id of the cluster this node belongs to, or is founding; "" while there is none.
-func (c *Cluster) clusterID() ident.ClusterID {
-	if id := c.founding.Load(); id != nil {
-		return *id
-	}
-	return c.o.Identity.ClusterID()
-}
+// clusterID returns the id of the cluster this node belongs to; "" while there is none. A founder tells nobody the new id
+// before its directory is bound to it: a crash in between must not leave joiners of a cluster that nobody founds.
+func (c *Cluster) clusterID() ident.ClusterID { return c.o.Identity.ClusterID() }
 
 func (c *Cluster) gossipAddresses() map[ident.NodeID]string {
 	st, _ := c.board.read()

@@ -89,7 +89,7 @@ func TestLeaderAndPrimaryDie(t *testing.T) {
 // Proves S20, S6 for the count of leases: while the primary cannot renew, its CheckLease is false before any node's cover
 // has ended, with clocks that differ by as much as the rule allows.
 func TestLeaseEndsBeforeCovers(t *testing.T) {
-	a, b, c := trio(t, 0.9996, 1.0004, 1.0)
+	a, b, c := trio(t, func(m *machine) { m.rate = map[ident.NodeID]float64{"a": 0.9996, "b": 1.0004, "c": 1}[m.name] })
 	all := []*machine{a, b, c}
 	for _, m := range all {
 		m.player.stop() // nobody promises, so that only the counting shows
@@ -117,7 +117,7 @@ func TestLeaseEndsBeforeCovers(t *testing.T) {
 
 // Proves that the release of a dead life saves the wait for the end of its lease.
 func TestCrashReleaseEndsCovers(t *testing.T) {
-	a, b, c := trio(t)
+	a, b, c := trio(t, func(m *machine) { m.timing.Lease = 10 * time.Minute })
 	if over, rest, _ := b.CoverEnded(group); over || rest <= 0 {
 		t.Fatalf("cover of a living primary: %v %s", over, rest)
 	}
@@ -140,7 +140,7 @@ func TestCrashReleaseEndsCovers(t *testing.T) {
 
 // Proves that a life that follows another one neither serves under the old epoch nor waits for the old lease.
 func TestRestartedPrimaryTakesNewEpoch(t *testing.T) {
-	a, b, c := trio(t)
+	a, b, c := trio(t, func(m *machine) { m.timing.Lease = 10 * time.Minute })
 	a.stop(false)
 	a.start()
 	if err := a.CheckLease(group, 1); err == nil {
@@ -152,7 +152,7 @@ func TestRestartedPrimaryTakesNewEpoch(t *testing.T) {
 
 // Proves that an orderly end hands the role on without waiting for the lease.
 func TestCloseReleases(t *testing.T) {
-	a, b, c := trio(t)
+	a, b, c := trio(t, func(m *machine) { m.timing.Lease = 10 * time.Minute })
 	life := a.life
 	a.stop(true)
 	eventually(t, "released", func() bool {

@@ -88,6 +88,9 @@ func (c *Cluster) admit(ctx context.Context, j joinRequest) response {
 		return response{Code: codeBusy, Detail: err.Error(), Leader: c.leaderAddress()}
 	}
 	st, _ := c.board.read()
+	if st.Cluster == "" {
+		return response{Code: codeBusy, Detail: "the cluster is being founded"}
+	}
 	reg := j.Node
 	have := st.Nodes[reg.ID]
 	if have != nil && have.Directory != reg.Directory {

@@ -82,7 +82,7 @@ func bindGossip(bind string, o Options) (*gossip, error) {
 		ip = addr.IP.String()
 	}
 	g := &gossip{
-		self: o.Node, directory: o.Directory, log: o.Logger.Named("gossip").With("node", o.Node),
+		self: o.Node, directory: o.Directory, log: o.Logger.Named("gossip"),
 		kick: make(chan struct{}, 1), events: make(chan gossipEvent, 256), stop: make(chan struct{}),
 		nodes: map[ident.NodeID]contact{},
 	}

@@ -74,6 +74,7 @@ type machine struct {
 	dir       string
 	raftAddr  string // kept over restarts
 	rate      float64
+	timing    Timing
 	renewFail atomic.Bool
 	link      *link
 	log       hclog.Logger
@@ -86,7 +87,7 @@ type machine struct {
 func newMachine(t *testing.T, name ident.NodeID) *machine {
 	return &machine{
 		t: t, name: name, directory: ident.DirectoryID("dir-" + string(name)), identity: &memoryIdentity{},
-		dir: filepath.Join(t.TempDir(), "raft"), rate: 1, link: &link{conns: map[net.Conn]bool{}}, log: testLogger(t, name),
+		dir: filepath.Join(t.TempDir(), "raft"), rate: 1, timing: testTiming(), link: &link{conns: map[net.Conn]bool{}}, log: testLogger(t, name),
 	}
 }
 
@@ -140,7 +141,7 @@ func (m *machine) options(opts ...option) Options {
 	o := Options{
 		Node: m.name, Directory: m.directory, Kind: fsm.KindData, Priority: 100, Name: "demo", Identity: m.identity,
 		Addresses:    fsm.Addresses{HTTP: "127.0.0.1:1", Gossip: "127.0.0.1:0", Raft: ln.Addr().String(), Ship: "127.0.0.1:2"},
-		RaftListener: linkedListener{Listener: ln, link: m.link}, GossipBind: "127.0.0.1:0", Dir: m.dir, Incarnation: m.life, Host: h, Logger: m.log, Timing: testTiming(),
+		RaftListener: linkedListener{Listener: ln, link: m.link}, GossipBind: "127.0.0.1:0", Dir: m.dir, Incarnation: m.life, Host: h, Logger: m.log, Timing: m.timing,
 		Flushed: func() map[ident.GroupName]ident.Position {
 			return map[ident.GroupName]ident.Position{group: {Epoch: 1, History: 7}}
 		},
@@ -218,11 +219,13 @@ func (m *machine) serves() bool {
 }
 
 // trio starts three nodes, a bootstrapping, with one group whose roles are played.
-func trio(t *testing.T, rates ...float64) (a, b, c *machine) {
+func trio(t *testing.T, prepare ...func(*machine)) (a, b, c *machine) {
 	t.Helper()
 	a, b, c = newMachine(t, "a"), newMachine(t, "b"), newMachine(t, "c")
-	for i, r := range rates {
-		[]*machine{a, b, c}[i].rate = r
+	for _, f := range prepare {
+		f(a)
+		f(b)
+		f(c)
 	}
 	a.start(bootstrap(fsm.GroupSpec{Name: group}))
 	a.play()

@@ -67,7 +67,6 @@ func (c *Cluster) belong(ctx context.Context) (origin, error) {
 		return origin{cluster: found}, c.o.Identity.SetClusterID(found)
 	}
 	found = ident.ClusterID(fmt.Sprintf("%016x%016x", c.o.Host.Random(), c.o.Host.Random()))
-	c.founding.Store(&found) // whoever asks from now on joins instead of founding another
 	return origin{cluster: found, create: true}, nil
 }
 

@@ -170,7 +170,7 @@ func (p *port) exchange(conn net.Conn, h hello) {
 	_ = conn.SetDeadline(time.Now().Add(controlTimeout))
 	var reply response
 	if id := p.cluster(); !foreign && id != h.cluster && r.Info == nil {
-		reply = response{Code: codeCluster, Detail: fmt.Sprintf("this node belongs to cluster %s, the request to %s", id, h.cluster)}
+		reply = response{Code: codeOf(id), Detail: fmt.Sprintf("this node belongs to cluster %s, the request to %s", id, h.cluster)}
 	} else {
 		ctx, cancel := context.WithTimeout(p.ctx, controlTimeout-helloTimeout)
 		reply = p.control(ctx, foreign, r)
@@ -266,4 +266,12 @@ func (s streams) greet(conn net.Conn) error {
 		return fmt.Errorf("it does not belong to cluster %s", id)
 	}
 	return nil
+}
+
+// codeOf is how a request for another cluster than id is refused; a node without a cluster may belong to it soon.
+func codeOf(id ident.ClusterID) string {
+	if id == "" {
+		return codeBusy
+	}
+	return codeCluster
 }

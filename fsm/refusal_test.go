@@ -223,7 +223,6 @@ func TestRefusals(t *testing.T) {
 		{"switch a fenced group", fenced, start(func(s *StartSwitch) { s.Epoch = 2 }), RefusedEpoch},
 		{"switch twice", draining, start(func(*StartSwitch) {}), RefusedBusy},
 		{"switch to the primary", opened, start(func(s *StartSwitch) { s.To = "a" }), RefusedInvalid},
-		{"switch to a standby", opened, start(func(s *StartSwitch) { s.To = "c" }), RefusedCandidate},
 		{"switch to the dead", func(t testing.TB) *fixture { return released(opened(t)) }, start(func(*StartSwitch) {}), RefusedCandidate},
 		{"switch without pause", opened, start(func(s *StartSwitch) { s.MaxPause = 0 }), RefusedInvalid},
 		{"switch without deadline", opened, start(func(s *StartSwitch) { s.Deadline = time.Time{} }), RefusedInvalid},

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -17,6 +19,8 @@ import (
 	"github.com/understudy-ha/understudy/internal/ident"
 	"github.com/understudy-ha/understudy/journal/entry"
 )
+
+var crashRounds = flag.Uint64("crash.rounds", 1, "how often TestCrashAnywhere crashes everywhere")
 
 // branch is what a journal held between two removals.
 type branch struct {
@@ -36,8 +40,9 @@ type image struct {
 
 // crasher takes images of a disk before every operation that changes it.
 type crasher struct {
-	fs  *vfs.MemFS
-	rng *rand.Rand
+	fs       *vfs.MemFS
+	rng      *rand.Rand
+	percents []int
 
 	mu       sync.Mutex
 	journal  *Journal // nil: Open has not returned
@@ -56,7 +61,7 @@ func (c *crasher) MaybeError(op errorfs.Op) error {
 	if c.journal != nil {
 		now.durable = c.journal.published.Load().view.Durable
 	}
-	for _, percent := range []int{0, 30, 60, 90, 100} {
+	for _, percent := range c.percents {
 		now.name = fmt.Sprintf("%d: %d%% before %v of %s at %d", len(c.images), percent, op.Kind, op.Path, op.Offset)
 		now.percent = percent
 		now.fs = c.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: c.rng})
@@ -239,18 +244,14 @@ func isBeginning(j *Journal, bundles []entry.Bundle, durable ident.Sequence) err
 // Proves RJ-9 for the journal. A crash before any operation that changes the disk, with any part of the unsynced bytes, leaves
 // everything that was published as durable and nothing that was never written. So does a crash while Open mends the first one.
 func TestCrashAnywhere(t *testing.T) {
-	rounds := uint64(8)
-	if testing.Short() {
-		rounds = 1
-	}
 	images, torn := 0, 0
-	for seed := range rounds {
-		c := &crasher{fs: vfs.NewCrashableMem(), rng: rand.New(rand.NewPCG(seed, 7)), branches: make([]branch, 1)}
+	for seed := range *crashRounds {
+		c := &crasher{fs: vfs.NewCrashableMem(), rng: rand.New(rand.NewPCG(seed, 7)), percents: []int{0, 30, 60, 90, 100}, branches: make([]branch, 1)}
 		o := options(errorfs.Wrap(c.fs, c))
 		work(t, c, o)
 		images += len(c.images)
 		for _, i := range c.images {
-			again := &crasher{fs: i.fs, rng: c.rng, current: i}
+			again := &crasher{fs: i.fs, rng: c.rng, percents: []int{0, 60}, current: i}
 			o.FS = errorfs.Wrap(i.fs, again)
 			j, err := Open(o)
 			if err != nil {
@@ -384,6 +385,36 @@ func hurry(t *testing.T, o Options) (durable []entry.Bundle, err error) {
 	return nil, j.SetState(Standby)
 }
 
+// A killed process leaves bytes that were written and not synced. When they are found they count as durable, so they must be.
+func TestOpenSyncsWhatItFinds(t *testing.T) {
+	fs := vfs.NewCrashableMem()
+	o := options(fs)
+	j := active(t, o)
+	flush(t, j)
+	killed := errors.New("killed")
+	o.Host.Failpoint = func(name string) error {
+		if name == "journal.sync:orders/a" {
+			return killed
+		}
+		return nil
+	}
+	j = reopen(t, j, o)
+	h := deposit(t, j, 1, 3, 100)
+	if err := j.Close(); !errors.Is(err, killed) {
+		t.Fatal(err)
+	}
+	j = open(t, options(fs))
+	if v, _ := j.View(); v.Durable != h.First-1 && v.Durable != h.Last() { // one batch or two
+		t.Fatalf("%+v", v)
+	}
+	v, _ := j.View()
+	after := fs.CrashClone(vfs.CrashCloneCfg{})
+	j = open(t, options(after))
+	if again, _ := j.View(); again.Last != v.Durable || again.Last == 0 {
+		t.Fatalf("%+v, was durable to %s", again, v.Durable)
+	}
+}
+
 // A read error while opening is an error, but no corruption.
 func TestEveryReadFailsOnceAtOpen(t *testing.T) {
 	fs := vfs.NewMem()
@@ -420,9 +451,9 @@ func TestEveryReadFailsOnceAtOpen(t *testing.T) {
 // A full disk gives a clear error, and everything durable is there afterwards.
 func TestFullDisk(t *testing.T) {
 	fs := vfs.NewMem()
-	full := false
+	var full atomic.Bool
 	inject := errorfs.InjectorFunc(func(op errorfs.Op) error {
-		if full && (op.Kind == errorfs.OpFileWriteAt || op.Kind == errorfs.OpCreate) {
+		if full.Load() && (op.Kind == errorfs.OpFileWriteAt || op.Kind == errorfs.OpCreate) {
 			return syscall.ENOSPC
 		}
 		return nil
@@ -430,7 +461,7 @@ func TestFullDisk(t *testing.T) {
 	j := active(t, options(errorfs.Wrap(fs, inject)))
 	deposit(t, j, 1, 1, 100)
 	v := flush(t, j)
-	full = true
+	full.Store(true)
 	h := deposit(t, j, 1, 1, 100)
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()

@@ -221,7 +221,7 @@ func (j *Journal) seal(d Draft, size int) (entry.Header, error) {
 	v := &j.view
 	h := entry.Header{
 		Flags: d.Flags, Session: d.Session, First: v.Last + 1, Before: d.Before, Fact: ident.Position{Epoch: d.FactEpoch},
-		Origin: d.Origin, Time: d.Time, Chain: v.Chain, Durable: v.Durable, Committed: max(d.Committed, v.Committed),
+		Origin: d.Origin, Time: d.Time, Chain: v.Chain, Durable: v.Durable, Committed: max(d.Committed, min(v.Committed, v.Last)),
 	}
 	after := v.After
 	j.mu.RUnlock()

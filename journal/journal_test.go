@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"reflect"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -310,6 +312,78 @@ func TestCloseIsFinalAndIdempotent(t *testing.T) {
 		if !errors.Is(err, ErrClosed) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// Whoever calls what at the same time, every entry gets one number, in order, and all goes to disk.
+func TestManyCallers(t *testing.T) {
+	fs := vfs.NewMem()
+	j := active(t, options(fs))
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	var group sync.WaitGroup
+	for range 4 {
+		group.Go(func() {
+			for i := range 100 {
+				h, err := j.Deposit(Draft{Entries: changes(1+i%3, 200), FactEpoch: 1})
+				if err == nil && i%10 == 0 {
+					err = j.WaitDurable(ctx, h.Last())
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	group.Go(func() {
+		for i := range 40 {
+			if _, err := j.ChangeReceiver(1); err != nil {
+				t.Error(err)
+			}
+			j.Mark(0, ident.Sequence(i))
+			if err := j.SetState(Active); err != nil {
+				t.Error(err)
+			}
+			if err := j.DeleteReceivers(ident.ReceiverNumber(i / 2)); err != nil {
+				t.Error(err)
+			}
+			j.Receivers()
+			if _, err := j.Entries(ctx, Filter{Limit: 5}); err != nil && !errors.Is(err, ErrNotHeld) {
+				t.Error(err)
+			}
+		}
+	})
+	group.Wait()
+	v := flush(t, j)
+	if v.Last < 400 || v.Committed != 39 {
+		t.Errorf("%+v", v)
+	}
+	must(t, j.Verify(ctx))
+	j = reopen(t, j, options(fs))
+	if again, _ := j.View(); again.Last != v.Last || again.Chain != v.Chain || !reflect.DeepEqual(again.Runs, v.Runs) {
+		t.Errorf("reopened %+v, was %+v", again, v)
+	}
+}
+
+func TestViewChangesAreSeen(t *testing.T) {
+	j := active(t, options(vfs.NewMem()))
+	_, changed := j.View()
+	select {
+	case <-changed:
+		t.Fatal("nothing has changed")
+	default:
+	}
+	j.Mark(0, 0) // raises nothing
+	select {
+	case <-changed:
+		t.Fatal("nothing has changed")
+	default:
+	}
+	deposit(t, j, 1, 1, 1)
+	<-changed
+	flush(t, j)
+	if n := testing.AllocsPerRun(100, func() { j.View() }); n != 0 {
+		t.Errorf("%v allocations for a view", n)
 	}
 }
 

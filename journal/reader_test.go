@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"github.com/understudy-ha/understudy/internal/ident"
 	"github.com/understudy-ha/understudy/journal/entry"
@@ -233,6 +235,53 @@ func TestRewindUnderReaders(t *testing.T) {
 	}
 	if err := follow(context.Background(), behind, 2, 10, nil); err != nil {
 		t.Errorf("behind: %v", err)
+	}
+}
+
+// While a reader reads a bundle from the disk, what it returned before is removed, and bundles of another branch take the very
+// same place. The reader must not go on with those.
+func TestRewindDuringARead(t *testing.T) {
+	var hook atomic.Pointer[func()]
+	fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind == errorfs.OpFileReadAt {
+			if f := hook.Swap(nil); f != nil {
+				(*f)()
+			}
+		}
+		return nil
+	}))
+	o := options(fs)
+	o.ReceiverBytes, o.RingBytes = 64<<20, 1
+	j := active(t, o)
+	for range 4 {
+		deposit(t, j, 1, 2, chunk) // 2-3 4-5 6-7 8-9, each more than is read at once
+	}
+	flush(t, j)
+	rewound, unharmed := mustReader(t, j, 4), mustReader(t, j, 2)
+	for _, r := range []*Reader{rewound, unharmed} {
+		if _, ok, err := r.TryNext(); !ok || err != nil {
+			t.Fatal(ok, err)
+		}
+	}
+	for _, c := range []struct {
+		r     *Reader
+		epoch uint64
+		want  error
+	}{{rewound, 2, ErrRewound}, {unharmed, 3, nil}} {
+		f := func() {
+			must(t, j.Rewind(3))
+			deposit(t, j, c.epoch, 2, chunk, pos(1, 2))
+			deposit(t, j, c.epoch, 2, chunk)
+			flush(t, j)
+		}
+		hook.Store(&f)
+		i, _, err := c.r.TryNext()
+		if !errors.Is(err, c.want) || err == nil && i.Header.Fact != pos(c.epoch, 3) {
+			t.Errorf("epoch %d: %+v %v", c.epoch, i.Header, err)
+		}
+		if hook.Load() != nil {
+			t.Error("nothing was read")
+		}
 	}
 }
 

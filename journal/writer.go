@@ -79,6 +79,8 @@ type writer struct {
 	disk      disk
 	step      int64
 	failpoint func(string) error
+	onWrite   string // names of the failpoints
+	onSync    string
 
 	file   vfs.File // of the receiver that is written; nil: none is open
 	number ident.ReceiverNumber
@@ -93,7 +95,11 @@ type writer struct {
 func newWriter(j *Journal, o Options) *writer {
 	j.mu.RLock()
 	defer j.mu.RUnlock()
-	w := &writer{j: j, disk: j.disk, failpoint: o.Host.Failpoint, record: j.record}
+	id := j.disk.id.String()
+	w := &writer{
+		j: j, disk: j.disk, record: j.record,
+		failpoint: o.Host.Failpoint, onWrite: "journal.write:" + id, onSync: "journal.sync:" + id,
+	}
 	w.step = max(HeaderSize, min(maxStep, (o.ReceiverBytes+HeaderSize-1)/HeaderSize*HeaderSize))
 	w.record.mark = j.view.Durable
 	return w
@@ -170,7 +176,7 @@ func (j *Journal) queueUp(o operation) error {
 // write appends the batch to its receiver with one write and one sync.
 func (w *writer) write() error {
 	first, last := &w.batch[0], &w.batch[len(w.batch)-1]
-	r, name := first.receiver, w.disk.id.String()
+	r := first.receiver
 	if err := w.open(r); err != nil {
 		return err
 	}
@@ -182,13 +188,13 @@ func (w *writer) write() error {
 		}
 		data = w.buffer
 	}
-	if err := w.failpoint("journal.write:" + name); err != nil {
+	if err := w.failpoint(w.onWrite); err != nil {
 		return err
 	}
 	if _, err := w.file.WriteAt(data, first.offset); err != nil {
 		return fmt.Errorf("write receiver %s: %w", r.header.Number, err)
 	}
-	if err := w.failpoint("journal.sync:" + name); err != nil {
+	if err := w.failpoint(w.onSync); err != nil {
 		return err
 	}
 	if err := w.file.SyncData(); err != nil {

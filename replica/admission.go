@@ -75,7 +75,6 @@ func (r *Replica) Admit(ctx context.Context, h wire.Hello) (remote.Admission, er
 	if err != nil {
 		return nil, err
 	}
-	r.log.Debug("shipping session admitted", "peer", h.From, "journal", h.Journal, "epoch", h.Epoch, "session", h.Session)
 	return v, nil
 }
 

@@ -203,7 +203,7 @@ func (b *backup) completeReport(ctx context.Context, g *fsm.Group) error {
 	}
 	var living []located
 	v, _ := own.View()
-	for seq := max(data.Confirmed+1, v.First); seq <= min(data.Last, v.Last) && ctx.Err() == nil; {
+	for seq := max(data.Last+1, v.First); seq <= min(data.Received, v.Last) && ctx.Err() == nil; {
 		bundle, err := own.BundleAt(seq)
 		if err != nil {
 			return journalFailed(own, err)

@@ -72,7 +72,7 @@ func (w *wires) sever(a, b ident.NodeID, cut bool) {
 	}
 }
 
-// wire is the network as one node sees it.
+// wire1 is the network as one node sees it.
 type wire1 struct {
 	w    *wires
 	self string
@@ -273,6 +273,7 @@ type cluster struct {
 	t     *testing.T
 	wires *wires
 	plane *plane
+	mu    sync.Mutex // guards writes to nodes, which load reads
 	nodes map[ident.NodeID]*node
 	disks map[ident.NodeID]*vfs.MemFS
 	lives uint64
@@ -377,7 +378,9 @@ func (c *cluster) start(id ident.NodeID) *node {
 		}
 	})
 	n.wg.Go(func() { n.play(ctx) })
+	c.mu.Lock()
 	c.nodes[id] = n
+	c.mu.Unlock()
 	return n
 }
 

@@ -154,7 +154,12 @@ func (r *Replica) settleLocal(ctx context.Context, g *fsm.Group) (ended bool, er
 		}
 		ended = true
 	}
-	return ended, setState(own, journal.Standby)
+	if err := setState(own, journal.Standby); err != nil || !ended {
+		return ended, err
+	}
+	// The next turn of this node begins in a receiver of its own; what another node fetches of this turn ends with one.
+	_, err = own.ChangeReceiver(r.gate.epoch())
+	return ended, journalFailed(own, err)
 }
 
 // setState changes a journal's state when it is another one.

@@ -94,12 +94,12 @@ func (p *primary) takeOver(ctx context.Context, g *fsm.Group) error {
 	if err := p.depositSwitch(best, data); err != nil {
 		return err
 	}
-	r.log.Info("took over", "epoch", p.epoch, "best", best, "confirmed", confirmed, "previous", data.Journal, "last", data.Last,
+	r.log.Info("took over", "epoch", p.epoch, "best", best, "confirmed", confirmed, "previous", data.Journal, "last", data.Last, "received", data.Received,
 		"rejournaled_first", first, "rejournaled_last", last, "sw", p.sw.First)
 	if first != 0 {
 		r.event(Event{
 			Kind: EventRejournaled, Epoch: p.epoch, Position: best, Journal: p.own.ID(), First: first, Last: last,
-			Detail: fmt.Sprintf("%s was known up to %s, confirmed up to %s", data.Journal, data.Last, data.Confirmed),
+			Detail: fmt.Sprintf("%s was known up to %s, confirmed up to %s", data.Journal, data.Received, data.Last),
 		})
 	}
 	return nil
@@ -138,7 +138,7 @@ func (p *primary) switchData(g *fsm.Group) switchData {
 	d.Journal = id.String()
 	if j, ok := p.r.shelf.get(id.Node); ok {
 		v, _ := j.View()
-		d.Last, d.Confirmed = v.Last, min(v.Confirmed, v.Last)
+		d.Last, d.Received = min(v.Confirmed, v.Last), v.Last
 	}
 	return d
 }

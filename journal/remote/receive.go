@@ -107,12 +107,13 @@ func (in *inbound) serve(ctx context.Context) error {
 
 // receive matches the chains and takes the stream.
 func (in *inbound) receive(ctx context.Context) error {
-	point, shorter, err := in.match(ctx)
+	matched, _ := in.copy.View()
+	point, shorter, err := in.match(ctx, matched)
 	if err != nil {
 		return err
 	}
 	start := wire.Start{From: point.Sequence + 1, Window: uint64(in.debt.window)}
-	if start.Idle, err = in.cut(point, shorter); err != nil {
+	if start.Idle, err = in.cut(matched, point, shorter); err != nil {
 		return err
 	}
 	in.idle = start.Idle
@@ -215,9 +216,8 @@ func (in *inbound) owe(n int) error {
 	return nil
 }
 
-// match offers bundle ends downwards until the source knows one.
-func (in *inbound) match(ctx context.Context) (common wire.Point, shorter bool, err error) {
-	view, _ := in.copy.View()
+// match offers bundle ends of the copy, as view shows it, downwards until the source knows one.
+func (in *inbound) match(ctx context.Context, view journal.View) (common wire.Point, shorter bool, err error) {
 	if view.Err != nil {
 		return common, false, view.Err
 	}
@@ -322,10 +322,9 @@ func (in *inbound) verify(view journal.View, p wire.Point) error {
 
 // cut removes what the copy has beyond the common point, if anything and if it may. idle tells that it kept it, because
 // the source is merely shorter.
-func (in *inbound) cut(common wire.Point, shorter bool) (idle bool, err error) {
-	view, _ := in.copy.View()
+func (in *inbound) cut(matched journal.View, common wire.Point, shorter bool) (idle bool, err error) {
 	switch {
-	case view.Last <= common.Sequence:
+	case matched.Last <= common.Sequence:
 		return false, nil
 	case shorter:
 		return true, nil
@@ -337,10 +336,14 @@ func (in *inbound) cut(common wire.Point, shorter bool) (idle bool, err error) {
 		return false, err
 	}
 	defer leave()
+	if view, _ := in.copy.View(); view.Last != matched.Last || view.Chain != matched.Chain {
+		// An older session, of another life perhaps, was still appending: what it brought may be just what the source has.
+		return false, &Refusal{wire.CodeGap, "the copy moved while it was matched"}
+	}
 	if err := in.gate.Removable(common.Sequence, in.hello); err != nil {
 		return false, err
 	}
-	in.log.Info("removing entries that the source does not have", "seq", common.Sequence+1, "last", view.Last)
+	in.log.Info("removing entries that the source does not have", "seq", common.Sequence+1, "last", matched.Last)
 	if err := in.copy.Rewind(common.Sequence); err != nil {
 		return false, fmt.Errorf("remove entries after sequence %s: %w", common.Sequence, err)
 	}

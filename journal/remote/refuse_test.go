@@ -372,3 +372,32 @@ func TestIncompleteOptions(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A copy that an older session of another life still appends to is not cut on the strength of what it was before.
+func TestCopyMovesWhileMatched(t *testing.T) {
+	src, dst := newJournal(t), newJournal(t)
+	src.deposit(10, 1, "v")
+	dst.fill(src, src.end()-2)
+	s := newStage(dst)
+	addr := s.serve(t)
+	older, _ := started(t, addr, 1)
+
+	newer := call(t, addr, 1)
+	h := hello()
+	h.Life, h.End = 2, src.end()
+	newer.say(h)
+	offer := hear[wire.Offer](newer)
+	last, err := src.BundleAt(src.end())
+	if err != nil {
+		t.Fatal(err)
+	}
+	older.say(wire.Bundle{Raw: last.Raw})
+	eventually(t, "the older session appends", func() bool { return dst.end() == src.end() })
+	newer.say(wire.Match{Found: true, Point: offer.Points[1]})
+	newer.refusal(wire.CodeGap)
+	s.get(func() {
+		if len(s.asked) != 0 || dst.end() != src.end() {
+			t.Errorf("asked to remove %v, copy ends at %d, want %d", s.asked, dst.end(), src.end())
+		}
+	})
+}

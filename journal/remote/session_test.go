@@ -40,6 +40,9 @@ func TestCatchUpThenLive(t *testing.T) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.begun != 1 {
+		t.Errorf("%d sessions, want 1", r.begun)
+	}
 	for i := 1; i < len(r.acks); i++ {
 		if a, b := r.acks[i-1], r.acks[i]; b.Received < a.Received || b.Durable < a.Durable || b.Durable > b.Received {
 			t.Fatalf("ack %+v follows %+v", b, a)
@@ -328,6 +331,9 @@ func TestNoGapUnderLoad(t *testing.T) {
 		r := ship(t, src, s.serve(t))
 		eventually(t, "live under load", func() bool { return r.state().Phase == PhaseLive && r.ack().Durable > 600 })
 		r.stop(t)
+		if r.begun != 1 {
+			t.Errorf("%d sessions, want 1", r.begun)
+		}
 		sequence := ident.Sequence(1)
 		reader, err := dst.Reader(1)
 		if err != nil {

@@ -261,9 +261,12 @@ func (p *shipment) stream(ctx context.Context, start wire.Start) error {
 	for live, due := false, false; ; {
 		view, changed := o.Journal.View()
 		more, dry, err := false, true, error(nil)
-		if start.Idle {
+		switch {
+		case view.Last < p.sent: // the reader would say so too, but it is not asked while there is no credit
+			err = errRematch("entries already sent were removed here")
+		case start.Idle:
 			err = p.stillShorter(ctx, view)
-		} else {
+		default:
 			more, dry, err = p.ship(reader)
 		}
 		if err == nil {
@@ -359,9 +362,6 @@ func (p *shipment) ship(reader *journal.Reader) (more, dry bool, err error) {
 // report sends Progress when there is any. It speaks only of what was sent: a mark beyond it would confirm bytes that the
 // target has from elsewhere. A new confirmed end alone waits a little for the committed end, which mostly follows at once.
 func (p *shipment) report(view journal.View, due bool) error {
-	if view.Last < p.sent {
-		return errRematch("entries already sent were removed here")
-	}
 	next := wire.Progress{Durable: max(p.progress.Durable, min(view.Confirmed, p.sent))}
 	next.Committed = max(p.progress.Committed, min(view.Committed, next.Durable))
 	next.Position = p.progress.Position

@@ -38,7 +38,7 @@ type SourceOptions struct {
 	OnAck     func(wire.Ack)     // in order
 	OnState   func(SessionState) // at each change of phase, and at most once per heartbeat while the numbers move
 
-	Window    int64         // bytes that may be sent and not yet durable at the target; 0: what the target allows
+	Window    int64         // bytes that may be sent and not yet durable at the target; 0: what the target allows; else at least 128 KiB
 	Heartbeat time.Duration // default DefaultHeartbeat
 	Timeout   time.Duration // a silent target is given up; default DefaultTimeout
 }

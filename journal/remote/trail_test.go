@@ -4,6 +4,15 @@ import (
 	"testing"
 
 	"github.com/understudy-ha/understudy/internal/ident"
+	"github.com/understudy-ha/understudy/journal"
+	"github.com/understudy-ha/understudy/journal/entry"
+	"github.com/understudy-ha/understudy/journal/remote/wire"
+)
+
+// The wire carries what the journal writes: neither constant compiles as an index unless both sides agree.
+var (
+	_ = [1]struct{}{}[wire.MaxBundle-entry.MaxBundle]
+	_ = [1]struct{}{}[wire.ReceiverHeaderSize-journal.HeaderSize]
 )
 
 // Whatever was dropped from the trail, the answer is the one the journal itself gives.

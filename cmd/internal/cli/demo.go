@@ -87,11 +87,11 @@ func (a *app) runDemo(ctx context.Context, o demoOptions) (err error) {
 		if d.client != nil {
 			d.client.Close()
 		}
-		if err != nil || o.keep {
+		if err != nil && ctx.Err() == nil || o.keep { // what somebody interrupted is no failure to look into
 			fmt.Fprintf(a.err, "Journals, data and logs are kept in %s\n", dir)
 			return
 		}
-		err = os.RemoveAll(dir)
+		err = errors.Join(err, os.RemoveAll(dir))
 	}()
 	ports, err := freePorts(o.nodes)
 	if err != nil {
@@ -135,7 +135,7 @@ func (d *demo) show(ctx context.Context) error {
 		return err
 	}
 	d.writer = startWriter(d.client, d.options.writers)
-	if err := d.writer.await(ctx, 500, failoverLimit); err != nil {
+	if err := d.writer.await(ctx, 2000, failoverLimit); err != nil {
 		return err
 	}
 	d.step("write", "%s run without a break; %s", plural(d.options.writers, "writer", "writers"), d.writer.look())
@@ -150,14 +150,14 @@ func (d *demo) show(ctx context.Context) error {
 		return err
 	}
 	victim := d.cluster.node(g.InSync[0])
-	if _, err := d.killPrimary(ctx, victim); err != nil {
+	if err := d.killPrimary(ctx, victim); err != nil {
 		return err
 	}
-	if err := d.writer.await(ctx, 1000, failoverLimit); err != nil {
+	if err := d.writer.await(ctx, 5000, failoverLimit); err != nil {
 		return err
 	}
 	d.step("go on", "while %s is down; %s", victim.name, d.writer.look())
-	if _, err := d.restart(ctx, victim); err != nil {
+	if err := d.restart(ctx, victim); err != nil {
 		return err
 	}
 	if g, err = d.group(ctx); err != nil {
@@ -183,14 +183,13 @@ func (d *demo) start(ctx context.Context) (client.GroupStatus, error) {
 	if !found {
 		return g, fmt.Errorf("group %s is missing", demoGroup)
 	}
-	d.step("start", "%s in %s, ready after %s, primary %s", plural(len(d.cluster.nodes), "process", "processes"), d.cluster.dir, humanDuration(time.Since(began)), g.Primary)
-	began = time.Now()
 	err = d.until(ctx, resyncLimit, "the first secondary in sync", func(now client.GroupStatus) bool {
 		g = now
 		return len(now.InSync) > 0
 	})
 	if err == nil {
-		d.step("in sync", "%s after %s more", strings.Join(g.InSync, ", "), humanDuration(time.Since(began)))
+		d.step("start", "%s in %s after %s: primary %s, in sync %s", plural(len(d.cluster.nodes), "process", "processes"), d.cluster.dir,
+			humanDuration(time.Since(began)), g.Primary, strings.Join(g.InSync, ", "))
 	}
 	return g, err
 }
@@ -285,47 +284,48 @@ func postAsCurl(ctx context.Context, url, body string) (client.Operation, error)
 	return op, nil
 }
 
-// killPrimary kills n without warning and waits until writes go on elsewhere. It returns the new primary.
-func (d *demo) killPrimary(ctx context.Context, n *devNode) (string, error) {
+// killPrimary kills n without warning and waits until writes go on elsewhere.
+func (d *demo) killPrimary(ctx context.Context, n *devNode) error {
 	d.writer.look()
 	pid := n.process.cmd.Process.Pid
 	n.process.kill()
 	killed := time.Now()
 	if err := d.writer.await(ctx, d.options.writers+10, failoverLimit); err != nil {
-		return "", fmt.Errorf("after the kill of %s: %w", n.name, err)
+		return fmt.Errorf("after the kill of %s: %w", n.name, err)
 	}
 	g, err := d.group(ctx)
 	if err != nil {
-		return "", err
+		return err
 	}
 	s := d.writer.look()
 	d.step("kill", "primary %s by kill -9 %d; %s took over at epoch %d, writes went on within %s", n.name, pid, g.Primary, g.Epoch, humanDuration(time.Since(killed)))
 	d.detail("%s", s)
-	return g.Primary, nil
+	return nil
 }
 
-// restart starts a killed node and watches it until it is level again. It returns how long that took.
-func (d *demo) restart(ctx context.Context, n *devNode) (time.Duration, error) {
+// restart starts a killed node and watches it until it is level again.
+func (d *demo) restart(ctx context.Context, n *devNode) error {
 	d.writer.look()
 	began := time.Now()
 	if err := d.cluster.startNode(n); err != nil {
-		return 0, err
+		return err
 	}
-	took, err := d.level(ctx, n, began)
+	role, err := d.level(ctx, n)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	d.step("resync", "%s is in sync again after %s, while writes went on", n.name, humanDuration(took))
+	d.step("resync", "%s is level again, as %s, %s after its start, while writes went on", n.name, role, humanDuration(time.Since(began)))
 	d.detail("%s", d.writer.look())
-	return took, nil
+	return nil
 }
 
 // level waits until n is in the in-sync set, or receives live as a standby and has applied what the primary had deposited
-// when n was first seen.
-func (d *demo) level(ctx context.Context, n *devNode, began time.Time) (time.Duration, error) {
+// when n was first seen. It returns the role.
+func (d *demo) level(ctx context.Context, n *devNode) (role string, err error) {
 	var goal, epoch uint64
 	shown := ""
-	err := d.until(ctx, resyncLimit, "node "+n.name+" in sync", func(g client.GroupStatus) bool {
+	err = d.until(ctx, resyncLimit, "node "+n.name+" to be level", func(g client.GroupStatus) bool {
+		role = g.Roles[n.name]
 		if slices.Contains(g.InSync, n.name) || g.Primary == n.name {
 			return true
 		}
@@ -343,7 +343,7 @@ func (d *demo) level(ctx context.Context, n *devNode, began time.Time) (time.Dur
 		}
 		return (t.State == "sync" || t.State == "async") && t.Applied >= goal
 	})
-	return time.Since(began), err
+	return role, err
 }
 
 // until polls the group until holds says so. It fails when a node that should run has ended.

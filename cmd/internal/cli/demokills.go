@@ -36,8 +36,8 @@ func (d *demo) killRepeatedly(ctx context.Context) error {
 		sum.acknowledged += k.stats.acknowledged
 		sum.failed += k.stats.failed
 		sum.unknown += k.stats.unknown
-		d.step(fmt.Sprintf("kill %d/%d", i+1, d.options.kills), "%s; %s in sync again after %s; %s",
-			fromTo(k.from, k.to), k.from, humanDuration(k.back), k.stats)
+		d.step(fmt.Sprintf("kill %d/%d", i+1, d.options.kills), "%s; %s is %s again after %s; %s",
+			fromTo(k.from, k.to), k.from, k.role, humanDuration(k.back), k.stats)
 	}
 	d.step("kills", "%s; pause %s; return %s", plural(len(pauses), "kill", "kills"), spread(pauses), spread(returns))
 	d.detail("%s acknowledged, %s failed, %s unknown", humanCount(sum.acknowledged), humanCount(sum.failed), humanCount(sum.unknown))
@@ -47,6 +47,7 @@ func (d *demo) killRepeatedly(ctx context.Context) error {
 // killing is what one kill did.
 type killing struct {
 	from, to string        // the primary before and after; the same when the restarted node got its role again
+	role     string        // of the killed node afterwards
 	back     time.Duration // from the start of the killed node until it was level
 	stats    writerStats   // of the writers, from the kill until then
 }
@@ -80,9 +81,10 @@ func (d *demo) killOnce(ctx context.Context, atOnce bool) (k killing, err error)
 			return k, err
 		}
 	}
-	if k.back, err = d.level(ctx, victim, began); err != nil {
+	if k.role, err = d.level(ctx, victim); err != nil {
 		return k, err
 	}
+	k.back = time.Since(began)
 	if g, err = d.group(ctx); err != nil {
 		return k, err
 	}

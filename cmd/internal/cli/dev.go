@@ -59,7 +59,8 @@ func (a *app) runDev(ctx context.Context, o devOptions) (err error) {
 	if o.basePort < 1 || o.basePort+10*maxDevNodes > 65535 {
 		return usagef("--base-port %d: want 1 to %d", o.basePort, 65535-10*maxDevNodes)
 	}
-	c, err := newDevCluster(o.data, o.nodes, portsFrom(o.basePort), o.fixed, &lockedWriter{w: a.err})
+	warnings := &lockedWriter{w: a.err}
+	c, err := newDevCluster(o.data, o.nodes, portsFrom(o.basePort), o.fixed, warnings)
 	if err != nil {
 		return err
 	}
@@ -67,7 +68,11 @@ func (a *app) runDev(ctx context.Context, o devOptions) (err error) {
 		return err
 	}
 	cl := client.New(c.http()...)
-	defer func() { err = errors.Join(err, a.stopAll(c)) }()
+	defer cl.Close()
+	defer func() {
+		warnings.silence() // nodes that stop one after the other miss each other; that is in their logs
+		err = errors.Join(err, a.stopAll(c))
+	}()
 	fmt.Fprintf(a.out, "Starting %s in %s\n", plural(len(c.nodes), "node", "nodes"), c.dir)
 	if err := c.start(); err != nil {
 		return err
@@ -238,14 +243,24 @@ func (a *app) superviseDev(ctx context.Context, c *devCluster, restart bool) err
 	}
 }
 
-// lockedWriter lets several goroutines write whole lines to one writer.
+// lockedWriter lets several goroutines write whole lines to one writer, until it is told to be silent.
 type lockedWriter struct {
-	mu sync.Mutex
-	w  io.Writer
+	mu     sync.Mutex
+	w      io.Writer
+	silent bool
+}
+
+func (l *lockedWriter) silence() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.silent = true
 }
 
 func (l *lockedWriter) Write(b []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.silent {
+		return len(b), nil
+	}
 	return l.w.Write(b)
 }

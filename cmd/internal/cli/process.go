@@ -150,9 +150,16 @@ func copyOutput(name string, from io.Reader, logFile, warnings io.Writer) (tail 
 	}
 }
 
-// isWarning recognizes the level field of the log format.
+// isWarning recognizes the level field of the log format. Warnings of the libraries for Raft and gossip are part of every
+// election and stay in the log; what matters of them the node says itself.
 func isWarning(line string) bool {
-	return strings.Contains(line, " [WARN] ") || strings.Contains(line, " [ERROR] ")
+	_, rest, warn := strings.Cut(line, " [WARN]  ")
+	if !warn {
+		return strings.Contains(line, " [ERROR] ")
+	}
+	logger, _, _ := strings.Cut(rest, ": ")
+	name := logger[strings.LastIndexByte(logger, '.')+1:]
+	return name != "raft" && name != "transport" && name != "memberlist"
 }
 
 // running tells whether the process has not ended yet.

@@ -204,3 +204,16 @@ func TestLogIsPutAside(t *testing.T) {
 		t.Errorf("the old log: %v", err)
 	}
 }
+
+func TestIsWarning(t *testing.T) {
+	for line, want := range map[string]bool{
+		`2026-01-02T15:04:05.000Z [INFO]  understudy: fine`:                                                    false,
+		`2026-01-02T15:04:05.000Z [WARN]  understudy.replica: role session ended: error="x"`:                   true,
+		`2026-01-02T15:04:05.000Z [ERROR] understudy.cluster.raft: failed to write: error="no space left"`:     true,
+		`2026-01-02T15:04:05.000Z [WARN]  understudy.cluster.raft: heartbeat timeout reached: last-leader-id=`: false,
+	} {
+		if got := isWarning(line); got != want {
+			t.Errorf("%s: %v", line, got)
+		}
+	}
+}

@@ -187,12 +187,10 @@ func (n *Node) explain(group ident.GroupName, err error) error {
 	var unknown *replica.UnknownOutcomeError
 	var stale *replica.StaleError
 	switch {
-	case errors.Is(err, replica.ErrNotPrimary):
-		return n.elsewhere(group)
-	case errors.As(err, &unknown):
+	case errors.As(err, &unknown): // before everything else: its reason may be one that is safe to send elsewhere, it is not
 		return &client.Error{Code: client.CodeUnknownOutcome, Detail: "the write was journaled, but the primary lost its role or its shadows before it could be confirmed",
 			Reason: err.Error(), Remedy: "read the record to see whether it was done", Position: unknown.Position.Format(group)}
-	case errors.Is(err, replica.ErrNoLease):
+	case errors.Is(err, replica.ErrNotPrimary), errors.Is(err, replica.ErrNoLease):
 		return n.elsewhere(group)
 	case errors.Is(err, replica.ErrNotFound):
 		return &client.Error{Code: client.CodeNotFound, Detail: "no such record"}

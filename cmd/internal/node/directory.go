@@ -41,6 +41,9 @@ func openDirectory(fs vfs.FS, path string, node ident.NodeID, cluster string, ra
 	if err := fs.MkdirAll(path, 0o750); err != nil {
 		return nil, fmt.Errorf("create data directory %s: %w", path, err)
 	}
+	if err := syncDirectory(fs, fs.PathDir(path)); err != nil {
+		return nil, fmt.Errorf("make data directory %s durable: %w", path, err)
+	}
 	lock, err := fs.Lock(fs.PathJoin(path, "LOCK"))
 	if err != nil {
 		return nil, fmt.Errorf("data directory %s is in use by another process: stop it first, or give this node a directory of its own: %w", path, err)
@@ -136,11 +139,15 @@ func writeAtomic(fs vfs.FS, dir, name string, content []byte) error {
 	if err := fs.Rename(temp, fs.PathJoin(dir, name)); err != nil {
 		return err
 	}
-	parent, err := fs.OpenDir(dir)
+	return syncDirectory(fs, dir)
+}
+
+func syncDirectory(fs vfs.FS, dir string) error {
+	d, err := fs.OpenDir(dir)
 	if err != nil {
 		return err
 	}
-	return errors.Join(parent.Sync(), parent.Close())
+	return errors.Join(d.Sync(), d.Close())
 }
 
 func readFile(fs vfs.FS, path string) ([]byte, error) {

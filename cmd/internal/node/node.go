@@ -121,7 +121,7 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 		if err != nil {
 			return nil, fmt.Errorf("open the store: %w", err)
 		}
-		undo.add(n.store.Close)
+		undo.add(n.closeStore)
 	}
 	n.replicas = newReplicas(n, o.FS)
 	undo.add(n.replicas.close)
@@ -186,6 +186,18 @@ func (n *Node) spawn(f func() error) {
 			n.fail(err)
 		}
 	})
+}
+
+// flushTimeout bounds the flush of a clean stop. Without it the journals bring the store forward at the next start.
+const flushTimeout = 10 * time.Second
+
+func (n *Node) closeStore() error {
+	ctx, cancel := context.WithTimeout(context.Background(), flushTimeout)
+	defer cancel()
+	if err := n.store.Flush(ctx); err != nil {
+		n.log.Warn("store not flushed at the stop; the journals will bring it forward", "error", err)
+	}
+	return n.store.Close()
 }
 
 func (n *Node) bind(undo *closers) error {

@@ -203,12 +203,17 @@ func (r roles) Failover(ctx context.Context, name string, q client.FailoverReque
 			return client.Operation{}, &client.Error{Code: client.CodePrecondition, Detail: fmt.Sprintf("node %s is not alive", q.To), Remedy: "start it first"}
 		}
 	}
-	var renewal uint64
-	if p := st.Nodes[g.Primary]; p != nil {
-		renewal = p.Renewal
+	var res fsm.Result
+	for range 5 { // an automatic failover may take an epoch at the same moment
+		if _, g, err = r.n.group(name); err != nil {
+			return client.Operation{}, err
+		}
+		res, err = r.n.propose(ctx, fsm.Command{Fence: &fsm.Fence{Group: g.Spec.Name, Epoch: g.Epoch, Force: true, To: ident.NodeID(q.To),
+			AllowLoss: q.AllowDataLoss, Reason: "operator"}})
+		if res.Refused != fsm.RefusedEpoch {
+			break
+		}
 	}
-	res, err := r.n.propose(ctx, fsm.Command{Fence: &fsm.Fence{Group: g.Spec.Name, Epoch: g.Epoch, Renewal: renewal, Force: true, To: ident.NodeID(q.To),
-		AllowLoss: q.AllowDataLoss, Reason: "operator"}})
 	if err != nil {
 		return client.Operation{}, err
 	}

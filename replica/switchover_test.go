@@ -1,0 +1,261 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/understudy-ha/understudy/fsm"
+	"github.com/understudy-ha/understudy/internal/ident"
+	"github.com/understudy-ha/understudy/journal"
+)
+
+// load writes to whoever is primary until it is stopped, as the api does: only what was surely not sequenced is sent again.
+type load struct {
+	c       *cluster
+	stop    chan struct{}
+	wg      sync.WaitGroup
+	mu      sync.Mutex
+	acked   map[string]string
+	unknown map[string]bool
+	failed  atomic.Int64
+}
+
+func (c *cluster) load(writers int) *load {
+	l := &load{c: c, stop: make(chan struct{}), acked: map[string]string{}, unknown: map[string]bool{}}
+	for w := range writers {
+		l.wg.Go(func() { l.write(w) })
+	}
+	return l
+}
+
+func (l *load) write(w int) {
+	for i := 0; ; i++ {
+		select {
+		case <-l.stop:
+			return
+		default:
+		}
+		key, value := fmt.Sprintf("w%d-%d", w, i%10), fmt.Sprintf("%d", i)
+		for deadline := time.Now().Add(patience); ; {
+			p := l.c.primary()
+			if p == nil {
+				time.Sleep(time.Millisecond)
+				continue
+			}
+			ctx, cancel := context.WithDeadline(context.Background(), deadline)
+			_, err := p.rep.Write(ctx, Transaction{Writes: []Write{{File: "f", Key: []byte(key), Value: []byte(value)}}})
+			cancel()
+			var unknown *UnknownOutcomeError
+			if errors.As(err, &unknown) {
+				l.mu.Lock()
+				l.unknown[key+"="+value] = true
+				l.mu.Unlock()
+				break
+			}
+			if err == nil {
+				l.mu.Lock()
+				l.acked[key] = value
+				l.mu.Unlock()
+				break
+			}
+			if !errors.Is(err, ErrNotPrimary) || time.Now().After(deadline) {
+				l.failed.Add(1)
+				l.c.t.Errorf("write %s: %v", key, err)
+				break
+			}
+			select {
+			case <-l.stop:
+				return
+			case <-time.After(time.Millisecond):
+			}
+		}
+	}
+}
+
+func (l *load) end() {
+	close(l.stop)
+	l.wg.Wait()
+}
+
+// primary returns the node that the state names, if this life of it holds the role.
+func (c *cluster) primary() *node {
+	g := c.plane.group()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.nodes[g.Primary]
+}
+
+// Proves RJ-11: the role goes over and back as planned, under load, without a failed request, and the data is equal.
+func TestSwitchOverAndBack(t *testing.T) {
+	c := newCluster(t, fsm.GroupSpec{}, "a", "b", "c")
+	c.inSync("a", "b")
+	l := c.load(4)
+	c.eventually("the load runs", func() bool { l.mu.Lock(); defer l.mu.Unlock(); return len(l.acked) > 20 })
+	for range 3 {
+		c.switchover("b")
+		c.eventually("a is in sync", func() bool { return c.plane.group().InSet("a") })
+		c.switchover("a")
+		c.eventually("b is in sync", func() bool { return c.plane.group().InSet("b") })
+	}
+	l.end()
+	if l.failed.Load() > 0 || len(l.unknown) > 0 {
+		t.Fatalf("%d failed, %d of unknown outcome", l.failed.Load(), len(l.unknown))
+	}
+	c.level("b", "c")
+	for key, value := range l.acked {
+		c.nodes["a"].mustGet(key, value, false)
+	}
+	for id, want := range map[ident.NodeID]journal.State{"a": journal.Active, "b": journal.Standby} {
+		j, _ := c.nodes[id].rep.Journal(id)
+		c.eventually("the local journal of "+string(id)+" is "+string(want), func() bool { return j.State() == want })
+	}
+	g := c.plane.group()
+	for _, s := range g.Switches {
+		if s.Loss != fsm.LossNone {
+			t.Fatalf("certificate %+v", s)
+		}
+	}
+	if row := g.History.Last(); row.First == 0 || row.Epoch != 7 {
+		t.Fatalf("last row %+v", row)
+	}
+}
+
+// A switch-over that cannot be drained is aborted, and the old primary goes on; held writes are answered.
+func TestSwitchOverAborted(t *testing.T) {
+	c := newCluster(t, fsm.GroupSpec{}, "a", "b")
+	a := c.nodes["a"]
+	c.inSync("a", "b")
+	a.mustPut("k", "v")
+	// The target disappears when the hold begins, but the set may not shrink.
+	c.plane.mu.Lock()
+	c.plane.veto = func(cmd fsm.Command) bool { return cmd.ChangeSet != nil || cmd.Handover != nil }
+	c.plane.mu.Unlock()
+	g := c.plane.group()
+	c.must(fsm.Command{StartSwitch: &fsm.StartSwitch{
+		Group: orders, Epoch: g.Epoch, To: "b", MaxPause: 300 * time.Millisecond, Deadline: time.Now().Add(time.Minute), Reason: "test",
+	}})
+	c.eventually("writes are held", func() bool { return a.rep.Status().Held })
+	done := a.asyncPut("k", "held")
+	c.eventually("the switch-over is over", func() bool { return c.plane.group().Operation == nil })
+	c.plane.mu.Lock()
+	c.plane.veto = nil
+	c.plane.mu.Unlock()
+	if err := <-done; err != nil {
+		t.Fatalf("held write: %v", err)
+	}
+	a.mustGet("k", "held", false)
+	if g := c.plane.group(); g.Primary != "a" || g.Epoch != 1 {
+		t.Fatalf("group %+v", g)
+	}
+	if op, ok := c.plane.state.Operation(1); !ok || op.State != fsm.OperationRolledBack {
+		t.Fatalf("operation %+v", op)
+	}
+}
+
+// The outcome of a Handover that gets lost is read from the state: nobody serves two epochs, nothing is lost.
+func TestHandoverOutcomeLost(t *testing.T) {
+	c := newCluster(t, fsm.GroupSpec{}, "a", "b")
+	a := c.nodes["a"]
+	c.inSync("a", "b")
+	a.mustPut("k", "v")
+	lost := 0
+	c.plane.mu.Lock()
+	c.plane.veto = func(cmd fsm.Command) bool {
+		if cmd.Handover == nil || lost > 0 {
+			return false
+		}
+		lost++
+		c.plane.applyLocked(cmd)
+		return true
+	}
+	c.plane.mu.Unlock()
+	c.switchover("b")
+	c.nodes["b"].mustGet("k", "v", false)
+	if _, err := a.put("k", "w"); !errors.Is(err, ErrNotPrimary) {
+		t.Fatalf("the old primary took a write: %v", err)
+	}
+	c.inSync("a", "b")
+}
+
+// Proves TR-1: a lost secondary leaves the set, a standby takes its place, and who returns becomes level.
+func TestInSyncSetShrinksAndGrows(t *testing.T) {
+	c := newCluster(t, fsm.GroupSpec{}, "a", "b", "c")
+	a := c.nodes["a"]
+	c.inSync("a", "b")
+	l := c.load(2)
+	c.nodes["b"].crash(0)
+	c.inSync("a", "c") // the standby takes its place
+	if _, ok := a.event(EventShadowLost); !ok {
+		t.Fatal("no SRSHADOWLOST")
+	}
+	if e, ok := a.event(EventShadowGain); !ok || e.Peer != "c" {
+		t.Fatalf("SRSHADOWGAIN %+v", e)
+	}
+	b := c.start("b")
+	c.eventually("b is level again", func() bool {
+		_, ok := b.event(EventRecovered)
+		return ok
+	})
+	l.end()
+	if l.failed.Load() > 0 || len(l.unknown) > 0 {
+		t.Fatalf("%d failed, %d unknown", l.failed.Load(), len(l.unknown))
+	}
+	c.level("b", "c")
+	c.nodes["c"].crash(0)
+	c.inSync("a", "b")
+}
+
+// While the control plane is away the set cannot shrink, so nothing is acknowledged alone.
+func TestNoLocalShrink(t *testing.T) {
+	c := newCluster(t, fsm.GroupSpec{}, "a", "b")
+	a := c.nodes["a"]
+	c.inSync("a", "b")
+	c.plane.isolate("a", true)
+	c.wires.sever("a", "b", true)
+	ctx, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond) // longer than ShrinkAfter
+	defer cancel()
+	_, err := a.rep.Write(ctx, Transaction{Writes: []Write{{File: "f", Key: []byte("k"), Value: []byte("v")}}})
+	var unknown *UnknownOutcomeError
+	if !errors.As(err, &unknown) {
+		t.Fatalf("acknowledged alone: %v", err)
+	}
+	c.plane.isolate("a", false)
+	c.inSync("a") // now it may go on alone
+	a.mustGet("k", "v", false)
+	c.wires.sever("a", "b", false)
+	c.inSync("a", "b")
+}
+
+// on_no_sync: hold makes writes wait, refuse refuses them, and neither acknowledges alone.
+func TestNoSync(t *testing.T) {
+	for _, mode := range []string{fsm.NoSyncHold, fsm.NoSyncRefuse} {
+		t.Run(mode, func(t *testing.T) {
+			c := newCluster(t, fsm.GroupSpec{OnNoSync: mode}, "a", "b")
+			a := c.nodes["a"]
+			c.inSync("a", "b")
+			a.mustPut("k", "v")
+			c.wires.sever("a", "b", true)
+			c.eventually("the loss is noticed", func() bool {
+				p := a.rep.primary.Load()
+				return p != nil && (p.paused.Load() || p.refuse.Load())
+			})
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			defer cancel()
+			_, err := a.rep.Write(ctx, Transaction{Writes: []Write{{File: "f", Key: []byte("k"), Value: []byte("w")}}})
+			if mode == fsm.NoSyncRefuse && !errors.Is(err, ErrNoSync) || mode == fsm.NoSyncHold && !errors.Is(err, ErrNotSequenced) {
+				t.Fatalf("write without a shadow: %v", err)
+			}
+			a.mustGet("k", "v", false)
+			if g := c.plane.group(); !g.InSet("b") {
+				t.Fatal("the last secondary was given up")
+			}
+			c.wires.sever("a", "b", false)
+			c.eventually("writes go on", func() bool { _, err := a.put("k", "x"); return err == nil })
+		})
+	}
+}
