@@ -441,3 +441,32 @@ func TestProposeAfterClose(t *testing.T) {
 		t.Fatalf("second close: %v", err)
 	}
 }
+
+// breakingIdentity fails once, before or after it has written.
+type breakingIdentity struct {
+	*memoryIdentity
+	write bool
+}
+
+func (b breakingIdentity) SetClusterID(id ident.ClusterID) error {
+	if b.write {
+		_ = b.memoryIdentity.SetClusterID(id)
+	}
+	return errors.New("power cut")
+}
+
+// Proves that a founder that dies while it binds its directory founds the cluster at its next start.
+func TestCrashWhileFounding(t *testing.T) {
+	for _, write := range []bool{false, true} {
+		a := newMachine(t, "a")
+		breaking := func(o *Options) { o.Identity = breakingIdentity{a.identity, write} }
+		if err := a.refuse(10*time.Second, bootstrap(fsm.GroupSpec{Name: group}), breaking); err == nil || !strings.Contains(err.Error(), "power cut") {
+			t.Fatalf("got %v", err)
+		}
+		bound := a.identity.ClusterID()
+		a.start(bootstrap(fsm.GroupSpec{Name: group}))
+		if a.group() == nil || a.ID() == "" || write && a.ID() != bound {
+			t.Fatalf("not founded: cluster %q, bound to %q", a.ID(), bound)
+		}
+	}
+}

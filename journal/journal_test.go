@@ -348,8 +348,28 @@ func TestManyCallers(t *testing.T) {
 				t.Error(err)
 			}
 			j.Receivers()
-			if _, err := j.Entries(ctx, Filter{Limit: 5}); err != nil && !errors.Is(err, ErrNotHeld) {
+			v, _ := j.View()
+			if _, err := j.EndsBelow(v.Last, 50); err != nil {
 				t.Error(err)
+			}
+			if _, _, err := j.ChainAt(v.Last / 2); err != nil {
+				t.Error(err)
+			}
+			if _, err := j.Entries(ctx, Filter{Limit: 5}); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	group.Go(func() {
+		for range 200 {
+			v, _ := j.View()
+			if _, err := j.EndsBelow(v.Last, 50); err != nil {
+				t.Error(err)
+			}
+			if n := len(v.Runs); n > 0 {
+				if _, _, err := j.FindHistory(v.Runs[0].End()); err != nil {
+					t.Error(err)
+				}
 			}
 		}
 	})

@@ -36,7 +36,7 @@ func (j *Journal) index(r *receiver) error {
 	return nil
 }
 
-// settle calls f again as long as it returns ErrRewound because receivers or the end of the journal went meanwhile.
+// settle calls f again as long as it does not find what it wants because receivers or the end of the journal went meanwhile.
 func (j *Journal) settle(f func() error) error {
 	stamp := func() (uint64, ident.Sequence) {
 		j.mu.RLock()
@@ -46,10 +46,14 @@ func (j *Journal) settle(f func() error) error {
 	for {
 		generation, first := stamp()
 		err := f()
-		if !errors.Is(err, ErrRewound) {
+		if !errors.Is(err, ErrRewound) && !errors.Is(err, ErrNotHeld) {
 			return err
 		}
-		if g, s := stamp(); g == generation && s == first {
+		switch g, s := stamp(); {
+		case g != generation || s != first:
+		case errors.Is(err, ErrNotHeld):
+			return err
+		default:
 			return fmt.Errorf("%w: what the receiver headers promise is not there", errStructure)
 		}
 	}
@@ -106,12 +110,13 @@ func (j *Journal) BundleAt(seq ident.Sequence) (entry.Bundle, error) {
 		if err != nil {
 			return err
 		}
+		found = entry.Bundle{}
 		err = j.walk(from, func(b entry.Bundle) bool {
 			found = b
 			return b.Last() < seq
 		})
-		if err == nil && (seq < found.First || seq > found.Last()) {
-			err = ErrRewound
+		if err == nil && (found.Raw == nil || seq < found.First || seq > found.Last()) {
+			err = ErrRewound // just behind what the walk had reached
 		}
 		return err
 	})
@@ -192,6 +197,11 @@ func (j *Journal) EndsBelow(from ident.Sequence, n int) ([]End, error) {
 			ends = append(ends, more[:min(len(more), n-len(ends))]...)
 			below = begin - 1
 		}
+		j.mu.RLock()
+		defer j.mu.RUnlock()
+		if generation != j.cuts.generation {
+			return ErrRewound
+		}
 		return nil
 	})
 	return ends, err
@@ -200,6 +210,10 @@ func (j *Journal) EndsBelow(from ident.Sequence, n int) ([]End, error) {
 // endsNear returns the ends at or below seq, descending, of the bundles from a point near it on, and that point.
 func (j *Journal) endsNear(seq ident.Sequence) ([]End, ident.Sequence, error) {
 	j.mu.RLock()
+	if seq < j.view.First || seq > j.view.Last {
+		j.mu.RUnlock()
+		return nil, 0, ErrRewound
+	}
 	r := j.receivers[j.indexLocked(seq)]
 	j.mu.RUnlock()
 	if err := j.index(r); err != nil {

@@ -224,11 +224,11 @@ func (s backouts) all() ([]BackoutReport, error) {
 
 // switchData is the payload of U SW, part of the format (JSON).
 type switchData struct {
-	Journal   string         `json:"journal"`   // of the primary before, as group/node; "" for the first epoch
-	Last      ident.Sequence `json:"last"`      // last confirmed sequence known in it here: where the copy ends once it is inactive
-	Received  ident.Sequence `json:"received"`  // last sequence received here; what lies between lives on through this journal
-	Epoch     ident.Epoch    `json:"epoch"`     // that begins
-	Node      ident.NodeID   `json:"node"`      // its primary
+	Journal  string         `json:"journal"`  // of the primary before, as group/node; "" for the first epoch
+	Last     ident.Sequence `json:"last"`     // last confirmed sequence known in it here: where the copy ends once it is inactive
+	Received ident.Sequence `json:"received"` // last sequence received here; what lies between lives on through this journal
+	Epoch    ident.Epoch    `json:"epoch"`    // that begins
+	Node     ident.NodeID   `json:"node"`     // its primary
 }
 
 // readSwitch finds the SW of an epoch in the journals held.

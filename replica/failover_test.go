@@ -80,7 +80,7 @@ func TestTakeoverKeepsUnconfirmedTail(t *testing.T) {
 		t.Fatalf("no SW after the re-journaled tail: %+v %v", sw.Header, err)
 	}
 	data, _, _, err := b.rep.readSwitch(sw.Fact)
-	if err != nil || data.Journal != "orders/a" || data.Last != before.Last+1 || data.Confirmed != before.Last {
+	if err != nil || data.Journal != "orders/a" || data.Received != before.Last+1 || data.Last != before.Last {
 		t.Fatalf("SW says %+v, %v", data, err)
 	}
 	// Step 7: the copy is cut to what was confirmed, at b and, once b's journal got there, at c.
@@ -244,9 +244,12 @@ func TestSecondLifeWaitsForFence(t *testing.T) {
 	c.nodes["a"].crash(0)
 	a := c.start("a")
 	c.eventually("a runs as a backup", func() bool { return a.rep.Status().Role == RoleBackup })
+	a.cancel() // its sessions end
 	if err := a.rep.RunPrimary(t.Context(), a.link); err == nil {
 		t.Fatal("another life took the role")
 	}
+	a.stop()
+	a = c.start("a")
 	c.failover("a", false)
 	c.serves("a")
 	a.mustGet("k", "v", false)

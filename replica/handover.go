@@ -83,7 +83,7 @@ func (c *conductor) members(ctx context.Context, a fsm.Assignment) {
 	c.guard(g, members)
 	d := decideSet(setRule{
 		sync: g.Spec.Delivery != fsm.DeliveryAsync, wanted: g.Spec.Secondaries, protect: protects(g),
-		switching: c.switching(a) != nil, shrinkAfter: p.r.o.Timing.ShrinkAfter,
+		switching: c.switching(a) != nil, target: switchTarget(a), shrinkAfter: p.r.o.Timing.ShrinkAfter,
 	}, members)
 	switch d.action {
 	case setRemove:
@@ -138,6 +138,15 @@ func (c *conductor) propose(ctx context.Context, cmd fsm.Command) (fsm.Result, e
 	return c.p.control.Propose(ctx, cmd)
 }
 
+// switchTarget returns where a switch-over that runs and can still fail leads; "" when none does.
+func switchTarget(a fsm.Assignment) ident.NodeID {
+	op := a.Group.Operation
+	if op == nil || op.Kind != fsm.OperationSwitchover || op.State != fsm.OperationRunning || op.Committed {
+		return ""
+	}
+	return op.To
+}
+
 // switching returns the switch-over away from this node that asks for a hold, or nil.
 func (c *conductor) switching(a fsm.Assignment) *fsm.Operation {
 	op := a.Group.Operation
@@ -164,7 +173,7 @@ func (c *conductor) switchOver(ctx context.Context, a fsm.Assignment) {
 		c.op, c.since = op.ID, time.Now()
 		p.hold(true)
 		if !a.Group.InSet(op.To) {
-			p.targets.wait(op.To) // async delivery: its acknowledgements have to count
+			p.targets.wait(op.To) // its acknowledgements have to count, as those of a member
 		}
 	}
 	late := time.Since(c.since) >= op.MaxPause
@@ -226,6 +235,9 @@ func (c *conductor) handover(a fsm.Assignment, op *fsm.Operation) fsm.Command {
 	if a.Group.Spec.Delivery != fsm.DeliveryAsync {
 		set = append(set, a.Self)
 		for _, n := range a.Group.InSync {
+			if len(set) > a.Group.Spec.Secondaries {
+				break // no more are waited for than the operator wants
+			}
 			if n != a.Self && n != op.To && p.targets.holds(n, acked{durable: view.Last, held: view.After}, false) {
 				set = append(set, n)
 			}

@@ -181,10 +181,23 @@ func (p *plane) group() *fsm.Group {
 	return p.state.Snapshot().Groups[orders]
 }
 
+// lease gives a node a valid lease or takes it away. Who cannot reach the others gets none.
 func (p *plane) lease(n ident.NodeID, on bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.leases[n] = on
+	p.leases[n] = on && p.away[n] == nil
+}
+
+// covered tells whether some node may still serve an older epoch by what it knows.
+func (p *plane) covered(e ident.Epoch) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for n, s := range p.away {
+		if g := s.Groups[orders]; p.leases[n] && p.alive[n] && g != nil && g.Primary == n && g.Epoch < e {
+			return true
+		}
+	}
+	return false
 }
 
 // isolate takes the control plane away from a node, or gives it back.
@@ -478,10 +491,7 @@ func (n *node) promise(ctx context.Context, a fsm.Assignment) {
 	if !a.PromiseDue() {
 		return
 	}
-	n.c.plane.mu.Lock()
-	covered := n.c.plane.leases[a.Group.Primary] && n.c.plane.alive[a.Group.Primary]
-	n.c.plane.mu.Unlock()
-	if covered {
+	if n.c.plane.covered(a.Group.Epoch) {
 		return
 	}
 	report, err := n.rep.Promise(ctx, a.Group.Epoch)

@@ -40,10 +40,11 @@ const growLag = 4096
 
 // setRule is what the decision depends on besides the members.
 type setRule struct {
-	sync        bool // delivery
-	wanted      int  // in-sync secondaries
-	protect     bool // on_no_sync hold or refuse: the last secondary is not given up
-	switching   bool // a switch-over holds or drains: no growth begins
+	sync        bool         // delivery
+	wanted      int          // in-sync secondaries
+	protect     bool         // on_no_sync hold or refuse: the last secondary is not given up
+	switching   bool         // a switch-over holds or drains: no growth begins, but that of its target
+	target      ident.NodeID // of a switch-over: only a member takes the role over, so it grows although enough others are in
 	shrinkAfter time.Duration
 }
 
@@ -94,17 +95,18 @@ func decideSet(rule setRule, members []member) setDecision {
 		case !m.growing || m.inSet:
 		case m.caughtUp && m.connected:
 			return setDecision{setAdd, m.node, "caught up"}
-		case !m.connected || m.growingFor >= rule.shrinkAfter || rule.switching:
+		case !m.connected || (m.node != rule.target && (m.growingFor >= rule.shrinkAfter || rule.switching)):
 			return setDecision{setForget, m.node, "did not catch up in time"}
 		default:
 			return setDecision{} // one at a time
 		}
 	}
-	if healthy >= rule.wanted || rule.switching {
-		return setDecision{}
-	}
+	enough := healthy >= rule.wanted || rule.switching
 	var candidates []member
 	for _, m := range members {
+		if enough && m.node != rule.target {
+			continue
+		}
 		if !m.inSet && m.alive && !m.maintenance && m.connected && m.level && !m.resting && m.lag <= growLag {
 			candidates = append(candidates, m)
 		}

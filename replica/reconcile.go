@@ -103,7 +103,7 @@ func (r *Replica) bundleOf(p ident.Position) (entry.Bundle, *journal.Journal, er
 }
 
 // outside returns the bundles of the journal with facts that can never be part of the history: an opened epoch left them
-// aside. They are ordered by sequence.
+// aside. They are ordered by sequence. The SW of an epoch that never opened changed nothing and is left out.
 func (r *Replica) outside(ctx context.Context, j *journal.Journal, table ident.HistoryTable) ([]located, error) {
 	var out []located
 	v, _ := j.View()
@@ -127,7 +127,9 @@ func (r *Replica) outside(ctx context.Context, j *journal.Journal, table ident.H
 			if err != nil {
 				return nil, journalFailed(j, err)
 			}
-			out = append(out, located{Bundle: b, author: j.ID().Node})
+			if !b.Holds(entry.User, entry.Switch) {
+				out = append(out, located{Bundle: b, author: j.ID().Node})
+			}
 			h = b.After().History + 1
 		}
 	}

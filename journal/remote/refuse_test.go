@@ -45,7 +45,17 @@ func TestRefusedByNumber(t *testing.T) {
 			if got.Reason == "" || dst.end() != 0 {
 				t.Errorf("state %+v, copy ends at %d", got, dst.end())
 			}
-			eventually(t, "tries again", func() bool { r.mu.Lock(); defer r.mu.Unlock(); return r.begun > 1 })
+			eventually(t, "tries again, and says so each time", func() bool {
+				r.mu.Lock()
+				defer r.mu.Unlock()
+				told := 0
+				for _, s := range r.states {
+					if s.Phase == PhaseRefused {
+						told++
+					}
+				}
+				return r.begun > 2 && told > 1
+			})
 		})
 	}
 }

@@ -36,7 +36,7 @@ type SourceOptions struct {
 	// after OnState told PhaseRefused.
 	OnSession func()
 	OnAck     func(wire.Ack)     // in order
-	OnState   func(SessionState) // at each change of phase, and at most once per heartbeat while the numbers move
+	OnState   func(SessionState) // at each change of phase, at each end of a session, and at most once per heartbeat while the numbers move
 
 	Window    int64         // bytes that may be sent and not yet durable at the target; 0: what the target allows; else at least 128 KiB
 	Heartbeat time.Duration // default DefaultHeartbeat
@@ -150,6 +150,7 @@ func (s *source) ended(err error) {
 	if s.state.Reason != before {
 		s.log.Info("shipping session ended", "code", s.state.Code, "reason", s.state.Reason)
 	}
+	s.told = SessionState{} // that a session ended is news, even for the same reason as before
 	s.enter(phase)
 }
 

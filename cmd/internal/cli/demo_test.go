@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -164,9 +165,6 @@ func TestDevClusterKeepsItsConfiguration(t *testing.T) {
 	if len(c.nodes) != 3 || c.nodes[0].config.Bootstrap == c.nodes[1].config.Bootstrap || len(c.nodes[1].config.Join) != 2 {
 		t.Errorf("nodes: %+v", c.nodes)
 	}
-	if err := c.checkPorts(); err != nil {
-		t.Error(err)
-	}
 	file := filepath.Join(dir, "b", "understudy.yaml")
 	raw, err := os.ReadFile(file)
 	if err != nil {
@@ -189,17 +187,28 @@ func TestDevClusterKeepsItsConfiguration(t *testing.T) {
 
 func TestPortInUseIsNamedBeforeAnythingStarts(t *testing.T) {
 	_, url := newMemory(t) // listens
-	ports, err := freePorts(1)
+	free, err := freePorts(2)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := newDevCluster(t.TempDir(), 1, ports, false, os.Stderr)
+	_, text, _ := strings.Cut(strings.TrimPrefix(url, "http://"), ":")
+	taken, err := strconv.Atoi(text)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.nodes[0].config.Listen.Raft = strings.TrimPrefix(url, "http://")
-	err = c.checkPorts()
-	if exitCode(err) != exitPrecondition || !strings.Contains(err.Error(), "the raft address of node a") || !strings.Contains(err.Error(), "--base-port") {
+	ports := func(i int) [4]int {
+		p := free(i)
+		if i == 1 {
+			p[2] = taken
+		}
+		return p
+	}
+	dir := filepath.Join(t.TempDir(), "new")
+	_, err = newDevCluster(dir, 2, ports, false, os.Stderr)
+	if exitCode(err) != exitPrecondition || !strings.Contains(err.Error(), "the raft address of node b") || !strings.Contains(err.Error(), "--base-port") {
 		t.Errorf("got %v", err)
+	}
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Errorf("something was written: %v", err)
 	}
 }

@@ -64,9 +64,6 @@ func (a *app) runDev(ctx context.Context, o devOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := c.checkPorts(); err != nil {
-		return err
-	}
 	cl := client.New(c.http()...)
 	defer cl.Close()
 	defer func() {

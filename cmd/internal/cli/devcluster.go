@@ -68,8 +68,9 @@ func freePorts(nodes int) (portLayout, error) {
 	return func(i int) [4]int { return [4]int(all[4*i : 4*i+4]) }, nil
 }
 
-// newDevCluster writes what is missing of the configurations under dir and reads all of them. Configurations that exist
-// are kept, so an operator's changes survive; fixed says that the ports were chosen explicitly and must match them.
+// newDevCluster checks that every port can be had, writes what is missing of the configurations under dir, and reads all
+// of them. Configurations that exist are kept, so an operator's changes survive; fixed says that the ports were chosen
+// explicitly and must match them. When it fails, nothing was written.
 func newDevCluster(dir string, nodes int, ports portLayout, fixed bool, warnings io.Writer) (*devCluster, error) {
 	if nodes < 1 || nodes > maxDevNodes {
 		return nil, usagef("--nodes %d: want 1 to %d", nodes, maxDevNodes)
@@ -78,35 +79,51 @@ func newDevCluster(dir string, nodes int, ports portLayout, fixed bool, warnings
 	if err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
+	if _, err := os.Stat(filepath.Join(dir, devName(nodes))); err == nil {
+		return nil, exitWith(exitPrecondition, "the cluster in %s has more than %d nodes: give the same --nodes as before, or choose another --data", dir, nodes)
+	}
 	c := &devCluster{dir: dir, warnings: warnings}
 	for i := range nodes {
-		name := string(rune('a' + i))
-		n := &devNode{name: name, dir: filepath.Join(dir, name)}
-		path := filepath.Join(n.dir, "understudy.yaml")
-		text := devConfig(dir, i, nodes, ports)
-		if err := writeMissing(path, text); err != nil {
-			return nil, err
-		}
-		if n.config, err = node.ReadConfig(path); err != nil {
+		n := &devNode{name: devName(i), dir: filepath.Join(dir, devName(i))}
+		planned := devAddresses(ports(i))
+		switch n.config, err = node.ReadConfig(n.file()); {
+		case errors.Is(err, os.ErrNotExist):
+			n.config.Listen = planned
+		case err != nil:
 			return nil, &exitError{exitUsage, err}
-		}
-		if want := address(ports(i)[0]); fixed && n.config.Listen.HTTP != want {
+		case fixed && n.config.Listen != planned:
 			return nil, exitWith(exitPrecondition,
-				"the cluster in %s was made with other ports (node %s: %s, not %s): leave --base-port out, or choose another --data", dir, name, n.config.Listen.HTTP, want)
+				"the cluster in %s was made with other ports (node %s: %s, not %s): leave --base-port out, or choose another --data",
+				dir, n.name, n.config.Listen.HTTP, planned.HTTP)
 		}
 		c.nodes = append(c.nodes, n)
 	}
-	if _, err := os.Stat(filepath.Join(dir, string(rune('a'+nodes)))); err == nil {
-		return nil, exitWith(exitPrecondition, "the cluster in %s has more than %d nodes: give the same --nodes as before, or choose another --data", dir, nodes)
+	if err := c.checkPorts(); err != nil {
+		return nil, err
+	}
+	for i, n := range c.nodes {
+		if err := writeMissing(n.file(), devConfig(n.dir, i, nodes, ports)); err != nil {
+			return nil, err
+		}
+		if n.config, err = node.ReadConfig(n.file()); err != nil {
+			return nil, &exitError{exitUsage, err}
+		}
 	}
 	return c, nil
 }
 
+func devName(i int) string { return string(rune('a' + i)) }
+
+func (n *devNode) file() string { return filepath.Join(n.dir, "understudy.yaml") }
+
+func devAddresses(p [4]int) node.Addresses {
+	return node.Addresses{HTTP: address(p[0]), Gossip: address(p[1]), Raft: address(p[2]), Ship: address(p[3])}
+}
+
 func address(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
-// devConfig is the configuration of the i-th node.
+// devConfig is the configuration of the i-th node, which has dir.
 func devConfig(dir string, i, nodes int, ports portLayout) string {
-	name := string(rune('a' + i))
 	var join []string
 	for k := range nodes {
 		if k != i {
@@ -114,13 +131,13 @@ func devConfig(dir string, i, nodes int, ports portLayout) string {
 		}
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "# Node %s of a development cluster, written once by `understudy dev`. Your changes are kept.\n", name)
-	fmt.Fprintf(&b, "node: %s\ncluster: dev\ndata: %q\npriority: %d\nbootstrap: %t\n", name, filepath.Join(dir, name, "data"), 100+i, i == 0)
+	fmt.Fprintf(&b, "# Node %s of a development cluster, written once by `understudy dev`. Your changes are kept.\n", devName(i))
+	fmt.Fprintf(&b, "node: %s\ncluster: dev\ndata: %q\npriority: %d\nbootstrap: %t\n", devName(i), filepath.Join(dir, "data"), 100+i, i == 0)
 	if len(join) > 0 {
 		fmt.Fprintf(&b, "join: [%s]\n", strings.Join(join, ", "))
 	}
-	p := ports(i)
-	fmt.Fprintf(&b, "listen: {http: %s, gossip: %s, raft: %s, ship: %s}\n", address(p[0]), address(p[1]), address(p[2]), address(p[3]))
+	l := devAddresses(ports(i))
+	fmt.Fprintf(&b, "listen: {http: %s, gossip: %s, raft: %s, ship: %s}\n", l.HTTP, l.Gossip, l.Raft, l.Ship)
 	if i == 0 {
 		b.WriteString("groups: [{name: default, files: [\"*\"], preferred: a, delivery: sync, secondaries: 1}]\n")
 	}
@@ -275,11 +292,14 @@ func serving(st client.Status, n int) error {
 	return nil
 }
 
-// ended says how the node's process ended, with the last lines of its log.
+// ended says how the node's process ended, with the last lines of its log unless somebody killed it.
 func (n *devNode) ended() error {
 	how := "exit status 0"
 	if n.process.err != nil {
 		how = n.process.err.Error()
+	}
+	if how == "signal: killed" {
+		return fmt.Errorf("node %s was killed", n.name)
 	}
 	text := fmt.Sprintf("node %s ended by itself (%s); its log is %s", n.name, how, filepath.Join(n.dir, "log"))
 	for _, line := range n.process.tail {

@@ -89,7 +89,11 @@ func (a *app) dumpFile(ctx context.Context, path string, full, bundles bool) err
 			if err != nil {
 				return fmt.Errorf("%s: bundle at byte %d: %w", path, b.offset, err)
 			}
-			if err := a.dumpEntry(shownEntry(h.ID.Group, e, confirmed), full); err != nil {
+			shown := shownEntry(h.ID.Group, e, confirmed)
+			if a.output != "json" {
+				shown.Confirmed = true // the last entries are confirmed by what comes after them: the file cannot tell
+			}
+			if err := a.dumpEntry(shown, full); err != nil {
 				return err
 			}
 		}

@@ -150,16 +150,25 @@ func copyOutput(name string, from io.Reader, logFile, warnings io.Writer) (tail 
 	}
 }
 
-// isWarning recognizes the level field of the log format. Warnings of the libraries for Raft and gossip are part of every
-// election and stay in the log; what matters of them the node says itself.
+// isWarning tells lines for the terminal by the log format's level. What the libraries for Raft and gossip say of peers
+// that are gone belongs to every election; it stays in the log, and what matters of it the node says itself.
 func isWarning(line string) bool {
 	_, rest, warn := strings.Cut(line, " [WARN]  ")
+	bad := false
 	if !warn {
-		return strings.Contains(line, " [ERROR] ")
+		if _, rest, bad = strings.Cut(line, " [ERROR] "); !bad {
+			return false
+		}
 	}
-	logger, _, _ := strings.Cut(rest, ": ")
-	name := logger[strings.LastIndexByte(logger, '.')+1:]
-	return name != "raft" && name != "transport" && name != "memberlist"
+	logger, message, _ := strings.Cut(rest, ": ")
+	switch name := logger[strings.LastIndexByte(logger, '.')+1:]; {
+	case strings.HasPrefix(message, "memberlist: "), name == "transport":
+		return false
+	case name == "raft":
+		return bad && !strings.HasPrefix(message, "failed to appendEntries") && !strings.HasPrefix(message, "failed to heartbeat") &&
+			!strings.HasPrefix(message, "failed to make requestVote")
+	}
+	return true
 }
 
 // running tells whether the process has not ended yet.

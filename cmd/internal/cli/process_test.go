@@ -207,11 +207,15 @@ func TestLogIsPutAside(t *testing.T) {
 
 func TestIsWarning(t *testing.T) {
 	for line, want := range map[string]bool{
-		`2026-01-02T15:04:05.000Z [INFO]  understudy: fine`:                                                    false,
-		`2026-01-02T15:04:05.000Z [WARN]  understudy.replica: role session ended: error="x"`:                   true,
-		`2026-01-02T15:04:05.000Z [ERROR] understudy.cluster.raft: failed to write: error="no space left"`:     true,
-		`2026-01-02T15:04:05.000Z [WARN]  understudy.cluster.raft: heartbeat timeout reached: last-leader-id=`: false,
+		`[INFO]  understudy: fine`:                                                          false,
+		`[WARN]  understudy.replica: role session ended: error="x"`:                         true,
+		`[ERROR] understudy.cluster.raft: failed to write: error="no space left"`:           true,
+		`[ERROR] understudy.cluster.raft: failed to appendEntries to: peer="{Voter 9 x:1}"`: false,
+		`[WARN]  understudy.cluster.raft: heartbeat timeout reached: last-leader-id=`:       false,
+		`[ERROR] understudy.cluster.gossip: memberlist: Failed fallback TCP ping: timeout`:  false,
+		`[WARN]  understudy.cluster.gossip: node is suspect: peer=b`:                        true,
 	} {
+		line = "2026-01-02T15:04:05.000Z " + line
 		if got := isWarning(line); got != want {
 			t.Errorf("%s: %v", line, got)
 		}

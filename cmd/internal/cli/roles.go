@@ -280,7 +280,7 @@ func writeHistory(w io.Writer, all []client.Certificate) {
 			opened = humanDuration(c.Opened.Sub(c.At))
 		}
 		who := fromTo(c.From, c.To)
-		if c.From == "" || c.From == c.To {
+		if c.From == "" {
 			who = c.To
 		}
 		loss := c.Loss
