@@ -114,7 +114,7 @@ func (b *backup) pass(ctx context.Context, a fsm.Assignment) error {
 	b.show(a)
 	if time.Since(b.retention) >= r.o.Timing.Retention {
 		b.retention = time.Now()
-		return r.retain(a)
+		return r.retain(ctx, a)
 	}
 	return nil
 }

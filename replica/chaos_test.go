@@ -90,6 +90,9 @@ func (c *cluster) client(ctx context.Context, l *ledger, w int) {
 		}})
 		cancel()
 		var unknown *UnknownOutcomeError
+		if err == nil && p.gone.Load() {
+			err = &UnknownOutcomeError{Position: r.Position, Reason: errNoQuorum}
+		}
 		l.mu.Lock()
 		switch {
 		case err == nil:
@@ -120,7 +123,7 @@ func (c *cluster) reader(ctx context.Context, l *ledger, w int, reads *atomic.In
 		call, cancel := context.WithTimeout(ctx, time.Second)
 		image, at, err := p.rep.Read(call, "r", []byte(fmt.Sprint("r", w)), false)
 		cancel()
-		if err != nil {
+		if err != nil || p.gone.Load() {
 			continue
 		}
 		v, _ := strconv.ParseInt(string(image.Value), 10, 64)

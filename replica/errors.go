@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/understudy-ha/understudy/internal/ident"
+	"github.com/understudy-ha/understudy/journal/remote"
 )
 
 // Conditions that callers tell apart with errors.Is.
@@ -51,15 +52,8 @@ func (e *UnknownOutcomeError) Error() string {
 
 func (e *UnknownOutcomeError) Unwrap() error { return e.Reason }
 
-// FencedError refuses work of an epoch that is over: a higher one was promised here.
-type FencedError struct {
-	Have ident.Epoch // promised on this node's disk
-	Want ident.Epoch // of the refused work
-}
-
-func (e *FencedError) Error() string {
-	return fmt.Sprintf("epoch %s is fenced: this node has promised epoch %s", e.Want, e.Have)
-}
+// FencedError refuses work of an epoch that is over: a higher one was promised here. Shipping sessions tell their peer so.
+type FencedError = remote.FencedError
 
 // StaleError refuses a read at a backup that lags more than the request allows.
 type StaleError struct {

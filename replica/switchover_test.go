@@ -182,6 +182,55 @@ func TestHandoverOutcomeLost(t *testing.T) {
 	c.inSync("a", "b")
 }
 
+// A node that dies with the role in its hands, before anybody heard of its SW, leaves the set able to open: the SW was not
+// committed, whatever row there is.
+func TestHandedOverButNeverServed(t *testing.T) {
+	c := newCluster(t, fsm.GroupSpec{}, "a", "b")
+	a, b := c.nodes["a"], c.nodes["b"]
+	c.inSync("a", "b")
+	a.mustPut("k", "v")
+	c.plane.mu.Lock()
+	c.plane.veto = func(cmd fsm.Command) bool { // b cannot reach a from the moment it has the role
+		if cmd.Handover != nil {
+			c.plane.applyLocked(cmd)
+			c.wires.sever("a", "b", true)
+			return true
+		}
+		return cmd.ChangeSet != nil
+	}
+	c.plane.mu.Unlock()
+	g := c.plane.group()
+	c.must(fsm.Command{StartSwitch: &fsm.StartSwitch{
+		Group: orders, Epoch: g.Epoch, To: "b", MaxPause: time.Second, Deadline: time.Now().Add(time.Minute), Reason: "test",
+	}})
+	c.eventually("b has deposited its SW", func() bool {
+		j, ok := b.rep.Journal("b")
+		if !ok {
+			return false
+		}
+		v, _ := j.View()
+		return len(v.Runs) > 0
+	})
+	if b.rep.Status().Serving {
+		t.Fatal("b serves although nobody holds its SW")
+	}
+	b.crash(100)
+	c.failover("a", false)
+	c.serves("a")
+	a.mustGet("k", "v", false)
+	c.plane.mu.Lock()
+	c.plane.veto = nil
+	c.plane.mu.Unlock()
+	c.wires.sever("a", "b", false)
+	a.mustPut("k", "w")
+	if h := c.plane.group().History; len(h) != 2 || h[1].Epoch != 3 {
+		t.Fatalf("history %+v", h)
+	}
+	c.start("b")
+	c.inSync("a", "b")
+	c.level("b")
+}
+
 // Proves TR-1: a lost secondary leaves the set, a standby takes its place, and who returns becomes level.
 func TestInSyncSetShrinksAndGrows(t *testing.T) {
 	c := newCluster(t, fsm.GroupSpec{}, "a", "b", "c")

@@ -105,19 +105,28 @@ func (p *primary) takeOver(ctx context.Context, g *fsm.Group) error {
 	return nil
 }
 
-// reaches refuses to open on a branch that does not even contain the last opened epoch's beginning: this node lacks what
-// others have. Only an operator who accepted loss may go on from there.
+// reaches refuses to open on a branch that lacks what every member of the set has: everything before the last row's SW, and
+// that SW itself when its epoch began with Open, which commits it. Only an operator who accepted loss may go on from less.
 func (p *primary) reaches(g *fsm.Group, best ident.Position) error {
 	last := g.History.Last()
-	if last.Epoch == 0 || best.Compare(ident.Position{Epoch: last.Epoch, History: last.SW}) >= 0 {
+	if last.Epoch == 0 {
+		return nil
+	}
+	need := ident.Position{Epoch: last.Epoch, History: last.SW}
+	if handed, err := handedOver(g, last.Epoch); err != nil {
+		return err
+	} else if handed {
+		need = beforeRow(g.History)
+	}
+	if best.Compare(need) >= 0 {
 		return nil
 	}
 	if g.Operation != nil && g.Operation.AllowLoss {
 		p.r.log.Warn("taking over with loss, as an operator allowed", "best", best, "epoch", p.epoch)
 		return nil
 	}
-	return fmt.Errorf("%w: this node holds the history up to %s only, epoch %s began at %s: fail over to another node",
-		ErrNeedsPriming, best, last.Epoch, last.SW)
+	return fmt.Errorf("%w: this node holds the history up to %s only, everybody in the set has %s: fail over to another node",
+		ErrNeedsPriming, best, need)
 }
 
 // switchData is what SW tells about the previous primary's journal, as it stands here.

@@ -46,6 +46,7 @@ type target struct {
 	rest      time.Time      // no growth before
 	stalledAt time.Time      // since when there is no progress; zero: all is well
 	progress  acked          // at the last look
+	renewing  bool           // this side began the own journal's session anew: not a disconnection
 	reason    string
 }
 
@@ -125,7 +126,7 @@ func (t *targets) source(ctx context.Context, tg *target, s *shipment) {
 			Free:      func() bool { return t.free(tg, s) },
 			OnSession: func() { t.began(tg, s) },
 			OnAck:     func(a wire.Ack) { t.heard(tg, s, a) },
-			OnState:   func(st remote.SessionState) { t.stands(s, st) },
+			OnState:   func(st remote.SessionState) { t.stands(tg, s, st) },
 		})
 		cancel()
 		if err != nil && ctx.Err() == nil {
@@ -182,9 +183,12 @@ func (t *targets) heard(tg *target, s *shipment, a wire.Ack) {
 }
 
 // stands hears of a session's phase.
-func (t *targets) stands(s *shipment, st remote.SessionState) {
+func (t *targets) stands(tg *target, s *shipment, st remote.SessionState) {
 	t.mu.Lock()
 	s.state = st
+	if s.author == t.p.r.o.Node && (connected(s) || st.Reason != "") {
+		tg.renewing = false
+	}
 	if s.settled == 0 && over(st) {
 		t.clock++
 		s.settled = t.clock
@@ -278,6 +282,7 @@ func (t *targets) freshLocked(tg *target) bool {
 	}
 	if !fresh && connected(own) && own.cancel != nil {
 		own.state.Phase = remote.PhaseConnecting // not again before the new session says something
+		tg.renewing = true
 		own.cancel()
 	}
 	return fresh
@@ -334,7 +339,7 @@ func (t *targets) members(a fsm.Assignment, last, sw ident.Position, outstanding
 		}
 		own := tg.ship[t.p.r.o.Node]
 		m := member{
-			node: n, inSet: a.Group.InSet(n), alive: t.p.control.Alive(n), maintenance: node.Maintenance, connected: connected(own),
+			node: n, inSet: a.Group.InSet(n), alive: t.p.control.Alive(n), maintenance: node.Maintenance, connected: connected(own) || tg.renewing,
 			level: own != nil && own.state.Phase == remote.PhaseLive, priority: node.Priority, resting: now.Before(tg.rest),
 			growing: tg.growing, proposed: tg.proposed > 0, lag: last.History,
 		}

@@ -251,3 +251,6 @@ func (c *closers) close() error {
 	c.list = nil
 	return errors.Join(errs...)
 }
+
+// State returns the replicated state as this node knows it, and a channel closed at its next change.
+func (n *Node) State() (*fsm.State, <-chan struct{}) { return n.cluster.State() }

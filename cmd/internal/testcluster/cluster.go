@@ -119,6 +119,11 @@ func (c *Cluster) settled() error {
 		if err != nil {
 			return err
 		}
+		for _, x := range st.Nodes {
+			if c.Node(ident.NodeID(x.ID)).running != nil && x.State != "alive" {
+				return fmt.Errorf("node %s takes %s for %s", id, x.ID, x.State)
+			}
+		}
 		g, ok := st.Group(string(c.options.Group.Name))
 		want := max(1, c.options.Group.Secondaries)
 		switch {
