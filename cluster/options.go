@@ -41,6 +41,7 @@ type Options struct {
 	Logger      hclog.Logger
 	Timing      Timing                                    // zero fields get the defaults
 	Flushed     func() map[ident.GroupName]ident.Position // travels with each renewal; nil for a witness
+	Copies      func() map[ident.GroupName]fsm.Ends       // as Flushed
 	OnFatal     func(error)                               // told once when Raft's disk hangs or Raft ends by itself; nil: only logged
 }
 

@@ -41,6 +41,9 @@ func (c *Cluster) renewOnce(ctx context.Context) (refused string, err error) {
 	if c.o.Flushed != nil {
 		cmd.Renew.Flushed = c.o.Flushed()
 	}
+	if c.o.Copies != nil {
+		cmd.Renew.Copies = c.o.Copies()
+	}
 	// A new attempt has a newer clock reading, so it is not worth waiting long for an old one.
 	ctx, cancel := context.WithTimeout(ctx, c.timing.Lease/2)
 	defer cancel()

@@ -89,6 +89,7 @@ type Renew struct {
 	Directory   ident.DirectoryID                  `json:"directory"`
 	Incarnation ident.Incarnation                  `json:"incarnation"`
 	Flushed     map[ident.GroupName]ident.Position `json:"flushed,omitempty"`
+	Copies      map[ident.GroupName]Ends           `json:"copies,omitempty"`
 }
 
 // Release ends the lease of one life of a node, said by somebody who knows that the process is dead.

@@ -31,7 +31,7 @@ func (s *State) renew(c *Renew) Result {
 		e.Incarnation, e.Released = c.Incarnation, false
 	}
 	e.Renewal++
-	e.Flushed = maps.Clone(c.Flushed)
+	e.Flushed, e.Copies = maps.Clone(c.Flushed), maps.Clone(c.Copies)
 	s.putNode(&e)
 	res.Covers = s.sortedGroups(func(g *Group) bool { return g.Holds(c.Node, c.Incarnation) })
 	return res

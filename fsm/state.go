@@ -49,7 +49,12 @@ type Node struct {
 	Released    bool                               `json:"released"`          // the lease of Incarnation was released: that life is over
 	PastLives   []ident.Incarnation                `json:"past_lives"`        // lives before Incarnation, newest last, bounded: they never renew again
 	Flushed     map[ident.GroupName]ident.Position `json:"flushed,omitempty"` // lowest position a crash of this node can fall back to
+	Copies      map[ident.GroupName]Ends           `json:"copies,omitempty"`  // how far the journals it holds reach
 }
+
+// Ends are the durable ends of the journals of one group that a node holds, by author. A copy goes on from its end or not
+// at all, so the source keeps its receivers from there on.
+type Ends map[ident.NodeID]ident.Sequence
 
 // Delivery says when a write may be acknowledged.
 type Delivery string
@@ -110,7 +115,8 @@ type Report struct {
 	Received    ident.Position    `json:"received"`  // end of the best branch it holds without a hole
 	Committed   ident.Position    `json:"committed"` // highest committed end it knows
 	Applied     ident.Position    `json:"applied"`
-	Torn        bool              `json:"torn"` // it cut a torn tail at start and was not compared since
+	Torn        bool              `json:"torn"`             // it cut a torn tail at start and was not compared since
+	Unable      string            `json:"unable,omitempty"` // why it cannot serve although it lives; "" when it can
 }
 
 // OperationKind names an operation.

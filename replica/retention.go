@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/understudy-ha/understudy/fsm"
@@ -11,7 +12,7 @@ import (
 )
 
 // retain deletes detached receivers beyond those to be kept, oldest first, as far as nobody needs them: every data node has
-// flushed all their facts, this one too.
+// flushed all their facts, this one too, and no copy ends inside or before them.
 func (r *Replica) retain(ctx context.Context, a fsm.Assignment) error {
 	g := a.Group
 	if g == nil || g.Spec.KeepReceivers < 0 || g.Phase != fsm.PhaseOpened {
@@ -32,7 +33,8 @@ func (r *Replica) retain(ctx context.Context, a fsm.Assignment) error {
 			detached--
 		}
 		n := 0
-		for n < detached-g.Spec.KeepReceivers && unneeded(g.History, flushed, view.Runs, receivers[n]) {
+		end := lowestCopy(a, r.o.Group, j.ID().Node)
+		for n < detached-g.Spec.KeepReceivers && receivers[n].Last <= end && unneeded(g.History, flushed, view.Runs, receivers[n]) {
 			n++
 		}
 		if n == 0 {
@@ -93,6 +95,18 @@ func lowestFlushed(a fsm.Assignment, group ident.GroupName, own ident.Position) 
 		}
 	}
 	return lowest, !lowest.IsZero()
+}
+
+// lowestCopy returns up to where every other data node has its copy of what author wrote. A copy goes on from its end, even
+// where the store needs nothing of what follows; one that is empty may begin at any receiver.
+func lowestCopy(a fsm.Assignment, group ident.GroupName, author ident.NodeID) ident.Sequence {
+	lowest := ident.Sequence(math.MaxUint64)
+	for id, n := range a.Nodes {
+		if end := n.Copies[group][author]; id != a.Self && n.Kind == fsm.KindData && end > 0 {
+			lowest = min(lowest, end)
+		}
+	}
+	return lowest
 }
 
 // unneeded tells whether all facts in the receiver are at or below flushed. Facts outside the history are needed until the

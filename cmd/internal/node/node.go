@@ -136,7 +136,7 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 		Node: c.Node, Directory: n.directory.id.Directory, Kind: c.Kind, Priority: c.Priority, Name: c.Cluster, Identity: n.directory,
 		Addresses: advertise, RaftListener: n.listeners.raft, GossipBind: c.Listen.Gossip, Bootstrap: c.Bootstrap, Join: c.Join,
 		Groups: c.Groups, Dir: o.RaftDir, Incarnation: n.directory.life, Host: o.Host, Logger: log.Named("cluster"), Timing: timing,
-		Flushed: n.replicas.flushed, OnFatal: n.fail,
+		Flushed: n.replicas.flushed, Copies: n.replicas.copies, OnFatal: n.fail,
 	})
 	if err != nil {
 		return nil, err

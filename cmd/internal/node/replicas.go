@@ -116,6 +116,22 @@ func (r *replicas) flushed() map[ident.GroupName]ident.Position {
 	return out
 }
 
+// copies tells how far the journals held reach on this node's disk.
+func (r *replicas) copies() map[ident.GroupName]fsm.Ends {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	out := make(map[ident.GroupName]fsm.Ends, len(r.open))
+	for name, rep := range r.open {
+		ends := fsm.Ends{}
+		for _, j := range rep.Journals() {
+			view, _ := j.View()
+			ends[j.ID().Node] = view.Durable
+		}
+		out[name] = ends
+	}
+	return out
+}
+
 func (r *replicas) close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
