@@ -16,10 +16,10 @@ import (
 // that received most. A commit needs every member's acknowledgement, so each of them holds all that was ever acknowledged;
 // waiting for the others only keeps more of what was not. A member that cut a torn tail at start counts only if it is the
 // whole set, or if another member reported and is not ahead of it. Nobody counts who is below an end that somebody knows
-// to be committed. Equal ends: the old primary if it was restarted, the others by priority, then id; nodes in maintenance
-// and an old primary that was fenced alive come last.
+// to be committed, nor who says that it is unable to serve. Equal ends: the old primary if it was restarted, the others by
+// priority, then id; nodes in maintenance and an old primary that was fenced alive come last.
 //
-// A failover to a named node considers that node only. What such a choice, or any choice outside these rules, may lose is
+// A failover to a named node considers that node only, able or not. What such a choice, or any choice outside these rules, may lose is
 // stated in loss, with positions; better names who received more. Without a candidate ok is false and why says what is
 // missing.
 func ChooseCandidate(g *Group, nodes map[ident.NodeID]*Node, alive func(ident.NodeID) bool, waited bool) (to ident.NodeID, loss string, better []ident.NodeID, ok bool, why string) {
@@ -96,11 +96,26 @@ func reported(reports []Report, id ident.NodeID) bool {
 	return slices.ContainsFunc(reports, func(r Report) bool { return r.Node == id })
 }
 
-// rank sorts reports, the best first.
+// Another tells whether a failover could choose somebody else than a node: a living member of the set, which has not shown
+// in a report of the present epoch that it may not be promoted. It is a reason to take the role from a node that lives but
+// does not serve; without it that would only begin the same again.
+func (g *Group) Another(than ident.NodeID, nodes map[ident.NodeID]*Node, alive func(ident.NodeID) bool) bool {
+	return slices.ContainsFunc(g.InSync, func(id ident.NodeID) bool {
+		n := nodes[id]
+		if id == than || n == nil || n.Kind != KindData || !n.Lives(n.Incarnation) || !alive(id) {
+			return false
+		}
+		r, ok := g.report(n)
+		return !ok || g.unfit(r, nodes) == ""
+	})
+}
+
+// rank sorts reports, the best first. Where loss is allowed the first is taken, so who is unable comes last.
 func (g *Group) rank(reports []Report, nodes map[ident.NodeID]*Node) {
 	slices.SortFunc(reports, func(a, b Report) int {
 		x, y := nodes[a.Node], nodes[b.Node]
 		return cmp.Or(
+			first(a.Unable == "", b.Unable == ""),
 			b.Received.Compare(a.Received),
 			first(!x.Maintenance, !y.Maintenance),
 			cmp.Compare(g.preference(x), g.preference(y)),
@@ -136,6 +151,9 @@ func (g *Group) unfit(r Report, nodes map[ident.NodeID]*Node) string {
 	if !g.InSet(r.Node) {
 		return fmt.Sprintf("%s is not in the in-sync set %v", r.Node, g.InSync)
 	}
+	if r.Unable != "" && (g.Operation == nil || g.Operation.To != r.Node) {
+		return fmt.Sprintf("%s is unable to serve: %s", r.Node, r.Unable)
+	}
 	compared := len(g.InSync) == 1
 	for _, o := range g.validReports(nodes) {
 		if o.Committed.Compare(r.Received) > 0 {
@@ -155,6 +173,9 @@ func (g *Group) unfit(r Report, nodes map[ident.NodeID]*Node) string {
 func (g *Group) loss(r Report, reports []Report) string {
 	name := g.Spec.Name
 	parts := []string{fmt.Sprintf("what lies beyond %s, the end of %s", r.Received.Format(name), r.Node)}
+	if r.Unable != "" {
+		parts = append(parts, fmt.Sprintf("%s said that it is unable to serve: %s", r.Node, r.Unable))
+	}
 	for _, o := range reports {
 		if o.Received.Compare(r.Received) > 0 {
 			parts = append(parts, fmt.Sprintf("%s has received up to %s", o.Node, o.Received.Format(name)))

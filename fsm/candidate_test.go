@@ -24,6 +24,8 @@ func parseReport(t *testing.T, text string) Report {
 		switch {
 		case w == "torn":
 			r.Torn = true
+		case w == "unable":
+			r.Unable = "its disk"
 		case w == "dead":
 			r.Incarnation++
 		case w == "old":
@@ -85,6 +87,13 @@ func TestChooseCandidate(t *testing.T) {
 		{name: "below one's own committed end", set: "a b", reports: []string{"b 1.9 committed=1.10"}, waited: true, why: "below 1.10"},
 		{name: "at a committed end", set: "a b", reports: []string{"b 1.9", "c 1.5 committed=1.9"}, want: "b"},
 
+		{name: "unable", set: "a b c", reports: []string{"b 1.9", "c 1.10 unable"}, want: "b", better: "c"},
+		{name: "unable, and nobody else", set: "a b", reports: []string{"b 1.9 unable"}, waited: true, why: "b is unable to serve: its disk; not heard: a"},
+		{name: "unable, but named", set: "a b c", to: "b", reports: []string{"b 1.9 unable", "c 1.9"}, want: "b"},
+		{name: "unable and named, below a committed end", set: "a b", to: "b", reports: []string{"b 1.9 unable", "c 1.5 committed=1.10"}, waited: true, why: "below 1.10"},
+		{name: "unable, loss allowed: who is able first", set: "a b", allow: true, reports: []string{"b 1.9 unable", "c 1.5"}, waited: true, want: "c", better: "b", loss: "b has received up to g@1.9"},
+		{name: "unable, loss allowed, nobody else", set: "a b", allow: true, reports: []string{"b 1.9 unable"}, waited: true, want: "b", loss: "b said that it is unable to serve: its disk"},
+
 		{name: "forced, in the set", set: "a b c", to: "b", reports: []string{"b 1.9", "c 1.10"}, want: "b", better: "c"},
 		{name: "forced, has not reported", set: "a b c", to: "b", reports: []string{"c 1.10"}, waited: true, why: "waiting for the report of b"},
 		{name: "forced, the others are heard first", set: "a b c", to: "b", reports: []string{"b 1.9"}, alive: "b c", why: "waiting for the report of c"},
@@ -130,6 +139,36 @@ func TestChooseCandidate(t *testing.T) {
 				if r := s.Apply(Command{Version: 1, Promote: &Promote{Group: "g", Epoch: 5, To: to, Incarnation: nodes[to].Incarnation, Loss: loss}}); r.Refused != "" {
 					t.Fatalf("Apply refuses the choice: %+v", r)
 				}
+			}
+		})
+	}
+}
+
+// Proves that a role is taken from a living primary only where somebody else could be chosen.
+func TestAnother(t *testing.T) {
+	everybody := func(ident.NodeID) bool { return true }
+	for _, c := range []struct {
+		name  string
+		in    func(testing.TB) *fixture
+		than  ident.NodeID
+		alive func(ident.NodeID) bool
+		want  bool
+	}{
+		{"a living member", opened, "a", everybody, true},
+		{"a dead member", opened, "a", func(n ident.NodeID) bool { return n != "b" }, false},
+		{"a released member", func(t testing.TB) *fixture { return released(opened(t)) }, "a", everybody, false},
+		{"alone in the set", created, "a", everybody, false},
+		{"a member that reported", fenced, "b", everybody, true},
+		{"a member that is unable", func(t testing.TB) *fixture {
+			f := fenced(t)
+			f.must(Command{Promise: &Promise{Group: "g", Report: Report{Node: "a", Epoch: 2, Incarnation: lifeA, Unable: "its disk"}}})
+			return f
+		}, "b", everybody, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := c.in(t)
+			if got := f.group().Another(c.than, f.Nodes, c.alive); got != c.want {
+				t.Fatalf("got %v", got)
 			}
 		})
 	}

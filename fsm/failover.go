@@ -20,6 +20,7 @@ func (s *State) fence(c *Fence, at time.Time) Result {
 	if n := s.Nodes[g.Primary]; !c.Force && g.Phase != PhaseFenced && n.Lives(g.Incarnation) && n.Renewal != c.Renewal {
 		return refuse(RefusedRenewed, "node %s renewed its lease meanwhile (renewal %d, not %d)", g.Primary, n.Renewal, c.Renewal)
 	}
+	g.normalSet(g.OpenNode) // the set is that of the last Open, whose primary holds what was acknowledged
 	if c.To != "" {
 		if _, r := s.dataNode(c.To); r != nil {
 			return *r
@@ -181,6 +182,9 @@ func (s *State) open(c *Open, at time.Time) Result {
 	}
 	if g.InSync, r = s.set(c.InSync, c.Node); r != nil {
 		return *r
+	}
+	if g.Spec.Delivery == DeliveryAsync && len(g.InSync) > 1 {
+		return g.alone(g.InSync)
 	}
 	g.Phase, g.OpenEpoch, g.OpenNode = PhaseOpened, c.Epoch, c.Node
 	g.SetVersion++

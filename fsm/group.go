@@ -46,7 +46,7 @@ func (s GroupSpec) Normalize() GroupSpec {
 	s.AutoFailover = fallback(s.AutoFailover, FailoverLossless)
 	s.Images = fallback(s.Images, ImagesAuto)
 	s.ReceiverBytes = fallback(s.ReceiverBytes, 64<<20)
-	s.KeepReceivers = fallback(s.KeepReceivers, 4)
+	s.KeepReceivers = fallback(s.KeepReceivers, -1) // all: an emptied node is rebuilt from them, until it can be primed from data
 	return s
 }
 
@@ -187,6 +187,8 @@ func (s *State) changeSet(c *ChangeSet) Result {
 		return refuse(RefusedInvalid, "%s is not in the in-sync set %v", c.Remove, g.InSync)
 	case c.Add != "" && g.InSet(c.Add):
 		return refuse(RefusedInvalid, "%s is in the in-sync set %v already", c.Add, g.InSync)
+	case c.Add != "" && g.Spec.Delivery == DeliveryAsync:
+		return g.alone(c.Add)
 	}
 	set := slices.DeleteFunc(slices.Clone(g.InSync), func(n ident.NodeID) bool { return n == c.Remove })
 	if c.Add != "" {
@@ -195,9 +197,22 @@ func (s *State) changeSet(c *ChangeSet) Result {
 	if g.InSync, r = s.set(set, g.Primary); r != nil {
 		return *r
 	}
+	g.normalSet(g.Primary)
 	g.SetVersion++
 	s.putGroup(g)
 	return Result{}
+}
+
+// alone refuses another member than the primary: in async delivery nobody else is known to hold what was acknowledged.
+func (g *Group) alone(other any) Result {
+	return refuse(RefusedInvalid, "group %s is delivered asynchronously: nobody but its primary is in its in-sync set, not %v", g.Spec.Name, other)
+}
+
+// normalSet leaves only the given member in the set of an async group, should it have others from elsewhere.
+func (g *Group) normalSet(member ident.NodeID) {
+	if g.Spec.Delivery == DeliveryAsync && len(g.InSync) > 1 && g.InSet(member) {
+		g.InSync = []ident.NodeID{member}
+	}
 }
 
 // movedFrom refuses a command that expected another epoch or phase.

@@ -3,6 +3,8 @@ package fsm
 import (
 	"strings"
 	"testing"
+
+	"github.com/understudy-ha/understudy/internal/ident"
 )
 
 func TestSpec(t *testing.T) {
@@ -61,4 +63,26 @@ func TestRole(t *testing.T) {
 	if _, ok := f.Assign("x", "a", lifeA); ok {
 		t.Error("an assignment of no group")
 	}
+}
+
+// Proves that a set with more than the primary does not outlive the next command on it in an async group: nobody else may
+// be promoted without allowing loss.
+func TestAsyncSetIsNormalised(t *testing.T) {
+	f := async(opened)(t)
+	f.edit(func(g *Group) { g.InSync = []ident.NodeID{"a", "b", "c"} })
+	f.must(Command{ChangeSet: &ChangeSet{Group: "g", Epoch: 1, Version: 2, Remove: "c"}})
+	if g := f.group(); len(g.InSync) != 1 || g.InSync[0] != "a" {
+		t.Fatalf("set %v after a change", g.InSync)
+	}
+	f = async(opened)(t)
+	f.must(Command{Fence: &Fence{Group: "g", Epoch: 1, Force: true}})
+	if g := f.group(); len(g.InSync) != 1 || g.InSync[0] != "a" {
+		t.Fatalf("set %v after a fence", g.InSync)
+	}
+	f.report("b", lifeB, position(1, 9))
+	if r := f.do(Command{Promote: &Promote{Group: "g", Epoch: 2, To: "b", Incarnation: lifeB}}); r.Refused != RefusedCandidate {
+		t.Fatalf("got %+v", r)
+	}
+	f = async(draining)(t)
+	f.must(Command{Handover: change(handoverToB(), func(h *Handover) { h.InSync = []ident.NodeID{"b"} })})
 }

@@ -14,6 +14,21 @@ func released(f *fixture) *fixture {
 	return f
 }
 
+// async makes the group of a fixture one that is delivered asynchronously, whatever set it has.
+func async(in func(testing.TB) *fixture) func(testing.TB) *fixture {
+	return func(t testing.TB) *fixture {
+		f := in(t)
+		f.edit(func(g *Group) { g.Spec.Delivery = DeliveryAsync })
+		return f
+	}
+}
+
+func (f *fixture) edit(change func(*Group)) {
+	g := *f.group()
+	change(&g)
+	f.putGroup(&g)
+}
+
 // change copies a command's body and changes the copy.
 func change[T any](v *T, f func(*T)) *T {
 	c := *v
@@ -215,6 +230,15 @@ func TestRefusals(t *testing.T) {
 		{"set without primary", opened, set(func(s *ChangeSet) { s.Add, s.Remove = "", "a" }), RefusedInvalid},
 		{"set loses a stranger", opened, set(func(s *ChangeSet) { s.Add, s.Remove = "", "c" }), RefusedInvalid},
 		{"set gains a member", opened, set(func(s *ChangeSet) { s.Add = "b" }), RefusedInvalid},
+		{"set of an async group gains a member", async(opened), set(func(*ChangeSet) {}), RefusedInvalid},
+		{"open an async group with another", async(promoted), open(func(o *Open) { o.InSync = []ident.NodeID{"b", "a"} }), RefusedInvalid},
+		{"hand an async group over with another", async(draining), hand(func(*Handover) {}), RefusedInvalid},
+		{"fence an async group to another, loss not allowed", async(opened), fence(func(f *Fence) { f.To = "b" }), RefusedCandidate},
+		{"promote an unable one", func(t testing.TB) *fixture {
+			f := fenced(t)
+			f.must(promise(func(r *Report) { r.Unable = "its disk" }))
+			return f
+		}, promote(func(*Promote) {}), RefusedCandidate},
 		{"set gains a witness", opened, set(func(s *ChangeSet) { s.Add = "w" }), RefusedUnknown},
 
 		{"switch unknown group", opened, start(func(s *StartSwitch) { s.Group = "x" }), RefusedUnknown},

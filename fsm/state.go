@@ -77,7 +77,7 @@ type GroupSpec struct {
 	AutoFailover  string          `json:"auto_failover" yaml:"auto_failover"`   // lossless (default) | off
 	Images        string          `json:"images" yaml:"images"`                 // auto (default) | both | after
 	ReceiverBytes int64           `json:"receiver_bytes" yaml:"receiver_bytes"` // change of receiver at this size, default 64 MiB
-	KeepReceivers int             `json:"keep_receivers" yaml:"keep_receivers"` // detached receivers kept per journal although nobody needs them, default 4; -1: all
+	KeepReceivers int             `json:"keep_receivers" yaml:"keep_receivers"` // detached receivers kept per journal although nobody needs them; -1, the default: all
 }
 
 // Phase is where a group is between two primaries.

@@ -101,6 +101,9 @@ func (s *State) handover(c *Handover, at time.Time) Result {
 	if g.InSync, r = s.set(c.InSync, c.To); r != nil {
 		return *r
 	}
+	if g.Spec.Delivery == DeliveryAsync && len(g.InSync) > 1 {
+		return g.alone(g.InSync)
+	}
 	g.Epoch++
 	sw := ident.Position{Epoch: g.Epoch, History: c.Last.History + 1}
 	history, err := g.History.Opened([]ident.HistoryRow{{Epoch: sw.Epoch, Node: c.To, SW: sw.History}})

@@ -182,6 +182,9 @@ func (v *visit) learn(g *fsm.Group) {
 func (v *visit) Held() (held, applied ident.Position, changed <-chan struct{}) {
 	changed = v.r.moved.wait()
 	applied = v.r.data.Position()
+	if v.r.picture.needsPriming.Load() != nil {
+		return ident.Position{}, applied, changed // nothing that this store could ever reach
+	}
 	view, _ := v.journal.View()
 	grove := newGrove(v.r.table(), applied, v.r.shelf.runs(true)...)
 	return grove.end(view.DurableAfter), applied, changed

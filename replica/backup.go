@@ -155,7 +155,8 @@ func (b *backup) follow(ctx context.Context, a fsm.Assignment) error {
 }
 
 func (b *backup) needsPriming(err error) error {
-	if errors.Is(err, ErrNeedsPriming) && !b.r.picture.needsPriming.Swap(true) {
+	if why := fmt.Sprint(err); errors.Is(err, ErrNeedsPriming) && b.r.picture.needsPriming.Swap(&why) == nil {
+		b.r.moved.fire() // it holds nothing that counts any more
 		b.r.event(Event{Kind: EventNeedsPriming, Position: b.r.data.Position(), Detail: err.Error()})
 	}
 	return err
@@ -257,6 +258,9 @@ func (b *backup) show(a fsm.Assignment) {
 	level := g.Phase == fsm.PhaseOpened && epoch == g.OpenEpoch && at.History >= to.History
 	if level {
 		r.picture.levelAt.Store(time.Now().UnixNano())
+		if g.History.Contains(at) {
+			r.picture.needsPriming.Store(nil)
+		}
 	}
 	switch {
 	case level && !b.recovered:

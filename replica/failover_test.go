@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -355,4 +356,103 @@ func TestLeaseCheckedAfterTheWork(t *testing.T) {
 	if v := <-read; v != "v" && v != "w" {
 		t.Fatalf("read %q", v)
 	}
+}
+
+// Received is not durable: a write is acknowledged only when the target's disk has it.
+func TestAcknowledgedMeansDurableAtTheTarget(t *testing.T) {
+	c := newCluster(t, fsm.GroupSpec{}, "a", "b")
+	a, b := c.nodes["a"], c.nodes["b"]
+	c.inSync("a", "b")
+	a.mustPut("k", "v")
+	c.plane.mu.Lock()
+	c.plane.veto = func(cmd fsm.Command) bool { return cmd.ChangeSet != nil } // the set may not shrink
+	c.plane.mu.Unlock()
+	gate := make(chan struct{})
+	b.fail.Store("journal.sync:orders/a", func() error { <-gate; return nil })
+	done := a.asyncPut("k", "w")
+	copied, _ := b.rep.Journal("a")
+	c.eventually("the write is received", func() bool {
+		v, _ := copied.View()
+		return v.Last > v.Durable
+	})
+	select {
+	case err := <-done:
+		t.Fatalf("acknowledged before the target's disk had it: %v", err)
+	case <-time.After(100 * time.Millisecond):
+	}
+	close(gate)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	c.plane.mu.Lock()
+	c.plane.veto = nil
+	c.plane.mu.Unlock()
+}
+
+// Reads stop before the role is handed over: the old primary never answers with what the new one may have changed, even
+// when it does not hear of the Handover.
+func TestReadsStopBeforeHandover(t *testing.T) {
+	c := newCluster(t, fsm.GroupSpec{}, "a", "b")
+	a, b := c.nodes["a"], c.nodes["b"]
+	c.inSync("a", "b")
+	a.mustPut("k", "old")
+	c.plane.mu.Lock()
+	c.plane.veto = func(cmd fsm.Command) bool {
+		if cmd.Handover == nil {
+			return false
+		}
+		before := c.plane.state.Snapshot() // what a goes on seeing
+		c.plane.applyLocked(cmd)
+		c.plane.away["a"] = before
+		return true
+	}
+	c.plane.mu.Unlock()
+	g := c.plane.group()
+	c.must(fsm.Command{StartSwitch: &fsm.StartSwitch{
+		Group: orders, Epoch: g.Epoch, To: "b", MaxPause: 5 * time.Second, Deadline: time.Now().Add(time.Minute), Reason: "test",
+	}})
+	c.serves("b")
+	b.mustPut("k", "new")
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if image, _, err := a.rep.Read(ctx, "f", []byte("k"), false); err == nil {
+		t.Fatalf("the old primary, which still believes in its lease, answers %q", image.Value)
+	}
+	c.plane.isolate("a", false)
+	c.inSync("a", "b")
+}
+
+// What a session of a fenced epoch says is committed does not count, and nothing of it is applied, until this node's own
+// state shows the epoch opened: the same sequences may mean something else.
+func TestCommittedEndsNeedTheRow(t *testing.T) {
+	c := newCluster(t, fsm.GroupSpec{}, "a", "b", "c")
+	a, cc := c.nodes["a"], c.nodes["c"]
+	c.inSync("a", "b")
+	a.mustPut("k", "v")
+	c.level("b", "c")
+	at := cc.rep.Status().Applied
+	cc.silent.Store(true)
+	// c sees the group fenced, and nothing after: sessions go on, since it has not promised.
+	c.plane.mu.Lock()
+	fenced := c.plane.state.Snapshot()
+	g := *fenced.Groups[orders]
+	g.Epoch, g.Phase = g.Epoch+1, fsm.PhaseFenced
+	fenced.Groups = map[ident.GroupName]*fsm.Group{orders: &g}
+	c.plane.away["c"] = fenced
+	c.plane.leases["a"] = true
+	close(c.plane.changed)
+	c.plane.changed = make(chan struct{})
+	c.plane.mu.Unlock()
+	a.mustPut("k", "w")
+	copied, _ := cc.rep.Journal("a")
+	c.eventually("c received the write", func() bool {
+		v, _ := copied.View()
+		return v.DurableAfter == a.rep.Status().Applied
+	})
+	time.Sleep(100 * time.Millisecond) // several heartbeats: it must not be applied
+	if got := cc.rep.Status().Applied; got != at {
+		t.Fatalf("applied up to %s by a committed end that does not count, was at %s", got, at)
+	}
+	c.plane.isolate("c", false)
+	c.level("c")
 }

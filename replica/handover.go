@@ -11,8 +11,11 @@ import (
 	"github.com/understudy-ha/understudy/journal"
 )
 
-// growRest is how long a node is left alone after its growth was given up.
-const growRest = time.Second
+// A node is left alone for growRest after its growth was given up, twice as long each time, growRestMost at last.
+const (
+	growRest     = time.Second
+	growRestMost = time.Minute
+)
 
 // conductor makes the decisions of a serving primary that go through Raft: the in-sync set, and the steps of a planned
 // switch-over away from this node.
@@ -64,6 +67,7 @@ func (c *conductor) tell(a fsm.Assignment) {
 	}
 	for _, n := range c.set {
 		if !g.InSet(n) {
+			p.targets.lost(n)
 			p.r.event(Event{Kind: EventShadowLost, Peer: n, Epoch: p.epoch, Position: p.r.data.Position()})
 		}
 	}
@@ -79,8 +83,16 @@ func (c *conductor) members(ctx context.Context, a fsm.Assignment) {
 		n := len(inFlight)
 		return n > 0 && !k.covers(inFlight[n-1].header)
 	}
-	members := p.targets.members(a, view.After, p.sw.After(), outstanding)
+	// After a Handover SW is committed by acknowledgements, perhaps of a node that is not in the set yet.
+	reached := p.sw.After()
+	if p.r.data.Position().History < reached.History {
+		reached = p.sw.Before
+	}
+	members := p.targets.members(a, view.After, reached, outstanding)
 	c.guard(g, members)
+	p.doubt.Store(slices.ContainsFunc(members, func(m member) bool {
+		return m.inSet && (!m.connected || m.stalled >= p.r.o.Timing.Tick)
+	}))
 	d := decideSet(setRule{
 		sync: g.Spec.Delivery != fsm.DeliveryAsync, wanted: g.Spec.Secondaries, protect: protects(g),
 		switching: c.switching(a) != nil, target: switchTarget(a), shrinkAfter: p.r.o.Timing.ShrinkAfter,
@@ -99,7 +111,11 @@ func (c *conductor) members(ctx context.Context, a fsm.Assignment) {
 	case setForget:
 		p.r.log.Info("node does not become in-sync yet", "peer", d.node, "reason", d.reason)
 		p.targets.say(d.node, d.reason)
-		p.targets.forget(d.node, growRest)
+		if c.switching(a) != nil {
+			p.targets.forget(d.node, growRest) // not its fault
+		} else {
+			p.targets.giveUp(d.node)
+		}
 	}
 }
 

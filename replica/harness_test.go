@@ -287,6 +287,7 @@ type node struct {
 	events  []Event
 	fail    sync.Map // failpoint name -> func() error
 	mute    atomic.Bool
+	silent  atomic.Bool // does not promise
 	gone    atomic.Bool // crashed: its answers are not heard
 	stopped bool
 }
@@ -498,7 +499,7 @@ func (n *node) play(ctx context.Context) {
 }
 
 func (n *node) promise(ctx context.Context, a fsm.Assignment) {
-	if !a.PromiseDue() {
+	if !a.PromiseDue() || n.silent.Load() {
 		return
 	}
 	if n.c.plane.covered(a.Group.Epoch) {

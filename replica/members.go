@@ -28,6 +28,7 @@ type member struct {
 	stalled     time.Duration // for so long disconnected, or without progress on what is outstanding
 	priority    int
 	resting     bool // growth was given up a moment ago
+	progress    bool // it acknowledged something new since it was given up or taken out, or holds everything
 
 	growing    bool // every commit waits for it
 	growingFor time.Duration
@@ -95,7 +96,9 @@ func decideSet(rule setRule, members []member) setDecision {
 		case !m.growing || m.inSet:
 		case m.caughtUp && m.connected:
 			return setDecision{setAdd, m.node, "caught up"}
-		case !m.connected || (m.node != rule.target && (m.growingFor >= rule.shrinkAfter || rule.switching)):
+		case m.connected && m.node == rule.target && rule.switching: // bounded by the longest pause
+			return setDecision{}
+		case !m.connected || m.growingFor >= rule.shrinkAfter || rule.switching:
 			return setDecision{setForget, m.node, "did not catch up in time"}
 		default:
 			return setDecision{} // one at a time
@@ -107,7 +110,7 @@ func decideSet(rule setRule, members []member) setDecision {
 		if enough && m.node != rule.target {
 			continue
 		}
-		if !m.inSet && m.alive && !m.maintenance && m.connected && m.level && !m.resting && m.lag <= growLag {
+		if !m.inSet && m.alive && !m.maintenance && m.connected && m.level && !m.resting && m.progress && m.lag <= growLag {
 			candidates = append(candidates, m)
 		}
 	}

@@ -32,18 +32,21 @@ type primary struct {
 	held   bool        // under seals: no bundle is sealed
 	paused atomic.Bool // on_no_sync hold, and no in-sync secondary is well
 	refuse atomic.Bool // on_no_sync refuse, and no in-sync secondary is well
+	doubt  atomic.Bool // a member of the set is away or makes no progress: it may be taken out
 
-	serving atomic.Bool  // opened, and the store has reached SW
-	stopped atomic.Bool  // reads wait: a handover is proposed
-	owed    atomic.Int64 // committed, and not answered for want of a lease
-	turned  pulse        // serving, stopped, held, paused or refuse changed
-	landed  pulse        // something was committed or answered
-	stop    context.CancelCauseFunc
+	serving    atomic.Bool  // opened, and the store has reached SW
+	stopped    atomic.Bool  // reads wait: a handover is proposed
+	owed       atomic.Int64 // committed, and not answered for want of a lease
+	entryBytes atomic.Int64 // size of an entry of the newest bundle
+	turned     pulse        // serving, stopped, held, paused or refuse changed
+	landed     pulse        // something was committed or answered
+	stop       context.CancelCauseFunc
 }
 
 // RunPrimary plays the primary for the epoch that the group has promoted this life for, or handed over to it: takeover and
 // Open, or SW after a Handover; then it serves until the epoch, the primary or the life changes, or ctx ends, and returns
-// nil. An error says why it could not go on; a *FatalError means that this life of the node cannot.
+// nil. An error says why it could not go on; a *FatalError means that this life of the node cannot. An epoch is conducted
+// by one session only: called again for it, RunPrimary has the group fenced.
 func (r *Replica) RunPrimary(ctx context.Context, c Control) error {
 	end, err := r.begin(ctx, c)
 	if err != nil {
@@ -56,6 +59,9 @@ func (r *Replica) RunPrimary(ctx context.Context, c Control) error {
 	}
 	if a.Group.Incarnation != a.Life {
 		return fmt.Errorf("epoch %s of group %s belongs to another life of this node: it waits for the next fence", a.Group.Epoch, r.o.Group)
+	}
+	if r.turn.conducted >= a.Group.Epoch {
+		return nothingIfOver(ctx, r.giveBack(ctx, c, a.Group.Epoch))
 	}
 	session, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -78,6 +84,36 @@ func (r *Replica) RunPrimary(ctx context.Context, c Control) error {
 	err = nothingIfOver(ctx, err)
 	r.picture.end(err)
 	return err
+}
+
+// giveBack has the group fenced at an epoch that an earlier session of this life conducted, and returns once its own state
+// shows that the epoch is over. What that session proposed may still be applied, any time: nothing is answered before the
+// fence, and after it that is refused.
+func (r *Replica) giveBack(ctx context.Context, c Control, e ident.Epoch) error {
+	why := "its session as primary ended"
+	if s := r.picture.session.Load(); s != nil && s.err != "" {
+		why += ": " + s.err
+	}
+	r.log.Warn("giving the epoch back", "epoch", e, "reason", why)
+	for {
+		a, changed := c.Assignment()
+		if a.Group == nil || a.Group.Epoch != e {
+			return nil
+		}
+		f := fsm.Fence{Group: r.o.Group, Epoch: e, Force: true, Reason: fmt.Sprintf("node %s gives epoch %s back: %s", a.Self, e, why)}
+		if a.Group.Spec.AutoFailover == fsm.FailoverOff {
+			f.To = a.Self // the role may not move by itself
+		}
+		limited, cancel := context.WithTimeout(ctx, r.o.Timing.Propose)
+		res, err := c.Propose(limited, fsm.Command{Fence: &f})
+		cancel()
+		if err != nil || res.Refused != "" {
+			r.log.Debug("proposed a fence, not applied or outcome unknown", "epoch", e, "refused", res.Refused, "detail", res.Detail, "error", err)
+		}
+		if err := waitAny(ctx, r.o.Timing.Tick, changed, nil); err != nil {
+			return err
+		}
+	}
 }
 
 // errRoleOver ends a session whose epoch, primary or life is not the group's any more.
@@ -119,6 +155,7 @@ func (p *primary) run(ctx context.Context) (err error) {
 	if err := p.reachSwitch(ctx, a.Group, c); err != nil {
 		return err
 	}
+	p.r.turn.conducted = p.epoch // from here on proposals may outlive this session
 	parts.start(ctx, c.run)
 	parts.start(ctx, p.conduct.run)
 	parts.start(ctx, p.janitor)
@@ -261,6 +298,7 @@ func (p *primary) serve(ctx context.Context) error {
 	}
 	r.picture.reconciled.Store(true)
 	r.picture.resync.Store(nil)
+	r.picture.needsPriming.Store(nil)
 	p.serving.Store(true)
 	p.turned.fire()
 	r.log.Info("serving as primary", "epoch", p.epoch, "sw", p.sw.Fact, "seq", p.sw.First)
@@ -313,13 +351,18 @@ func (p *primary) hold(on bool) {
 	p.turned.fire()
 }
 
-// dropped answers requests that were taken but not sequenced, and returns what ends the session.
-func (p *primary) dropped(taken []*request, err error) error {
+// decline answers requests that were taken but not sequenced.
+func (p *primary) decline(taken []*request, why error) {
 	for _, r := range taken {
 		r.position = ident.Position{}
 		close(r.sequenced)
-		p.queue.answer(r, outcome{err: ErrNotPrimary})
+		p.queue.answer(r, outcome{err: why})
 	}
+}
+
+// dropped answers requests that were taken but not sequenced, and returns what ends the session.
+func (p *primary) dropped(taken []*request, err error) error {
+	p.decline(taken, ErrNotPrimary)
 	return err
 }
 

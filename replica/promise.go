@@ -108,5 +108,9 @@ func (r *Replica) report() fsm.Report {
 	applied := r.data.Position()
 	grove := newGrove(table, applied, r.shelf.runs(false)...)
 	received := grove.best()
-	return fsm.Report{Received: received, Committed: r.known.committed(table), Applied: applied, Torn: r.shelf.torn()}
+	report := fsm.Report{Received: received, Committed: r.known.committed(table), Applied: applied, Torn: r.shelf.torn()}
+	if why := r.picture.needsPriming.Load(); why != nil {
+		report.Unable = *why
+	}
+	return report
 }

@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/understudy-ha/understudy/internal/ident"
@@ -50,6 +51,7 @@ type queue struct {
 	over    error // set once: nothing is taken any more
 	filled  pulse // something was added, or it is over
 	freed   pulse // bytes became free, or it is over
+	back    pulse // requests that were taken wait again
 }
 
 // push adds a request, waiting for room.
@@ -100,6 +102,14 @@ func (q *queue) take(bytes int64, entries int) []*request {
 	taken := q.waiting[:n:n]
 	q.waiting = q.waiting[n:]
 	return taken
+}
+
+// giveBack makes requests that were taken wait again, before all others.
+func (q *queue) giveBack(taken []*request) {
+	q.mu.Lock()
+	q.waiting = slices.Concat(taken, q.waiting)
+	q.mu.Unlock()
+	q.back.fire()
 }
 
 // withdraw takes a request back; false when it was taken already.
@@ -158,10 +168,17 @@ func (q *queue) await(ctx context.Context, r *request) (Receipt, error) {
 		return o.receipt, o.err
 	case <-ctx.Done():
 	}
-	if q.withdraw(r) {
-		return Receipt{}, fmt.Errorf("%w: %w", ErrNotSequenced, context.Cause(ctx))
+	for taken := true; taken; {
+		back := q.back.wait()
+		if q.withdraw(r) {
+			return Receipt{}, fmt.Errorf("%w: %w", ErrNotSequenced, context.Cause(ctx))
+		}
+		select {
+		case <-r.sequenced: // the bundle is being sealed, or the queue closed: neither takes long
+			taken = false
+		case <-back:
+		}
 	}
-	<-r.sequenced // the bundle is being sealed, or the queue closed: neither takes long
 	select {
 	case o := <-r.done:
 		return o.receipt, o.err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/understudy-ha/understudy/internal/ident"
@@ -35,6 +36,12 @@ func (r *Replica) Read(ctx context.Context, file string, key []byte, local bool)
 			return []expiry{{file, key, image.Position}}
 		}
 		return nil
+	}, func(now int64) error {
+		if !expired(&image, now) {
+			return nil
+		}
+		image = entry.Image{}
+		return ErrNotFound
 	})
 	return image, at, err
 }
@@ -55,6 +62,9 @@ func (r *Replica) List(ctx context.Context, file string, prefix, from []byte, li
 			}
 		}
 		return old
+	}, func(now int64) error {
+		page.Records = slices.DeleteFunc(page.Records, func(r store.Record) bool { return expired(&r.Image, now) })
+		return nil
 	})
 	return page, err
 }
@@ -69,8 +79,9 @@ type expiry struct {
 	at   ident.Position
 }
 
-// read runs get until its result may be shown.
-func (r *Replica) read(ctx context.Context, local bool, get func() (ident.Position, error), old func(now int64) []expiry) (ident.Position, error) {
+// read runs get until its result may be shown. The primary deletes what old returns before it answers; elsewhere nobody may,
+// and hide keeps it out of the answer.
+func (r *Replica) read(ctx context.Context, local bool, get func() (ident.Position, error), old func(now int64) []expiry, hide func(now int64) error) (ident.Position, error) {
 	for {
 		p := r.primary.Load()
 		if p == nil || !p.serving.Load() {
@@ -78,7 +89,7 @@ func (r *Replica) read(ctx context.Context, local bool, get func() (ident.Positi
 				return ident.Position{}, ErrNotPrimary
 			}
 			if local {
-				return r.readLocal(get)
+				return r.readLocal(get, hide)
 			}
 			if err := p.awaitTurn(ctx); err != nil {
 				return ident.Position{}, err
@@ -92,7 +103,7 @@ func (r *Replica) read(ctx context.Context, local bool, get func() (ident.Positi
 		// After the work: nobody else can have served the epoch before this instant.
 		if lease := p.control.CheckLease(p.epoch); p.stopped.Load() || lease != nil {
 			if local {
-				return r.readLocal(get)
+				return r.readLocal(get, hide)
 			}
 			if err := p.awaitTurn(ctx); err != nil {
 				return ident.Position{}, err
@@ -114,7 +125,7 @@ func (r *Replica) read(ctx context.Context, local bool, get func() (ident.Positi
 
 // readLocal answers from a backup's store. What was read must be known to be committed, by what this life has learned, both
 // before and after, with no undo between.
-func (r *Replica) readLocal(get func() (ident.Position, error)) (ident.Position, error) {
+func (r *Replica) readLocal(get func() (ident.Position, error), hide func(now int64) error) (ident.Position, error) {
 	undos := r.undos.generation()
 	if !r.presentable() {
 		return ident.Position{}, ErrNotReconciled
@@ -122,6 +133,9 @@ func (r *Replica) readLocal(get func() (ident.Position, error)) (ident.Position,
 	at, err := get()
 	if !r.presentable() || r.undos.generation() != undos {
 		return ident.Position{}, ErrNotReconciled
+	}
+	if err == nil {
+		err = hide(r.o.Host.Clock.Now().UnixNano())
 	}
 	return at, err
 }

@@ -35,10 +35,17 @@ type Replica struct {
 	control atomic.Pointer[Control]
 	roles   chan struct{} // one token: at most one role session at a time
 	primary atomic.Pointer[primary]
+	turn    turn
 	picture picture // what Status shows of the session
 	closing sync.Once
 	closed  atomic.Bool
 	err     error // of Close
+}
+
+// turn is what primary sessions of this life leave to the next one. Whoever has the role token uses it.
+type turn struct {
+	conducted ident.Epoch // newest epoch in which a session proposed changes of the set or a Handover, or could have
+	attached  ident.Epoch // newest epoch for which a takeover attached a receiver to the local journal
 }
 
 // Open opens every journal of the group found on disk, which recovers them, and deposits J IN in the local journal when

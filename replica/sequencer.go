@@ -34,8 +34,9 @@ func (s *sequencer) run(ctx context.Context) error {
 	p := s.p
 	view, _ := p.own.View()
 	s.before, s.last = view.After, view.Last
+	s.newest = p.sw.Time
 	if b, err := p.own.BundleAt(view.Last); err == nil {
-		s.newest = b.Time
+		s.newest = max(s.newest, b.Time)
 	}
 	tick := time.NewTicker(p.r.o.Timing.Tick)
 	defer tick.Stop()
@@ -88,12 +89,19 @@ func (s *sequencer) seal(ctx context.Context) (bool, error) {
 	return true, s.deposit(a.Group, taken)
 }
 
-// deposit seals the requests into one bundle. When it fails, nothing was sequenced and every request is answered.
+// deposit seals the requests into one bundle, as many as fit with their before-images; the rest waits again. When it fails,
+// nothing was sequenced and every request is answered; an error ends the session.
 func (s *sequencer) deposit(g *fsm.Group, taken []*request) error {
 	p := s.p
-	d := draft{s: s, time: max(p.r.o.Host.Clock.Now().UnixNano(), s.newest), images: wantsBefore(g)}
-	for _, r := range taken {
-		if err := d.add(r); err != nil {
+	d := draft{s: s, time: max(p.r.o.Host.Clock.Now().UnixNano(), s.newest), images: wantsBefore(g, p.doubt.Load())}
+	for i, r := range taken {
+		err := d.add(r)
+		if errors.Is(err, errBundleFull) {
+			p.queue.giveBack(taken[i:])
+			taken = taken[:i]
+			break
+		}
+		if err != nil {
 			d.undo()
 			return p.dropped(taken, err)
 		}
@@ -120,9 +128,18 @@ func (s *sequencer) deposit(g *fsm.Group, taken []*request) error {
 		if v, _ := p.own.View(); v.After != s.before { // it got in, whatever was said
 			return p.lost(taken, err)
 		}
+		if errors.Is(err, entry.ErrTooLarge) || errors.Is(err, entry.ErrInvalid) {
+			kind := ErrTooLarge
+			if !errors.Is(err, entry.ErrTooLarge) {
+				kind = ErrInvalid
+			}
+			p.decline(taken, fmt.Errorf("%w: %w", kind, err))
+			return nil // the journal is as it was
+		}
 		return p.dropped(taken, err)
 	}
 	s.before, s.last, s.newest = h.After(), h.Last(), d.time
+	p.entryBytes.Store(int64(h.Length) / int64(max(h.Count, 1)))
 	d.flight.header = h
 	for i := range d.flight.waiters {
 		w := &d.flight.waiters[i]
@@ -142,15 +159,16 @@ func sequenced(taken []*request) {
 }
 
 // wantsBefore tells whether before-images are journaled: always, never, or whenever an entry can be committed without an
-// in-sync secondary and so may have to be backed out.
-func wantsBefore(g *fsm.Group) bool {
+// in-sync secondary and so may have to be backed out. Doubt about a secondary makes that likely: by the time the bundle is
+// committed the set may have shrunk.
+func wantsBefore(g *fsm.Group, doubt bool) bool {
 	switch g.Spec.Images {
 	case fsm.ImagesBoth:
 		return true
 	case fsm.ImagesAfter:
 		return false
 	}
-	return g.Spec.Delivery == fsm.DeliveryAsync || len(g.InSync) < 2
+	return g.Spec.Delivery == fsm.DeliveryAsync || len(g.InSync) < 2 || doubt
 }
 
 // draft collects one bundle.
@@ -162,12 +180,21 @@ type draft struct {
 	flight  *flight
 	refused []waiter
 	label   ident.Sequence
+	size    int // of the bundle, before-images included
 }
 
-// add appends the entries of a request, or refuses it when a condition does not hold.
+// errBundleFull: the request does not fit into the bundle, the next one takes it.
+var errBundleFull = errors.New("the bundle is full")
+
+// add appends the entries of a request, or refuses it when a condition does not hold or it fits into no bundle. It returns
+// errBundleFull, and leaves the draft as it was, when the request has to wait for the next bundle.
 func (d *draft) add(r *request) error {
 	if d.flight == nil {
-		d.flight = &flight{}
+		d.flight, d.size = &flight{}, entry.Size(nil)
+	}
+	entries, touched, label, size := len(d.entries), len(d.flight.touched), d.label, d.size
+	if entries > 0 && d.size >= bundleBytes {
+		return errBundleFull
 	}
 	for i := range r.conditions {
 		err := d.check(&r.conditions[i])
@@ -192,6 +219,16 @@ func (d *draft) add(r *request) error {
 		if err != nil {
 			return err
 		}
+		if d.size > entry.MaxBundle {
+			d.rollback(entries, touched)
+			d.label, d.size = label, size
+			if entries > 0 {
+				return errBundleFull
+			}
+			r.refused = fmt.Errorf("%w: with the records that it changes it is larger than a bundle, %d bytes: split the transaction", ErrTooLarge, entry.MaxBundle)
+			d.refused = append(d.refused, waiter{request: r, err: r.refused})
+			return nil
+		}
 		if i == 0 {
 			w.receipt.Found, w.receipt.Created = found, !found && !r.writes[0].Delete
 		}
@@ -203,12 +240,26 @@ func (d *draft) add(r *request) error {
 	return nil
 }
 
+// rollback takes back what the request added last has put into the draft and the overlay.
+func (d *draft) rollback(entries, touched int) {
+	f := d.flight
+	d.s.p.flights.restore(d.s.overlay, &flight{touched: f.touched[touched:]})
+	for i, t := range f.touched[:touched] {
+		d.s.overlay.put(t.key, f.changes[i].Put, t.at)
+	}
+	clear(d.entries[entries:]) // large images are not kept
+	d.entries, f.touched, f.changes = d.entries[:entries], f.touched[:touched], f.changes[:touched]
+}
+
 // position is the history position of entry i.
 func (d *draft) position(i int) ident.Position {
 	return ident.Position{Epoch: d.s.p.epoch, History: d.s.before.History + 1 + ident.History(i)}
 }
 
-func (d *draft) append(e entry.Entry) { d.entries = append(d.entries, e) }
+func (d *draft) append(e entry.Entry) {
+	d.entries = append(d.entries, e)
+	d.size += entry.Size(d.entries[len(d.entries)-1:]) - entry.Size(nil)
+}
 
 // write appends one R entry. It tells whether there was a record.
 func (d *draft) write(w *Write, together bool) (found bool, err error) {

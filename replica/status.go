@@ -89,7 +89,7 @@ type TargetStatus struct {
 	Held       ident.Position // end of what it holds without a hole
 	AppliedAt  ident.Position
 	LagEntries uint64
-	LagBytes   int64 // estimated
+	LagBytes   int64 // estimated by the entries of the newest bundle
 	LagSeconds float64
 	Reason     string // why it is not connected or not in sync
 	Since      time.Time
@@ -160,7 +160,7 @@ type picture struct {
 	applied      atomic.Pointer[appliedAt]
 	resync       atomic.Pointer[Resync]
 	reconciled   atomic.Bool
-	needsPriming atomic.Bool
+	needsPriming atomic.Pointer[string] // why; it outlives sessions, until the store is level; nil: it is not needed
 	held         atomic.Bool
 	levelAt      atomic.Int64 // unix nanoseconds when this backup last had everything committed; 0: never
 }
@@ -185,7 +185,6 @@ func (p *picture) begin(role Role, e ident.Epoch) {
 	}
 	p.session.Store(&sessionPicture{role: role, epoch: e, err: err})
 	p.reconciled.Store(false)
-	p.needsPriming.Store(false)
 	p.held.Store(false)
 	p.resync.Store(nil)
 }
@@ -220,7 +219,7 @@ func (r *Replica) Status() Status {
 	a, _ := r.assignment()
 	s := Status{
 		Node: r.o.Node, Group: r.o.Group, Role: RoleNone, Promised: r.gate.epoch(), Torn: r.shelf.torn(),
-		NeedsPriming: r.picture.needsPriming.Load(), Reconciled: r.picture.reconciled.Load(), Held: r.picture.held.Load(),
+		NeedsPriming: r.picture.needsPriming.Load() != nil, Reconciled: r.picture.reconciled.Load(), Held: r.picture.held.Load(),
 		Applied: r.data.Position(), Flushed: r.data.Flushed(), Resync: r.picture.resync.Load(),
 	}
 	if session := r.picture.session.Load(); session != nil {
@@ -290,12 +289,12 @@ func (t *targets) status(a fsm.Assignment, v journal.View) []TargetStatus {
 	defer t.mu.Unlock()
 	out := make([]TargetStatus, 0, len(t.nodes))
 	for _, n := range slices.Sorted(maps.Keys(t.nodes)) {
-		out = append(out, t.nodes[n].status(a.Group, t.p.r.o.Node, v))
+		out = append(out, t.nodes[n].status(a.Group, t.p.r.o.Node, v, t.p.entryBytes.Load()))
 	}
 	return out
 }
 
-func (tg *target) status(g *fsm.Group, self ident.NodeID, v journal.View) TargetStatus {
+func (tg *target) status(g *fsm.Group, self ident.NodeID, v journal.View, entryBytes int64) TargetStatus {
 	s := TargetStatus{
 		Node: tg.node, State: TargetNone, Delivery: fsm.DeliveryAsync, Received: tg.ack.Received, Durable: tg.ack.Durable,
 		Confirmed: min(tg.ack.Received, v.Durable), Held: tg.acked.held, AppliedAt: tg.applied, Reason: tg.reason,
@@ -329,9 +328,7 @@ func (tg *target) status(g *fsm.Group, self ident.NodeID, v journal.View) Target
 	}
 	if v.Last > s.Durable {
 		s.LagEntries = uint64(v.Last - s.Durable)
-		if held := uint64(v.Last - v.First + 1); held > 0 { // by the average size of what is held
-			s.LagBytes = int64(float64(v.Bytes) * min(1, float64(s.LagEntries)/float64(held)))
-		}
+		s.LagBytes = min(int64(s.LagEntries)*entryBytes, v.Bytes)
 		s.LagSeconds = tg.lagging()
 	}
 	return s

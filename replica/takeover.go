@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -23,7 +24,7 @@ func (p *primary) establish(ctx context.Context) error {
 	if !p.mine(a) {
 		return errRoleOver
 	}
-	if err := p.findSwitch(); err != nil || p.sw.Raw != nil {
+	if err := p.findSwitch(a.Group); err != nil || p.sw.Raw != nil {
 		return err
 	}
 	if a.Group.Phase == fsm.PhaseOpened {
@@ -44,8 +45,9 @@ func (p *primary) syncAll(ctx context.Context) error {
 	return nil
 }
 
-// findSwitch looks for this epoch's SW in the local journal.
-func (p *primary) findSwitch() error {
+// findSwitch looks for this epoch's SW in the local journal, where an earlier session of this life may have deposited it. If
+// that one is not held any more, the epoch cannot be gone on with: the next session gives it back.
+func (p *primary) findSwitch(g *fsm.Group) error {
 	view, _ := p.own.View()
 	for _, run := range view.Runs {
 		if run.Epoch != p.epoch {
@@ -54,6 +56,11 @@ func (p *primary) findSwitch() error {
 		b, err := p.own.BundleAt(run.First)
 		if err != nil {
 			return journalFailed(p.own, err)
+		}
+		row, ok := g.History.Row(p.epoch)
+		if !b.Holds(entry.User, entry.Switch) || b.Fact.Epoch != p.epoch || (ok && b.Fact.History != row.SW) {
+			p.r.turn.conducted = p.epoch
+			return fmt.Errorf("journal %s: %s is not the SW of epoch %s, whose row is at %s", p.own.ID(), b.Fact, p.epoch, row.SW)
 		}
 		p.sw = located{Bundle: b, author: p.r.o.Node}
 		return nil
@@ -81,8 +88,11 @@ func (p *primary) takeOver(ctx context.Context, g *fsm.Group) error {
 		return err
 	}
 	defer leave()
-	if _, err := p.own.ChangeReceiver(p.epoch); err != nil {
-		return journalFailed(p.own, err)
+	if r.turn.attached != p.epoch { // else an earlier attempt did, and this one goes on in it
+		if _, err := p.own.ChangeReceiver(p.epoch); err != nil {
+			return journalFailed(p.own, err)
+		}
+		r.turn.attached = p.epoch
 	}
 	if err := setState(p.own, journal.Active); err != nil {
 		return err
@@ -281,9 +291,17 @@ func (p *primary) depositSwitch(before ident.Position, d switchData) error {
 	if err != nil {
 		return fmt.Errorf("encode SW: %w", err)
 	}
+	now := p.r.o.Host.Clock.Now().UnixNano()
+	if !before.IsZero() { // times never go back along a branch
+		b, _, err := p.r.bundleOf(before)
+		if err != nil && !errors.Is(err, ErrNeedsPriming) { // gone by policy: it is in the store, and old
+			return err
+		}
+		now = max(now, b.Time)
+	}
 	h, err := p.own.Deposit(journal.Draft{
 		Entries: []entry.Entry{{Code: entry.User, Type: entry.Switch, Data: payload}},
-		Session: p.epoch, Before: before, FactEpoch: p.epoch,
+		Session: p.epoch, Before: before, FactEpoch: p.epoch, Time: now,
 	})
 	if err != nil {
 		return journalFailed(p.own, err)

@@ -44,6 +44,8 @@ type target struct {
 	mark      ident.Position // what the node has to hold before it is proposed
 	proposed  uint64         // set version at which its growth was proposed without a known outcome, +1; 0: it was not
 	rest      time.Time      // no growth before
+	failures  int            // growths given up since it was in the set last
+	failed    ident.Sequence // what it had acknowledged when it was given up or taken out last
 	stalledAt time.Time      // since when there is no progress; zero: all is well
 	progress  acked          // at the last look
 	renewing  bool           // this side began the own journal's session anew: not a disconnection
@@ -146,10 +148,11 @@ func (t *targets) address(n ident.NodeID) string {
 
 // free tells a new session whether nobody waits for the target.
 func (t *targets) free(tg *target, s *shipment) bool {
-	a, _ := t.p.control.Assignment()
-	opened := t.p.mine(a) && a.Group.Phase == fsm.PhaseOpened && a.Group.OpenEpoch == t.p.epoch
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	// Read under mu: growing ends when the state shows the node in the set, and one of the two has to be seen here.
+	a, _ := t.p.control.Assignment()
+	opened := t.p.mine(a) && a.Group.Phase == fsm.PhaseOpened && a.Group.OpenEpoch == t.p.epoch
 	free := opened && !a.Group.InSet(tg.node) && !tg.growing
 	if free {
 		s.settled = 0
@@ -298,6 +301,29 @@ func (t *targets) forget(n ident.NodeID, rest time.Duration) {
 	t.changed.fire()
 }
 
+// giveUp stops waiting for a node that could not keep up. Each time in a row it is left alone for longer, and in any case
+// until it has shown progress: a node that hangs is connected and looks well while nobody waits for it.
+func (t *targets) giveUp(n ident.NodeID) {
+	t.mu.Lock()
+	rest := growRest
+	if tg := t.nodes[n]; tg != nil {
+		rest = min(growRest<<min(tg.failures, 16), growRestMost)
+		tg.failures++
+		tg.failed = tg.acked.durable
+	}
+	t.mu.Unlock()
+	t.forget(n, rest)
+}
+
+// lost notes that a node was taken out of the set: it has to show progress before it is waited for again.
+func (t *targets) lost(n ident.NodeID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if tg := t.nodes[n]; tg != nil {
+		tg.failed = tg.acked.durable
+	}
+}
+
 // propose marks the growth of a node as proposed at a set version: it is waited for until Raft has decided.
 func (t *targets) propose(n ident.NodeID, version uint64) {
 	t.mu.Lock()
@@ -317,7 +343,7 @@ func (t *targets) settle(g *fsm.Group) (gained []ident.NodeID) {
 		}
 		switch {
 		case g.InSet(n):
-			tg.growing, tg.proposed = false, 0
+			tg.growing, tg.proposed, tg.failures = false, 0, 0
 			gained = append(gained, n)
 		case tg.proposed > 0 && g.SetVersion >= tg.proposed: // a later version without it: it was refused
 			tg.proposed = 0
@@ -326,8 +352,9 @@ func (t *targets) settle(g *fsm.Group) (gained []ident.NodeID) {
 	return gained
 }
 
-// members returns what decideSet needs. outstanding tells whether a node still owes the acknowledgement of something.
-func (t *targets) members(a fsm.Assignment, last, sw ident.Position, outstanding func(acked) bool) []member {
+// members returns what decideSet needs: last is the end of the history here, reached what a store has to have before its node
+// grows. outstanding tells whether a node still owes the acknowledgement of something.
+func (t *targets) members(a fsm.Assignment, last, reached ident.Position, outstanding func(acked) bool) []member {
 	now := time.Now()
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -346,6 +373,7 @@ func (t *targets) members(a fsm.Assignment, last, sw ident.Position, outstanding
 		if !tg.acked.held.IsZero() && tg.acked.held.Epoch == last.Epoch {
 			m.lag = last.History - min(last.History, tg.acked.held.History)
 		}
+		m.progress = tg.acked.durable > tg.failed || m.lag == 0
 		if m.connected && (!outstanding(tg.acked) || tg.acked != tg.progress) {
 			tg.stalledAt = time.Time{}
 		} else if tg.stalledAt.IsZero() {
@@ -357,7 +385,8 @@ func (t *targets) members(a fsm.Assignment, last, sw ident.Position, outstanding
 		}
 		if tg.growing {
 			m.growingFor = now.Sub(tg.since)
-			m.caughtUp = t.freshLocked(tg) && !tg.mark.IsZero() && tg.acked.held.Compare(tg.mark) >= 0 && tg.applied.Compare(sw) >= 0
+			m.caughtUp = t.freshLocked(tg) && !tg.mark.IsZero() && tg.acked.held.Compare(tg.mark) >= 0 &&
+				a.Group.History.Contains(tg.applied) && tg.applied.Compare(reached) >= 0
 		}
 		out = append(out, m)
 	}
