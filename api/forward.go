@@ -41,7 +41,7 @@ func (a *API) resolve(rt route, r *request) (reply, error) {
 		rep, err := rt.serve(a, r)
 		var other *Elsewhere
 		if !errors.As(err, &other) {
-			return rep, err
+			return rep, a.why503(r, err)
 		}
 		if other.HTTP != "" && !other.Retry && r.hops < maxHops {
 			rep, err := a.forward(r, other.HTTP)
@@ -54,9 +54,23 @@ func (a *API) resolve(rt route, r *request) (reply, error) {
 		}
 		if err := a.pause(r, changed, &pause); err != nil {
 			a.counters.failed.Inc()
-			return nil, &client.Error{Code: client.CodeNoPrimary, Detail: "no node took the request in time", Reason: err.Error()}
+			return nil, a.why503(r, &client.Error{Code: client.CodeNoPrimary, Detail: "no node took the request in time", Reason: err.Error()})
 		}
 	}
+}
+
+// why503 says no_quorum of a request that surely was not done in time, when that is the cause: then waiting longer does not
+// help. Readiness is asked after the time, so that a short election is not taken for it.
+func (a *API) why503(r *request, err error) error {
+	code := client.CodeOf(err)
+	if code != client.CodeNoPrimary && code != client.CodeUnavailable || time.Now().Before(r.end) {
+		return err
+	}
+	var e *client.Error
+	if ready := a.o.Roles.Ready(r.far); errors.As(ready, &e) && e.Code == client.CodeNoQuorum {
+		return e
+	}
+	return err
 }
 
 // changed returns a channel that is closed at the next change of roles; nil when nobody signals it.
@@ -88,7 +102,7 @@ func (a *API) pause(r *request, changed <-chan struct{}, pause *time.Duration) e
 // forward sends the request to another node and returns its answer. errNotThere: it was surely not done.
 func (a *API) forward(r *request, address string) (reply, error) {
 	var sent atomic.Bool // since net/http last chose a connection: it takes another one only when nothing was sent
-	ctx := httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{
+	ctx := httptrace.WithClientTrace(r.far, &httptrace.ClientTrace{
 		GetConn: func(string) { sent.Store(false) },
 		GotConn: func(httptrace.GotConnInfo) { sent.Store(true) },
 	})

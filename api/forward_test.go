@@ -254,7 +254,7 @@ func TestForwardedWriteGetsLost(t *testing.T) {
 					t.Errorf("%s: %+v, sent %d times", method, p, taken.Load())
 				}
 			}
-			if p := problemOf(t, n.send(t, "POST", "/v1/groups/default/failover", nil)); p.Code != client.CodeUnknownOutcome {
+			if p := problemOf(t, n.send(t, "POST", "/v1/groups/default/failover", strings.NewReader(`{"to":"*"}`))); p.Code != client.CodeUnknownOutcome {
 				t.Errorf("failover: %+v", p)
 			}
 		})

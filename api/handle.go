@@ -11,9 +11,9 @@ import (
 	"github.com/understudy-ha/understudy/client"
 )
 
-// grace is what a request gets beyond its deadline, so that a forwarded one hears the other node say that its time is over
+// grace is what a forwarded request gets beyond its deadline, so that it hears the other node say that its time is over
 // rather than losing the answer.
-const grace = time.Second
+const grace = 500 * time.Millisecond
 
 // drainKey is the context key of the context that ends when the listener stops.
 type drainKey struct{}
@@ -106,15 +106,19 @@ func (a *API) read(w http.ResponseWriter, r *http.Request, rt route) (*request, 
 	_ = http.NewResponseController(w).SetWriteDeadline(now.Add(span + a.o.Limits.WriteTimeout))
 
 	req := &request{end: now.Add(span), wait: wait, route: rt, hops: hops, body: body, query: query}
-	ctx, cancel := context.WithDeadline(r.Context(), req.end.Add(grace))
+	far, cancel := context.WithDeadline(r.Context(), req.end.Add(grace))
+	ctx, cancelOwn := far, context.CancelFunc(func() {})
+	if !rt.polls {
+		ctx, cancelOwn = context.WithDeadline(far, req.end)
+	}
 	life, stopLife := context.WithCancel(r.Context())
 	stop := func() bool { return true }
 	if listener, ok := r.Context().Value(drainKey{}).(context.Context); ok {
 		stop = context.AfterFunc(listener, stopLife)
 	}
 	drain, stopDrain := context.WithDeadline(life, req.end.Add(grace))
-	req.Request, req.drain, req.life = r.WithContext(ctx), drain, life
-	return req, func() { stop(); stopDrain(); stopLife(); cancel() }, nil
+	req.Request, req.far, req.drain, req.life = r.WithContext(ctx), far, drain, life
+	return req, func() { stop(); stopDrain(); stopLife(); cancelOwn(); cancel() }, nil
 }
 
 // bodyBytes is what a body may take in memory.

@@ -53,7 +53,10 @@ func (a *API) health(r *request, condition string) (reply, error) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), healthTime)
 	defer cancel()
-	h := a.examine(ctx, condition, r.query.Get("group"), limit)
+	h, err := a.examine(ctx, condition, r.query.Get("group"), limit)
+	if err != nil {
+		return nil, err
+	}
 	status := http.StatusOK
 	if !h.Holds {
 		status = http.StatusServiceUnavailable
@@ -66,16 +69,16 @@ func (a *API) health(r *request, condition string) (reply, error) {
 //	livez      the process answers; looks at nothing else
 //	readyz     this node takes part: it knows the Raft leader and its copies are open; its copy of each group is readable
 //	health     a Raft leader is known, each group has an open primary, and this node's copy is neither stopped nor in need of
-//	           priming. A group without enough in-sync secondaries is healthy, and marked degraded
+//	           priming, nor primary without a lease. A group without enough in-sync secondaries is healthy, and marked degraded
 //	primary    this node takes the writes now: opened, reconciled, lease valid
 //	secondary  this node is an in-sync shadow in good order
 //	standby    this node is a spare in good order
 //	replica    this node is a secondary or standby that may answer reads, and no further behind than ?lag=
-func (a *API) examine(ctx context.Context, condition, group string, limit lagLimit) client.Health {
+func (a *API) examine(ctx context.Context, condition, group string, limit lagLimit) (client.Health, error) {
 	h := client.Health{Node: a.o.Node, Condition: condition}
 	if condition == "livez" {
 		h.Holds = true
-		return h
+		return h, nil
 	}
 	s, err := a.o.Roles.Status(ctx, true)
 	if err == nil && condition == "readyz" {
@@ -83,7 +86,7 @@ func (a *API) examine(ctx context.Context, condition, group string, limit lagLim
 	}
 	if err != nil {
 		h.Reason = err.Error()
-		return h
+		return h, nil
 	}
 	h.Holds = true
 	for _, g := range s.Groups {
@@ -103,6 +106,8 @@ func (a *API) examine(ctx context.Context, condition, group string, limit lagLim
 		h.Groups = append(h.Groups, gh)
 	}
 	switch {
+	case len(h.Groups) == 0 && group != "" && len(s.Groups) > 0:
+		return h, &client.Error{Code: client.CodeUnknownGroup, Detail: "there is no group " + shorten(group)}
 	case len(h.Groups) == 0 && group != "":
 		h.Holds, h.Reason = false, "there is no group "+shorten(group)
 	case len(h.Groups) == 0 && condition != "health" && condition != "readyz":
@@ -110,7 +115,7 @@ func (a *API) examine(ctx context.Context, condition, group string, limit lagLim
 	case condition == "health" && s.RaftLeader == "":
 		h.Holds, h.Reason = false, "no Raft leader is known"
 	}
-	return h
+	return h, nil
 }
 
 // unmet says why the condition does not hold for the group on this node; "" when it does.
@@ -132,6 +137,8 @@ func unmet(condition string, g client.GroupStatus, limit lagLimit) string {
 			return disorder
 		case g.Primary == "" || g.Phase != "opened":
 			return "no primary is open"
+		case c.Role == client.RolePrimary && !c.Serving:
+			return "this node is primary but does not serve yet, or its lease ran out"
 		}
 		return ""
 	case "primary":

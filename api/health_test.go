@@ -27,7 +27,7 @@ func TestHealthConditions(t *testing.T) {
 		holds string // a + or - for each condition
 	}{
 		{"serving primary", group("primary", func(g *client.GroupStatus) { g.Primary, g.Local.Serving = "a", true }), "+-----+++"},
-		{"primary without a lease", group("primary", func(g *client.GroupStatus) { g.Primary = "a" }), "------+++"},
+		{"primary without a lease", group("primary", func(g *client.GroupStatus) { g.Primary = "a" }), "-------++"},
 		{"primary that recovers", group("primary", func(g *client.GroupStatus) { g.Primary, g.Phase, g.Local.Readable = "a", "promoted", false }), "--------+"},
 		{"secondary", group("secondary", nil), "-+-++++++"},
 		{"secondary with a lag of 11 entries", group("secondary", func(g *client.GroupStatus) { g.Local.LagEntries = 11 }), "-+-+-++++"},
@@ -75,11 +75,16 @@ func TestHealthOfGroups(t *testing.T) {
 		holds            bool
 	}{
 		{"primary", "", false}, {"primary", "default", true}, {"primary", "orders", false}, {"secondary", "orders", true},
-		{"health", "", true}, {"readyz", "", true}, {"livez", "", true}, {"primary", "nonesuch", false}, {"health", "nonesuch", false},
+		{"health", "", true}, {"readyz", "", true}, {"livez", "", true},
 	} {
 		h, err := c.Health(t.Context(), tc.condition, tc.group, "")
 		if err != nil || h.Holds != tc.holds || h.Node != "a" || (h.Reason == "") != h.Holds {
 			t.Errorf("%s %q: %+v, %v", tc.condition, tc.group, h, err)
+		}
+	}
+	for _, condition := range []string{"primary", "health"} {
+		if _, err := c.Health(t.Context(), condition, "nonesuch", ""); !errors.Is(err, client.ErrUnknownGroup) {
+			t.Errorf("%s of no group: %v", condition, err)
 		}
 	}
 	h, err := c.Health(t.Context(), "health", "", "")

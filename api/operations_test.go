@@ -110,3 +110,43 @@ func TestSwitchbackPreconditions(t *testing.T) {
 		}
 	}
 }
+
+// A failover by hand says where to: any candidate only when that is asked for.
+func TestFailoverToAny(t *testing.T) {
+	f := newFake()
+	n := start(t, f, nil)
+	if resp := n.send(t, "POST", "/v1/groups/default/failover", strings.NewReader(`{"to":"*"}`)); resp.StatusCode != 200 {
+		t.Errorf("status %d", resp.StatusCode)
+	}
+	if asked := f.take(); len(asked) == 0 || asked[0] != `failover default "" loss=false` {
+		t.Errorf("asked %q", asked)
+	}
+}
+
+// Without a majority the answer says so when the time is over, and the time is kept.
+func TestNoQuorumIsNamed(t *testing.T) {
+	for name, ask := range map[string]func(context.Context) error{
+		"nobody is primary": func(context.Context) error { return &Elsewhere{Retry: true} },
+		"it waits inside": func(ctx context.Context) error {
+			<-ctx.Done()
+			return &client.Error{Code: client.CodeUnavailable, Detail: "too late"}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFake()
+			f.ask = ask
+			f.notLive = &client.Error{Code: client.CodeNoQuorum, Detail: "no Raft leader is known here", Remedy: "start the missing nodes"}
+			n := start(t, f, nil)
+			for _, method := range []string{"PUT", "GET"} {
+				began := time.Now()
+				p := problemOf(t, n.send(t, method, "/v1/files/f/records/k?wait=300ms", nil))
+				if p.Code != client.CodeNoQuorum || p.Status != 503 || p.Remedy != "start the missing nodes" {
+					t.Errorf("%s: %+v", method, p)
+				}
+				if took := time.Since(began); took < 300*time.Millisecond || took > 300*time.Millisecond+grace {
+					t.Errorf("%s: took %s", method, took)
+				}
+			}
+		})
+	}
+}

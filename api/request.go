@@ -29,6 +29,7 @@ const maxHops = 3
 // request is a request that was read completely and checked against its route.
 type request struct {
 	*http.Request                 // its context carries the deadline
+	far           context.Context // for another node's answer: a little longer
 	drain         context.Context // ends also when the listener stops: for waits that are not worth finishing
 	life          context.Context // drain without the deadline: for streams
 	end           time.Time       // the request's deadline
@@ -106,8 +107,11 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, erro
 // decode reads the body as one JSON value; an empty body leaves v as it is. Unknown fields are refused, so that a mistyped
 // option is never ignored.
 func (r *request) decode(v any) error {
-	if len(bytes.TrimSpace(r.body)) == 0 {
+	switch string(bytes.TrimSpace(r.body)) {
+	case "":
 		return nil
+	case "null":
+		return invalid("the body is null", "send an object, such as {}, or no body at all")
 	}
 	d := json.NewDecoder(bytes.NewReader(r.body))
 	d.DisallowUnknownFields()
@@ -118,7 +122,40 @@ func (r *request) decode(v any) error {
 		}
 	}
 	if err != nil {
-		return invalid("the body is not what this path takes: "+strings.TrimPrefix(err.Error(), "json: "), "see docs/openapi.yaml for the fields")
+		return invalid("the body is not what this path takes: "+plainly(err), "see docs/openapi.yaml for the fields")
+	}
+	return nil
+}
+
+// plainly says what is wrong with JSON without the names of Go's types.
+func plainly(err error) string {
+	var kind *json.UnmarshalTypeError
+	var moment *time.ParseError
+	switch {
+	case errors.As(err, &kind) && kind.Field != "":
+		return fmt.Sprintf("field %q cannot be %s", kind.Field, kind.Value)
+	case errors.As(err, &kind):
+		return "want an object, not " + kind.Value
+	case errors.As(err, &moment):
+		return fmt.Sprintf("%s is not a time, such as 2026-11-22T15:04:05Z", shorten(moment.Value))
+	case strings.Contains(err.Error(), "Time."):
+		return "a time is not written as text"
+	case strings.HasPrefix(err.Error(), "illegal base64"):
+		return "data is not base64"
+	}
+	return strings.TrimPrefix(err.Error(), "json: ")
+}
+
+// named refuses a field that is there but empty: what was meant by it cannot be guessed.
+func (r *request) named(field string) error {
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(r.body, &fields) != nil {
+		return nil // decode says what is wrong
+	}
+	for name, value := range fields {
+		if text := string(value); strings.EqualFold(name, field) && (text == `""` || text == "null") {
+			return invalid(fmt.Sprintf("field %q is empty", field), "name a node, or leave the field out")
+		}
 	}
 	return nil
 }
@@ -231,7 +268,10 @@ func duration(q url.Values, name string, otherwise time.Duration) (time.Duration
 		return otherwise, nil
 	}
 	d, err := time.ParseDuration(v)
-	if err != nil || d < 0 {
+	if err == nil && d < 0 {
+		return 0, invalid(fmt.Sprintf("%s=%s is negative", name, shorten(v)), "want a duration of 0s or more, such as 5s")
+	}
+	if err != nil {
 		return 0, invalid(fmt.Sprintf("%s=%s", name, shorten(v)), "want a duration, such as 5s or 500ms")
 	}
 	return d, nil

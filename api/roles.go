@@ -92,6 +92,9 @@ func (a *API) switchover(r *request) (reply, error) {
 	if err := r.decode(&s); err != nil {
 		return nil, err
 	}
+	if err := r.named("to"); err != nil {
+		return nil, err
+	}
 	return a.startSwitchover(r, name, s)
 }
 
@@ -194,6 +197,12 @@ func (a *API) failover(r *request) (reply, error) {
 	var f client.FailoverRequest
 	if err := r.decode(&f); err != nil {
 		return nil, err
+	}
+	switch f.To {
+	case "":
+		return nil, invalid("a failover needs to know where to", `send {"to":"NODE"}, or {"to":"*"} for any candidate that loses nothing`)
+	case client.AnyNode:
+		f.To = ""
 	}
 	op, err := a.o.Roles.Failover(r.Context(), name, f)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -17,11 +18,13 @@ type Options struct {
 	HTTPClient *http.Client  // nil: one of the client's own
 	Retry      time.Duration // how long a request that surely was not done is repeated; 0: 10 s; negative: never
 	Timeout    time.Duration // for one try, beyond the wait that was asked for; 0: 15 s
+	Hedge      time.Duration // a read goes to the next address too after so long a silence, beyond the wait; 0: 2 s
+	Probe      bool          // before a change, look for an address that answers: a node that hangs would leave its outcome unknown
 }
 
 // Client speaks to a cluster through any of its nodes. It keeps to the node that answered last and goes on to the next
 // address when that one cannot be reached, so answers that describe "this node" come from whichever is asked: give one
-// address only where that matters. It is safe for concurrent use and starts no goroutines beyond those of net/http.
+// address only where that matters. It is safe for concurrent use, and leaves no goroutines behind beyond those of net/http.
 type Client struct {
 	bases   []string // http://host:port, without a slash at the end
 	bad     error    // what is wrong with the addresses; returned by every call
@@ -29,6 +32,8 @@ type Client struct {
 	own     *http.Transport // closed by Close; nil when the http.Client is the caller's
 	retry   time.Duration
 	timeout time.Duration
+	hedge   time.Duration
+	probe   bool
 	current atomic.Uint32 // index of the address that answered last
 }
 
@@ -38,12 +43,15 @@ func New(addresses ...string) *Client { return NewWith(Options{Addresses: addres
 
 // NewWith is New with options.
 func NewWith(o Options) *Client {
-	c := &Client{http: o.HTTPClient, retry: o.Retry, timeout: o.Timeout}
+	c := &Client{http: o.HTTPClient, retry: o.Retry, timeout: o.Timeout, hedge: o.Hedge, probe: o.Probe}
 	if c.retry == 0 {
 		c.retry = 10 * time.Second
 	}
 	if c.timeout <= 0 {
 		c.timeout = 15 * time.Second
+	}
+	if c.hedge <= 0 {
+		c.hedge = 2 * time.Second
 	}
 	if c.http == nil {
 		d := net.Dialer{Timeout: 2 * time.Second, KeepAlive: 5 * time.Second}
@@ -64,7 +72,9 @@ func NewWith(o Options) *Client {
 	for _, a := range o.Addresses {
 		base, err := baseOf(a)
 		if err != nil {
-			c.bad = errors.Join(c.bad, err)
+			if c.bad == nil { // one at a time: each says what to do
+				c.bad = err
+			}
 			continue
 		}
 		c.bases = append(c.bases, base)
@@ -81,6 +91,9 @@ func baseOf(address string) (string, error) {
 	u, err := url.Parse(s)
 	if err == nil && (u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.Path != "" || u.RawQuery != "") {
 		err = errors.New("not a node address")
+	}
+	if err == nil && u.Port() != "" {
+		_, err = strconv.ParseUint(u.Port(), 10, 16)
 	}
 	if err != nil {
 		return "", &Error{

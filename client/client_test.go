@@ -227,7 +227,7 @@ func TestAddresses(t *testing.T) {
 			t.Errorf("%s: %s, %v", address, got, err)
 		}
 	}
-	for _, address := range []string{"", ":7400", "ftp://a", "http://a/v1", "a:b:c", "a b"} {
+	for _, address := range []string{"", ":7400", "ftp://a", "http://a/v1", "a:b:c", "a b", "a:99999"} {
 		c := connect(t, Options{Addresses: []string{"127.0.0.1:1", address}})
 		if _, err := c.Status(t.Context()); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "host:port") {
 			t.Errorf("%q: %v", address, err)
@@ -337,5 +337,50 @@ func TestDeadConnectionIsNotSent(t *testing.T) {
 	down.Store(true)
 	if err := put(t.Context(), c); err != nil || count.Load() != 1 || other.Load() != 1 {
 		t.Errorf("got %v; %d and %d requests", err, count.Load(), other.Load())
+	}
+}
+
+// What a living node says wins over the silence of the others, for reads and for changes.
+func TestAnAnswerWinsOverSilence(t *testing.T) {
+	living, _ := server(t, fails(503, CodeNoQuorum))
+	for _, addresses := range [][]string{{living, refusing(t), refusing(t)}, {refusing(t), living, refusing(t)}, {refusing(t), refusing(t), living}} {
+		c := connect(t, Options{Addresses: addresses, Retry: 50 * time.Millisecond})
+		_, read := c.Status(t.Context())
+		for what, err := range map[string]error{"read": read, "write": put(t.Context(), c)} {
+			if !errors.Is(err, ErrNoQuorum) || !strings.Contains(err.Error(), "do this") {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+	}
+}
+
+// A node that hangs blinds nobody: a read is answered by the next one, and a change does not go to it when it is probed.
+func TestHungNodeCostsAMoment(t *testing.T) {
+	release := make(chan struct{})
+	hung, reached := server(t, func(http.ResponseWriter, *http.Request) { <-release })
+	defer close(release)
+	up, _ := server(t, answers(200, written))
+	c := connect(t, Options{Addresses: []string{hung, refusing(t), up}, Hedge: 20 * time.Millisecond, Probe: true})
+	if err := put(t.Context(), c); err != nil || reached.Load() != 1 || c.current.Load() != 2 {
+		t.Errorf("write: %v; %d requests hang, address %d", err, reached.Load(), c.current.Load())
+	}
+	began := time.Now()
+	c = connect(t, Options{Addresses: []string{hung, up}, Hedge: 20 * time.Millisecond})
+	if _, err := c.Get(t.Context(), "f", []byte("k"), ReadOptions{}); err != nil || time.Since(began) > 5*time.Second {
+		t.Errorf("read: %v after %s", err, time.Since(began))
+	}
+	// An answer that says nothing was done is not held back by one that hangs.
+	without, _ := server(t, fails(503, CodeNoQuorum))
+	c = connect(t, Options{Addresses: []string{without, hung}, Hedge: 20 * time.Millisecond, Retry: -1})
+	if _, err := c.Status(t.Context()); !errors.Is(err, ErrNoQuorum) {
+		t.Errorf("no quorum: %v", err)
+	}
+	// Nobody answers in the caller's time: there is something to do about it.
+	c = connect(t, Options{Addresses: []string{hung, refusing(t)}, Hedge: 20 * time.Millisecond})
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	_, err := c.Status(ctx)
+	if !errors.Is(err, ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "no answer in time") || !strings.Contains(err.Error(), "check the addresses") {
+		t.Errorf("nobody: %v", err)
 	}
 }

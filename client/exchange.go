@@ -4,15 +4,20 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"mime"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -58,51 +63,170 @@ func (a answer) decode(v any) error {
 func (x exchange) safe() bool { return x.method == http.MethodGet }
 
 // do sends x until a node answers: to the next address when one cannot be reached, and again after a pause when the answer
-// says that surely nothing was done. A request that changes something is not repeated once it was on its way.
+// says that surely nothing was done. A request that changes something is not repeated once it was on its way. What a node
+// said counts for more than that another one cannot be reached.
 func (c *Client) do(ctx context.Context, x exchange) (answer, error) {
 	if c.bad != nil {
 		return answer{}, c.bad
 	}
+	if c.probe && !x.safe() && len(c.bases) > 1 {
+		_, _ = c.readRound(ctx, exchange{method: http.MethodGet, path: "/livez", health: true}, &failures{}) // only to find a node that answers
+	}
 	giveUp := time.Now().Add(c.retry)
 	pause := firstPause
-	for try := 1; ; try++ {
+	for {
+		round := c.changeRound
+		if x.safe() {
+			round = c.readRound
+		}
+		f := failures{}
+		a, err := round(ctx, x, &f)
+		if err == nil || f.final {
+			return a, err
+		}
+		if ctx.Err() != nil || c.retry < 0 || time.Now().Add(pause).After(giveUp) {
+			return answer{}, f.best(ctx)
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return answer{}, f.best(ctx)
+		}
+		pause = min(2*pause, lastPause)
+	}
+}
+
+// failures are what one round over all addresses came to.
+type failures struct {
+	final    bool     // there is nothing to repeat
+	answered *Error   // what a node said
+	silent   []string // each address that gave no answer, and why
+	cause    error    // the last such reason
+}
+
+// add notes a failed try and tells whether it ends the exchange.
+func (f *failures) add(base string, err error) bool {
+	if e, ok := asError(err); ok {
+		f.final = !e.Code.NotDone()
+		if f.answered == nil || f.final || e.Code == CodeNoQuorum {
+			f.answered = e
+		}
+		return f.final
+	}
+	f.silent, f.cause = append(f.silent, strings.TrimPrefix(base, "http://")+" ("+briefly(err)+")"), err
+	return false
+}
+
+// best is the error that says most.
+func (f *failures) best(ctx context.Context) error {
+	switch {
+	case f.answered != nil:
+		return f.answered
+	case ctx.Err() != nil && f.cause == nil:
+		f.cause = ctx.Err()
+	}
+	return &Error{Code: CodeUnavailable, Detail: "no node answers at " + strings.Join(f.silent, ", "),
+		Remedy: "check the addresses and that the nodes run", cause: f.cause}
+}
+
+// briefly says in a few words why an address gave no answer.
+func briefly(err error) string {
+	var timeout net.Error
+	var op *net.OpError
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "connection refused"
+	case errors.Is(err, context.Canceled):
+		return "given up"
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return "no answer in time"
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
+		return "the connection was closed without an answer"
+	case errors.As(err, &op):
+		return op.Err.Error()
+	}
+	var u *url.Error
+	if errors.As(err, &u) {
+		return u.Err.Error()
+	}
+	return err.Error()
+}
+
+// changeRound sends a change to one address after the other, until it may have been sent.
+func (c *Client) changeRound(ctx context.Context, x exchange, f *failures) (answer, error) {
+	for range c.bases {
 		at := c.current.Load()
-		a, sent, err := c.try(ctx, c.bases[int(at)%len(c.bases)], x)
+		base := c.bases[int(at)%len(c.bases)]
+		a, sent, err := c.try(ctx, base, x)
 		if err == nil {
 			return a, nil
 		}
-		e, answered := asError(err)
-		switch {
-		case answered:
-			if !e.Code.NotDone() {
-				return answer{}, err
-			}
-		case sent && !x.safe():
+		if _, answered := asError(err); sent && !answered {
+			f.final = true
 			return answer{}, &Error{
 				Code: CodeUnknownOutcome, Detail: fmt.Sprintf("%s %s was sent, but the answer is missing", x.method, x.path),
 				Remedy: "read what it should have changed before you repeat it", cause: err,
 			}
 		}
-		if ctx.Err() != nil {
-			return answer{}, err
+		if f.add(base, err) || ctx.Err() != nil {
+			return answer{}, f.best(ctx)
 		}
 		c.current.CompareAndSwap(at, (at+1)%uint32(len(c.bases)))
-		if try%len(c.bases) != 0 {
-			continue // the others first
-		}
-		if c.retry < 0 || time.Now().Add(pause).After(giveUp) {
-			if !answered {
-				err = &Error{Code: CodeUnavailable, Detail: "no node answers at " + strings.Join(c.bases, ", "),
-					Remedy: "check the addresses and that the nodes run", cause: err}
-			}
-			return answer{}, err
-		}
+	}
+	return answer{}, f.best(ctx)
+}
+
+// readRound sends a read to one address after the other. One that says nothing for a while costs only that while: the next
+// is asked too, and whoever answers first is heard. It joins what it started.
+func (c *Client) readRound(ctx context.Context, x exchange, f *failures) (answer, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	defer cancel()
+	type result struct {
+		at  uint32
+		a   answer
+		err error
+	}
+	count := uint32(len(c.bases))
+	results := make(chan result, count)
+	first, asked, running := c.current.Load(), uint32(0), 0
+	next := func() {
+		at := (first + asked) % count
+		asked++
+		running++
+		asking.Go(func() {
+			a, _, err := c.try(ctx, c.bases[at], x)
+			results <- result{at, a, err}
+		})
+	}
+	silence := time.NewTimer(c.hedge + x.wait)
+	defer silence.Stop()
+	next()
+	for {
 		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return answer{}, err
+		case r := <-results:
+			running--
+			if r.err == nil || f.add(c.bases[r.at], r.err) {
+				c.current.Store(r.at)
+				return r.a, r.err
+			}
+			if asked == count && running == 0 {
+				c.current.CompareAndSwap(first, (first+1)%count)
+				return answer{}, f.best(ctx)
+			}
+			if asked == count {
+				continue
+			}
+		case <-silence.C:
+			if asked == count && f.answered != nil {
+				return answer{}, f.answered // what is still silent would hardly say more
+			}
 		}
-		pause = min(2*pause, lastPause)
+		if asked < count {
+			next()
+		}
+		silence.Reset(c.hedge + x.wait)
 	}
 }
 
@@ -144,7 +268,7 @@ func (x exchange) request(ctx context.Context, base string) (*http.Request, erro
 	target := base + x.path
 	query := x.query
 	if x.wait > 0 {
-		if query == nil {
+		if query = maps.Clone(x.query); query == nil { // several tries share x
 			query = url.Values{}
 		}
 		query.Set("wait", x.wait.String())

@@ -16,7 +16,10 @@ func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil
 // UnmarshalText reads the form of time.ParseDuration; negative spans are refused.
 func (d *Duration) UnmarshalText(text []byte) error {
 	v, err := time.ParseDuration(string(text))
-	if err != nil || v < 0 {
+	if err == nil && v < 0 {
+		return fmt.Errorf("%q is negative: want a duration of 0s or more, such as 5s", text)
+	}
+	if err != nil {
 		return fmt.Errorf("%q is not a duration: want a number with a unit, such as 5s or 500ms", text)
 	}
 	*d = Duration(v)
@@ -85,15 +88,18 @@ type Readiness struct {
 
 // SwitchoverRequest asks for a planned switch-over, or for a switch-back (then To stays empty).
 type SwitchoverRequest struct {
-	To       string    `json:"to,omitempty"`      // "": the best in-sync secondary
+	To       string    `json:"to,omitempty"`      // left out: the best in-sync secondary
 	DryRun   bool      `json:"dry_run,omitempty"` // check only, change nothing
 	At       time.Time `json:"at,omitzero"`       // zero: now
 	MaxPause Duration  `json:"max_pause,omitzero"`
 }
 
+// AnyNode lets a failover choose the best candidate.
+const AnyNode = "*"
+
 // FailoverRequest asks for a failover by hand, against a living primary too.
 type FailoverRequest struct {
-	To            string `json:"to,omitempty"`              // "": the best candidate
+	To            string `json:"to"`                        // a node; "*" (AnyNode): any candidate
 	AllowDataLoss bool   `json:"allow_data_loss,omitempty"` // also a node outside the in-sync set
 }
 

@@ -115,6 +115,43 @@ func TestLeaseEndsBeforeCovers(t *testing.T) {
 	}
 }
 
+// Proves that a failover by hand against a living primary takes one epoch, although its choice cannot have renewed for the
+// group when it is promoted.
+func TestForcedFailoverTakesOneEpoch(t *testing.T) {
+	a, b, c := trio(t, func(m *machine) { m.timing.Lease = 2 * time.Second })
+	all := []*machine{a, b, c}
+	for _, m := range all {
+		m.renewFail.Store(true) // as late as a renewal can be
+	}
+	b.propose(fsm.Command{Fence: &fsm.Fence{Group: group, Epoch: 1, Force: true, Reason: "test"}})
+	eventually(t, "somebody is promoted", func() bool { return b.group().Phase != fsm.PhaseFenced })
+	time.Sleep(3 * managerTick) // the manager looks at it a few times
+	for _, m := range all {
+		m.renewFail.Store(false)
+	}
+	eventually(t, "somebody serves", func() bool { return a.serves() || b.serves() || c.serves() })
+	if g := b.group(); g.Epoch != 2 || len(g.Switches) != 2 {
+		t.Fatalf("at epoch %s after %d promotions, want 2 and 2: %+v", g.Epoch, len(g.Switches), g.Switches)
+	}
+}
+
+// Proves that a primary that lives and never opens is replaced by another.
+func TestStuckPrimaryIsReplaced(t *testing.T) {
+	a, b, c := trio(t, func(m *machine) { m.timing.Takeover = 1500 * time.Millisecond })
+	b.player.stop()
+	a.propose(fsm.Command{Fence: &fsm.Fence{Group: group, Epoch: 1, Force: true, To: "b", Reason: "test"}})
+	eventually(t, "b is promoted", func() bool {
+		if now, _ := b.Assignment(group); now.PromiseDue() {
+			playOnce(context.Background(), b.Cluster, now, "b", b.life) // that is all it does
+		}
+		return b.group().Phase == fsm.PhasePromoted
+	})
+	eventually(t, "another serves", func() bool { return a.serves() || c.serves() })
+	if e := a.group().Epoch; e != 3 {
+		t.Fatalf("epoch %s, want 3", e)
+	}
+}
+
 // Proves that the release of a dead life saves the wait for the end of its lease.
 func TestCrashReleaseEndsCovers(t *testing.T) {
 	a, b, c := trio(t, func(m *machine) { m.timing.Lease = 10 * time.Minute })

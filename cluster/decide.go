@@ -13,15 +13,17 @@ import (
 // view is all the manager decides from: the state, and what the Raft leader has observed of its own.
 type view struct {
 	state  *fsm.State
-	now    time.Time // wall clock, against the deadline of a switch-over only
-	dead   func(ident.NodeID) bool
+	now    time.Time               // wall clock, against the deadline of a switch-over only
+	dead   func(ident.NodeID) bool // gossip saw it die
+	silent func(ident.NodeID) bool // by the leader's count, its lease has run out
 	groups map[ident.GroupName]groupView
 }
 
 // groupView is what the leader knows of one group beside the state.
 type groupView struct {
 	covered bool // by the leader's count, a lease may still cover the primary
-	fresh   bool // the leader has seen this epoch, or has led, for less than a lease: the primary may not have renewed yet
+	fresh   bool // seen in this stage, or by this leader, for less than a lease: the primary may not have renewed yet
+	stuck   bool // in this stage for longer than a takeover may last
 	waited  bool // the reports have been waited for long enough
 }
 
@@ -72,6 +74,9 @@ func (v view) fence(g *fsm.Group) (fsm.Command, bool) {
 		}
 	case n.Released:
 		f.Reason = fmt.Sprintf("%s has ended", n.ID)
+	case own.stuck && unserved(g) && g.Another(n.ID, v.state.Nodes, v.lives):
+		f.Force = true // it lives and renews
+		f.Reason = fmt.Sprintf("%s was chosen for epoch %s and does not serve it", n.ID, g.Epoch)
 	case own.covered:
 		return fsm.Command{}, false
 	case own.fresh && !v.dead(n.ID):
@@ -85,6 +90,15 @@ func (v view) fence(g *fsm.Group) (fsm.Command, bool) {
 	return fsm.Command{Fence: &f}, true
 }
 
+// unserved tells whether the group has a primary that has yet to serve: it takes over, or was handed the role.
+func unserved(g *fsm.Group) bool {
+	op := g.Operation
+	return g.Phase == fsm.PhasePromoted || op != nil && op.Kind == fsm.OperationSwitchover && op.Committed
+}
+
+// lives is stricter than not dead: it is a reason to act.
+func (v view) lives(id ident.NodeID) bool { return !v.dead(id) && !v.silent(id) }
+
 // promote chooses among those that promised, as soon as enough of them did.
 func (v view) promote(g *fsm.Group) (fsm.Command, bool) {
 	alive := func(id ident.NodeID) bool {
@@ -93,10 +107,26 @@ func (v view) promote(g *fsm.Group) (fsm.Command, bool) {
 	}
 	to, loss, better, ok, _ := fsm.ChooseCandidate(g, v.state.Nodes, alive, v.groups[g.Spec.Name].waited)
 	if !ok {
-		return fsm.Command{}, false
+		return v.widen(g)
 	}
 	return fsm.Command{Promote: &fsm.Promote{
 		Group: g.Spec.Name, Epoch: g.Epoch, To: to, Incarnation: v.state.Nodes[to].Incarnation, Loss: loss, Better: better,
+	}}, true
+}
+
+// widen lets a failover to a named node choose freely when that node does not come. What its operator allowed to lose was
+// allowed for that node only. Without automatic failover the operator has to say whom else to take.
+func (v view) widen(g *fsm.Group) (fsm.Command, bool) {
+	op, own := g.Operation, v.groups[g.Spec.Name]
+	if op == nil || op.To == "" || !own.waited || g.Spec.AutoFailover == fsm.FailoverOff {
+		return fsm.Command{}, false
+	}
+	n := v.state.Nodes[op.To]
+	if gone := n == nil || n.Released || v.dead(op.To) || !own.fresh && v.silent(op.To); !gone && !own.stuck {
+		return fsm.Command{}, false
+	}
+	return fsm.Command{Fence: &fsm.Fence{
+		Group: g.Spec.Name, Epoch: g.Epoch, Reason: fmt.Sprintf("%s cannot take the role: whoever may is chosen", op.To),
 	}}, true
 }
 

@@ -39,12 +39,28 @@ func promised(n ident.NodeID, life ident.Incarnation, h ident.History) fsm.Comma
 	return fsm.Command{Promise: &fsm.Promise{Group: group, Report: fsm.Report{Node: n, Epoch: 2, Incarnation: life, Received: ident.Position{Epoch: 1, History: h}}}}
 }
 
+func unable(n ident.NodeID, life ident.Incarnation, h ident.History) fsm.Command {
+	cmd := promised(n, life, h)
+	cmd.Promise.Report.Unable = "its disk"
+	return cmd
+}
+
+// Proves CL-7: what is decided in every state of a group.
 func TestDecide(t *testing.T) {
 	now := time.Unix(1000, 0)
 	switching := fsm.Command{StartSwitch: &fsm.StartSwitch{Group: group, Epoch: 1, To: "b", MaxPause: time.Second, Deadline: now.Add(time.Minute)}}
 	fenced := fsm.Command{Fence: &fsm.Fence{Group: group, Epoch: 1, Force: true}}
 	restarted := renewal(0, "a", 9)
 	released := fsm.Command{Release: &fsm.Release{Node: "a", Incarnation: 1}}
+	promote := fsm.Command{Promote: &fsm.Promote{Group: group, Epoch: 2, To: "b", Incarnation: 2}}
+	promotion := []fsm.Command{fenced, promised("b", 2, 5), promote}
+	named := fsm.Command{Fence: &fsm.Fence{Group: group, Epoch: 1, Force: true, To: "b", AllowLoss: true}}
+	handover := []fsm.Command{switching,
+		{AdvanceSwitch: &fsm.AdvanceSwitch{Group: group, Operation: 1, From: fsm.StepPrepare, Node: "b"}},
+		{AdvanceSwitch: &fsm.AdvanceSwitch{Group: group, Operation: 1, From: fsm.StepHold, Node: "a"}},
+		{Handover: &fsm.Handover{Group: group, Operation: 1, Epoch: 1, From: "a", FromLife: 1, To: "b", Incarnation: 2,
+			Last: ident.Position{Epoch: 1, History: 5}, InSync: []ident.NodeID{"a", "b"}}}}
+	stuck := groupView{covered: true, stuck: true}
 
 	for _, c := range []struct {
 		name   string
@@ -52,6 +68,7 @@ func TestDecide(t *testing.T) {
 		spec   func(*fsm.GroupSpec)
 		own    groupView
 		dead   ident.NodeID
+		silent ident.NodeID
 		after  time.Duration
 		want   string
 	}{
@@ -74,6 +91,26 @@ func TestDecide(t *testing.T) {
 		{name: "switch-over too late", before: []fsm.Command{switching}, own: groupView{covered: true}, after: time.Hour, want: "abort 1"},
 		{name: "its target is dead", before: []fsm.Command{switching}, own: groupView{covered: true}, dead: "b", want: "abort 1"},
 		{name: "its target was released", before: []fsm.Command{switching, {Release: &fsm.Release{Node: "b", Incarnation: 2}}}, own: groupView{covered: true}, want: "abort 1"},
+		{name: "promoted, it recovers", before: promotion, own: groupView{covered: true}},
+		{name: "promoted, lives and never opens", before: promotion, own: stuck, want: "fence 2 b was chosen for epoch 2 and does not serve it"},
+		{name: "promoted, never opens, no automatic failover", before: promotion, spec: off, own: stuck},
+		{name: "promoted, never opens, and nobody else lives", before: append(promotion, fsm.Command{Release: &fsm.Release{Node: "a", Incarnation: 1}}), dead: "c", own: stuck},
+		{name: "promoted, never opens, and nobody else renews", before: append(promotion, fsm.Command{Release: &fsm.Release{Node: "a", Incarnation: 1}}), silent: "c", own: stuck},
+		{name: "promoted, never opens, the others are unable", before: []fsm.Command{fenced, released, promised("b", 2, 5), unable("c", 3, 5), promote}, own: stuck},
+		{name: "opened long ago", own: stuck},
+		{name: "handed over, takes over", before: handover, own: groupView{covered: true}},
+		{name: "handed over, lives and never serves", before: handover, own: stuck, want: "fence 2 b was chosen for epoch 2 and does not serve it"},
+		{name: "handed over and finished", before: append(handover, fsm.Command{FinishSwitch: &fsm.FinishSwitch{Group: group, Operation: 1, Node: "b", First: 1}}), own: stuck},
+		{name: "an unable node is passed over", before: []fsm.Command{fenced, released, unable("b", 2, 9), promised("c", 3, 5)}, want: "promote 2 c none"},
+
+		{name: "the named node has not reported", before: []fsm.Command{named, promised("c", 3, 5)}, own: groupView{waited: true, fresh: true}},
+		{name: "the named node is dead", before: []fsm.Command{named, promised("c", 3, 5)}, own: groupView{waited: true, fresh: true}, dead: "b", want: "fence 2 b cannot take the role: whoever may is chosen"},
+		{name: "the named node is dead, the others still have time", before: []fsm.Command{named, promised("c", 3, 5)}, own: groupView{fresh: true}, dead: "b"},
+		{name: "the named node is silent, the leader is new", before: []fsm.Command{named, promised("c", 3, 5)}, own: groupView{waited: true, fresh: true}, silent: "b"},
+		{name: "the named node is silent", before: []fsm.Command{named, promised("c", 3, 5)}, own: groupView{waited: true}, silent: "b", want: "fence 2 b cannot take the role: whoever may is chosen"},
+		{name: "the named node lives and never reports", before: []fsm.Command{named, promised("c", 3, 5)}, own: groupView{waited: true, stuck: true}, want: "fence 2 b cannot take the role: whoever may is chosen"},
+		{name: "the named node is dead, no automatic failover", before: []fsm.Command{named, promised("c", 3, 5)}, spec: off, own: groupView{waited: true}, dead: "b"},
+		{name: "the named node has reported", before: []fsm.Command{named, promised("b", 2, 5)}, own: groupView{waited: true, stuck: true}, want: "promote 2 b none"},
 		{name: "its source is dead: the fence ends it", before: []fsm.Command{switching}, dead: "b", want: "fence 1 the lease of a ran out"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -86,7 +123,8 @@ func TestDecide(t *testing.T) {
 			}
 			v := view{
 				state: st.Snapshot(), now: now.Add(c.after), groups: map[ident.GroupName]groupView{group: c.own},
-				dead: func(n ident.NodeID) bool { return n == c.dead },
+				dead:   func(n ident.NodeID) bool { return n == c.dead },
+				silent: func(n ident.NodeID) bool { return n == c.silent },
 			}
 			got := ""
 			for _, cmd := range decide(v) {
@@ -129,4 +167,30 @@ func TestDecideOrdersGroups(t *testing.T) {
 	if len(got) != 3 || got[0] != "system" || got[1] != group || got[2] != "aaa" {
 		t.Fatalf("order %v", got)
 	}
+}
+
+// TestStages proves that a promotion gives its choice the time to renew, however long the fence took.
+func TestStages(t *testing.T) {
+	m := manager{stages: map[ident.GroupName]sighting{}, reports: map[ident.GroupName]sighting{}}
+	st := opened(t)
+	see := func(now time.Duration, want time.Duration) {
+		t.Helper()
+		if got := m.see(st.Groups[group], now); got != want {
+			t.Fatalf("%s in its stage, want %s", got, want)
+		}
+	}
+	see(0, 0)
+	see(time.Minute, time.Minute)
+	must(t, st, fsm.Command{Fence: &fsm.Fence{Group: group, Epoch: 1, Force: true}})
+	see(61*time.Second, 0)
+	must(t, st, promised("b", 2, 5))
+	see(64*time.Second, 3*time.Second)
+	must(t, st, fsm.Command{Promote: &fsm.Promote{Group: group, Epoch: 2, To: "b", Incarnation: 2}})
+	see(64*time.Second, 0)
+	see(65*time.Second, time.Second)
+	must(t, st, fsm.Command{Open: &fsm.Open{Group: group, Epoch: 2, Node: "b", Incarnation: 2, InSync: []ident.NodeID{"b"},
+		Rows: []ident.HistoryRow{{Epoch: 2, Node: "b", SW: 6, First: 1}}}})
+	see(66*time.Second, 2*time.Second)
+	must(t, st, fsm.Command{Fence: &fsm.Fence{Group: group, Epoch: 2, Force: true}})
+	see(67*time.Second, 0)
 }

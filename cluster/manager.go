@@ -36,13 +36,25 @@ func (c *Cluster) lead(notices <-chan bool) {
 
 // manager is the memory of the leader's loop: when it first saw what it waits for, by its own clock.
 type manager struct {
-	epochs  map[ident.GroupName]sighting // the present epoch
+	stages  map[ident.GroupName]sighting // the present stage: an epoch, before or after somebody was chosen for it
 	reports map[ident.GroupName]sighting // the first report of the present fence
 }
 
 type sighting struct {
-	epoch ident.Epoch
-	at    time.Duration
+	epoch  ident.Epoch
+	chosen bool
+	at     time.Duration
+}
+
+// see returns for how long the group has been in its present stage. A promotion begins a new one: covers have ended by
+// then, and whom it chose had no reason yet to renew for this group.
+func (m *manager) see(g *fsm.Group, now time.Duration) time.Duration {
+	s := sighting{epoch: g.Epoch, chosen: g.Phase != fsm.PhaseFenced, at: now}
+	if have, ok := m.stages[g.Spec.Name]; ok && have.epoch == s.epoch && have.chosen == s.chosen {
+		return now - have.at
+	}
+	m.stages[g.Spec.Name] = s
+	return 0
 }
 
 // manage is the thin loop around decide. Two may overlap when leadership comes and goes; their commands are
@@ -59,7 +71,7 @@ func (c *Cluster) manage(ctx context.Context) {
 		c.log.Debug("barrier of a new leader failed", "error", err)
 	}
 	c.log.Info("manages the cluster")
-	m := manager{epochs: map[ident.GroupName]sighting{}, reports: map[ident.GroupName]sighting{}}
+	m := manager{stages: map[ident.GroupName]sighting{}, reports: map[ident.GroupName]sighting{}}
 	for ctx.Err() == nil {
 		v, changed, wait := c.look(&m)
 		failed := false
@@ -84,15 +96,10 @@ func (c *Cluster) look(m *manager) (view, <-chan struct{}, time.Duration) {
 	st, changed := c.board.read()
 	now := c.o.Host.Clock.Boot()
 	wait := managerTick
-	v := view{state: st, now: c.o.Host.Clock.Now(), dead: c.dead, groups: map[ident.GroupName]groupView{}}
+	v := view{state: st, now: c.o.Host.Clock.Now(), dead: c.dead, silent: c.silent, groups: map[ident.GroupName]groupView{}}
 	for name, g := range st.Groups {
-		seen := m.epochs[name]
-		if seen.epoch != g.Epoch || seen.at == 0 {
-			seen = sighting{epoch: g.Epoch, at: now}
-			m.epochs[name] = seen
-		}
-		var own groupView
-		own.fresh = now-seen.at < c.timing.Lease
+		age := m.see(g, now)
+		own := groupView{fresh: age < c.timing.Lease, stuck: age >= c.timing.Takeover}
 		if g.Phase == fsm.PhaseFenced && len(g.Reports) > 0 {
 			first := m.reports[name]
 			if first.epoch != g.Epoch {
@@ -135,3 +142,6 @@ func (c *Cluster) act(ctx context.Context, cmd fsm.Command) bool {
 func (c *Cluster) dead(n ident.NodeID) bool {
 	return n != c.o.Node && c.gossip.state(n).state == MemberDead
 }
+
+// silent tells whether a node has not renewed its lease for as long as one lasts.
+func (c *Cluster) silent(n ident.NodeID) bool { return n != c.o.Node && !c.leases.mayHold(n) }

@@ -57,6 +57,7 @@ type Timing struct {
 	Probe           time.Duration // gossip probes one node this often
 	Rejoin          time.Duration // gossip contacts nodes it lost this often
 	Reports         time.Duration // a failover waits this long after the first report for other members of the set
+	Takeover        time.Duration // a chosen primary that does not serve for so long is replaced, if somebody else could be
 	Discover        time.Duration // an empty bootstrapping node asks its peers this long whether the cluster exists
 	Propose         time.Duration // deadline of Propose when its context has none
 	DiskHang        time.Duration // a call to Raft's disk that lasts longer is reported to OnFatal
@@ -75,6 +76,7 @@ func DefaultTiming() Timing {
 		Probe:           250 * time.Millisecond,
 		Rejoin:          3 * time.Second,
 		Reports:         time.Second,
+		Takeover:        30 * time.Second,
 		Discover:        time.Second,
 		Propose:         5 * time.Second,
 		DiskHang:        5 * time.Second,
@@ -87,7 +89,7 @@ func (t Timing) withDefaults() Timing {
 		{&t.Lease, &d.Lease}, {&t.Renew, &d.Renew}, {&t.Margin, &d.Margin},
 		{&t.RaftHeartbeat, &d.RaftHeartbeat}, {&t.RaftElection, &d.RaftElection},
 		{&t.RaftLeaderLease, &d.RaftLeaderLease}, {&t.RaftCommit, &d.RaftCommit},
-		{&t.Probe, &d.Probe}, {&t.Rejoin, &d.Rejoin}, {&t.Reports, &d.Reports},
+		{&t.Probe, &d.Probe}, {&t.Rejoin, &d.Rejoin}, {&t.Reports, &d.Reports}, {&t.Takeover, &d.Takeover},
 		{&t.Discover, &d.Discover}, {&t.Propose, &d.Propose}, {&t.DiskHang, &d.DiskHang},
 	} {
 		if *f.have == 0 {

@@ -332,16 +332,23 @@ func TestPromotedButNeverOpened(t *testing.T) {
 // Without a valid lease the primary answers nothing; what was committed meanwhile is answered when the lease is back.
 func TestLeaseCheckedAfterTheWork(t *testing.T) {
 	c := newCluster(t, fsm.GroupSpec{}, "a", "b")
-	a := c.nodes["a"]
+	a, b := c.nodes["a"], c.nodes["b"]
 	c.inSync("a", "b")
 	a.mustPut("k", "v")
+	gate := make(chan struct{})
+	b.fail.Store("journal.sync:orders/a", func() error { <-gate; return nil })
+	before := a.rep.Status()
+	done := a.asyncPut("k", "w") // sequenced with a lease
+	c.eventually("the write is sequenced", func() bool { return a.rep.Status().Sequence > before.Sequence })
 	c.plane.lease("a", false)
-	done := a.asyncPut("k", "w")
+	close(gate)
+	c.eventually("the write is committed without a lease", func() bool { return a.rep.Status().Applied != before.Applied })
 	read := make(chan string, 1)
 	a.wg.Go(func() {
 		v, _ := a.get("k", false)
 		read <- v
 	})
+	late := a.asyncPut("k", "x") // not sequenced before the lease is back
 	select {
 	case err := <-done:
 		t.Fatalf("answered without a lease: %v", err)
@@ -349,11 +356,14 @@ func TestLeaseCheckedAfterTheWork(t *testing.T) {
 		t.Fatalf("read %q without a lease", v)
 	case <-time.After(100 * time.Millisecond):
 	}
+	if s := a.rep.Status(); s.Sequence != before.Sequence+1 {
+		t.Fatalf("sequenced without a lease: %s, was %s", s.Sequence, before.Sequence)
+	}
 	c.plane.lease("a", true)
-	if err := <-done; err != nil {
+	if err := errors.Join(<-done, <-late); err != nil {
 		t.Fatal(err)
 	}
-	if v := <-read; v != "v" && v != "w" {
+	if v := <-read; v != "w" && v != "x" {
 		t.Fatalf("read %q", v)
 	}
 }

@@ -651,25 +651,24 @@ func (n *node) mustGet(key, want string, local bool) {
 	}
 }
 
-// level waits until the node has applied what the primary has, and compares the content.
+// level waits until the nodes have applied what the primary has, and compares the content at equal positions.
 func (c *cluster) level(ids ...ident.NodeID) {
 	c.t.Helper()
-	p := c.nodes[c.plane.group().Primary]
+	digest := func(id ident.NodeID) store.Digest {
+		d, err := c.nodes[id].rep.Digest(c.t.Context())
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		return d
+	}
 	for _, id := range ids {
 		c.eventually(string(id)+" is level", func() bool {
-			return c.nodes[id].rep.Status().Applied == p.rep.Status().Applied
+			want, got := digest(c.plane.group().Primary), digest(id)
+			if got.Position == want.Position && got != want {
+				c.t.Fatalf("content of %s: %+v, of the primary: %+v", id, got, want)
+			}
+			return got == want
 		})
-		want, err := p.rep.Digest(c.t.Context())
-		if err != nil {
-			c.t.Fatal(err)
-		}
-		got, err := c.nodes[id].rep.Digest(c.t.Context())
-		if err != nil {
-			c.t.Fatal(err)
-		}
-		if got != want {
-			c.t.Fatalf("content of %s: %+v, of the primary %s: %+v", id, got, p.id, want)
-		}
 	}
 }
 

@@ -157,8 +157,9 @@ func (a *app) withClient(do func(*client.Client) error) error {
 }
 
 // operatorClient returns a client that gives up sooner than an application's: somebody sits in front of it.
+// One node that hangs must not blind it: the others are asked soon.
 func operatorClient(addrs ...string) *client.Client {
-	return client.NewWith(client.Options{Addresses: addrs, Retry: 3 * time.Second})
+	return client.NewWith(client.Options{Addresses: addrs, Retry: 3 * time.Second, Hedge: 1500 * time.Millisecond, Probe: true})
 }
 
 // show prints v as JSON when that was asked for, else calls text.

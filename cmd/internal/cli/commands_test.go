@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -110,9 +111,10 @@ func TestStatusNamesWhatIsWrong(t *testing.T) {
 	g := &st.Groups[0]
 	g.InSync, g.Phase, g.Stale, g.Held = nil, "fenced", true, 3
 	g.Targets[0].State, g.Targets[0].Error = "connecting", "connection refused"
+	g.Targets[1].LagEntries, g.Targets[1].LagBytes = 1, 100
 	g.Resync = &client.Resync{Node: "c", Phase: "catchup", Percent: 41.7, At: "default@3.10", To: "default@3.24", Rate: 1234, ETA: 2.5}
 	wantRun(t, fakeNode(t, map[string]any{"GET /v1/status": st}), 0, []string{
-		"ATTENTION: node b knows no Raft leader", "ATTENTION: node c is dead", "a failover runs", "no in-sync secondary (1 wanted)",
+		"1 entry, 100 B", "last known", "ATTENTION: node b knows no Raft leader", "ATTENTION: node c is dead", "a failover runs", "no in-sync secondary (1 wanted)",
 		"c receives nothing: connection refused", "3 writes are held", "the primary could not be asked",
 		"resync of c: catchup 42 %, at default@3.10 of default@3.24, 1,234 entries/s, 2.50 s left",
 	}, "status")
@@ -125,7 +127,7 @@ func TestStatusOfOneGroup(t *testing.T) {
 	})
 	wantRun(t, url, 0, []string{"All is well.", "primary a"}, "status", "default")
 	wantRun(t, url, 0, []string{`"primary": "a"`}, "status", "default", "-o", "json")
-	wantRun(t, url, 1, []string{"understudy: there is no group other\n  remedy:  the groups are: default"}, "status", "other")
+	wantRun(t, url, exitPrecondition, []string{"understudy: there is no group other\n  code:    unknown_group\n  remedy:  the groups are: default"}, "status", "other")
 }
 
 func someOperation(state string, committed bool) client.Operation {
@@ -163,7 +165,7 @@ func TestSwitchoverExitCodes(t *testing.T) {
 		{"failed", someOperation(client.OperationFailed, false), exitFailure, []string{"failed"}},
 		{"checks", &client.Error{Code: client.CodePrecondition, Detail: "not ready", Checks: checks}, exitPrecondition, []string{"FAILED", "512 MiB", "wait until the target"}},
 		{"busy", &client.Error{Code: client.CodeBusy, Detail: "operation 6 runs"}, exitPrecondition, []string{"operation 6 runs"}},
-		{"unknown group", &client.Error{Code: client.CodeUnknownGroup, Detail: "no group"}, exitFailure, []string{"no group"}},
+		{"unknown group", &client.Error{Code: client.CodeUnknownGroup, Detail: "no group", Remedy: "GET /v1/groups lists the groups"}, exitPrecondition, []string{"no group", "unknown_group", "`understudy status` lists the groups"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			url := fakeNode(t, map[string]any{"POST /v1/groups/default/switchover": tc.answer, "GET /v1/operations/7": tc.answer})
@@ -336,6 +338,51 @@ func TestLoadWritesEveryFile(t *testing.T) {
 	wantRun(t, url, exitIncomplete, []string{"3 files failed:", "sub/two: disk is full", "run the same command again"}, "load", dir)
 	wantRun(t, url, exitPrecondition, []string{"no such file"}, "load", filepath.Join(dir, "none"))
 	wantRun(t, url, exitPrecondition, []string{"there is no file below"}, "load", t.TempDir())
+}
+
+// Proves that scripts can tell "surely not done" from everything else.
+func TestExitCodesOfNodesAnswers(t *testing.T) {
+	for code, want := range map[client.Code]int{
+		client.CodeNoQuorum: exitPrecondition, client.CodeNoPrimary: exitPrecondition, client.CodeUnknownNode: exitPrecondition,
+		client.CodeStale: exitPrecondition, client.CodeNoSync: exitPrecondition, client.CodeTooLarge: exitUsage, client.CodeUnsupported: exitUsage,
+		client.CodeUnknownOutcome: exitFailure, client.CodeInternal: exitFailure, client.CodeNotFound: exitFailure,
+	} {
+		if got := exitCode(&client.Error{Code: code}); got != want {
+			t.Errorf("%s: exit code %d, want %d", code, got, want)
+		}
+	}
+	wantRun(t, "http://127.0.0.1:1", exitUsage, []string{"FILE has 300 bytes"}, "put", strings.Repeat("f", 300), "k", "x")
+	wantRun(t, "http://127.0.0.1:1", exitUsage, []string{"KEY has"}, "put", "f", strings.Repeat("k", client.MaxKey+1), "x")
+	no := client.Readiness{Group: "default", From: "a", To: "b", Checks: []client.Check{{Name: "target_alive", Detail: "start it"}}}
+	wantRun(t, fakeNode(t, map[string]any{"GET /v1/groups/default/why": no}), exitPrecondition, []string{"not possible now", "start it"}, "why", "default")
+}
+
+// A server that cannot start because a port is taken has changed nothing, and says so by its exit code.
+func TestServerPortTaken(t *testing.T) {
+	busy, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = busy.Close() }()
+	file := filepath.Join(t.TempDir(), "understudy.yaml")
+	text := fmt.Sprintf("node: a\ncluster: x\ndata: %s\nbootstrap: true\nlisten: {http: %s, gossip: 127.0.0.1:0, raft: 127.0.0.1:0, ship: 127.0.0.1:0}\n", filepath.Join(t.TempDir(), "data"), busy.Addr())
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("UNDERSTUDY_LEES", "3s")
+	wantRun(t, "http://127.0.0.1:1", exitPrecondition, []string{"stop what uses that port", "UNDERSTUDY_LEES"}, "server", "--config", file)
+}
+
+// A cluster is ready when what was asked for protects its writes.
+func TestServingWantsSecondaries(t *testing.T) {
+	st := someStatus()
+	if err := serving(st, 3); err != nil {
+		t.Error(err)
+	}
+	st.Groups[0].InSync = nil
+	if err := serving(st, 3); err == nil || !strings.Contains(err.Error(), "0 of 1 secondary in sync") {
+		t.Errorf("without a secondary: %v", err)
+	}
 }
 
 func TestPutReadsStandardInput(t *testing.T) {

@@ -244,7 +244,7 @@ func (c *devCluster) http() []string {
 	return all
 }
 
-// waitReady waits until every group has a primary that serves and every node is a member. It fails as soon as a node
+// waitReady waits until every group has a primary that serves and the secondaries it wants, and every node is a member. It fails as soon as a node
 // process ends.
 func (c *devCluster) waitReady(ctx context.Context, cl *client.Client) (client.Status, error) {
 	ctx, cancel := context.WithTimeout(ctx, readyWait)
@@ -287,6 +287,9 @@ func serving(st client.Status, n int) error {
 	for _, g := range st.Groups {
 		if g.Primary == "" {
 			return fmt.Errorf("group %s has no primary", g.Name)
+		}
+		if wanted := min(g.Spec.Secondaries, n-1); g.Spec.Delivery != "async" && len(g.InSync) < wanted {
+			return fmt.Errorf("group %s has %d of %s in sync", g.Name, len(g.InSync), plural(wanted, "secondary", "secondaries"))
 		}
 	}
 	return nil

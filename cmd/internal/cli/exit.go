@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/understudy-ha/understudy/client"
 )
@@ -43,9 +44,13 @@ func exitCode(err error) int {
 		return exitDone
 	case errors.As(err, &own):
 		return own.code
-	case errors.Is(err, client.ErrPrecondition), errors.Is(err, client.ErrBusy):
+	}
+	switch client.CodeOf(err) {
+	case client.CodePrecondition, client.CodeBusy, client.CodeExists, client.CodeUnknownGroup, client.CodeUnknownNode,
+		client.CodeNotPrimary, client.CodeNoPrimary, client.CodeNoQuorum, client.CodeNoSync, client.CodeUnavailable,
+		client.CodeStale, client.CodeStorageFull:
 		return exitPrecondition
-	case errors.Is(err, client.ErrInvalid):
+	case client.CodeInvalid, client.CodeTooLarge, client.CodeUnsupported:
 		return exitUsage
 	}
 	return exitFailure
@@ -73,8 +78,30 @@ func reportError(w io.Writer, err error, asJSON bool) {
 			text = direct.Code.Title()
 		}
 		fmt.Fprintf(w, "understudy: %s\n", text)
-		pairs{{"reason:", direct.Reason}, {"remedy:", direct.Remedy}, {"position:", direct.Position}}.write(w, "  ")
+		pairs{{"code:", string(direct.Code)}, {"reason:", direct.Reason}, {"remedy:", asCommands(direct.Remedy)}, {"position:", direct.Position}}.write(w, "  ")
 		return
 	}
 	fmt.Fprintf(w, "understudy: %s\n", err)
+}
+
+// asCommands turns a remedy that speaks HTTP, as nodes do, into one for somebody at a command line.
+func asCommands(remedy string) string {
+	return strings.NewReplacer(
+		"GET /v1/groups/GROUP/why", "`understudy why GROUP`",
+		"GET /v1/groups lists", "`understudy status` lists",
+		"GET /v1/nodes lists", "`understudy status` lists",
+		"GET /v1/operations", "`understudy operation show`",
+		"GET /v1/status tells", "`understudy status` tells",
+		"GET /v1/events", "`understudy events`",
+		"DELETE …/switchover", "`understudy cancel GROUP`",
+		"(see …/resync)", "(see `understudy status`)",
+		"a longer ?wait=", "a longer --wait",
+		"read without local=true", "read without --local",
+		"a larger max_lag", "a larger --max-lag",
+		"accept the loss with allow_data_loss", "accept the loss with --allow-data-loss",
+		"use switchover with to", "use `understudy switchover GROUP --to NODE`",
+		`with "to"`, "with --to",
+		"leave `at` away", "leave --at away",
+		"see docs/openapi.yaml for the fields", "see `--help`",
+	).Replace(remedy)
 }

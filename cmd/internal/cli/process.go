@@ -153,10 +153,9 @@ func copyOutput(name string, from io.Reader, logFile, warnings io.Writer) (tail 
 // isWarning tells lines for the terminal by the log format's level. What the libraries for Raft and gossip say of peers
 // that are gone belongs to every election; it stays in the log, and what matters of it the node says itself.
 func isWarning(line string) bool {
-	_, rest, warn := strings.Cut(line, " [WARN]  ")
-	bad := false
-	if !warn {
-		if _, rest, bad = strings.Cut(line, " [ERROR] "); !bad {
+	_, rest, found := strings.Cut(line, " [WARN]  ")
+	if !found {
+		if _, rest, found = strings.Cut(line, " [ERROR] "); !found {
 			return false
 		}
 	}
@@ -165,8 +164,7 @@ func isWarning(line string) bool {
 	case strings.HasPrefix(message, "memberlist: "), name == "transport":
 		return false
 	case name == "raft":
-		return bad && !strings.HasPrefix(message, "failed to appendEntries") && !strings.HasPrefix(message, "failed to heartbeat") &&
-			!strings.HasPrefix(message, "failed to make requestVote")
+		return false
 	}
 	return true
 }

@@ -209,7 +209,8 @@ func TestIsWarning(t *testing.T) {
 	for line, want := range map[string]bool{
 		`[INFO]  understudy: fine`:                                                          false,
 		`[WARN]  understudy.replica: role session ended: error="x"`:                         true,
-		`[ERROR] understudy.cluster.raft: failed to write: error="no space left"`:           true,
+		`[ERROR] understudy.cluster.raft: failed to write: error="no space left"`:           false,
+		`[ERROR] understudy.cluster: control plane cannot go on: error="no space left"`:     true,
 		`[ERROR] understudy.cluster.raft: failed to appendEntries to: peer="{Voter 9 x:1}"`: false,
 		`[WARN]  understudy.cluster.raft: heartbeat timeout reached: last-leader-id=`:       false,
 		`[ERROR] understudy.cluster.gossip: memberlist: Failed fallback TCP ping: timeout`:  false,

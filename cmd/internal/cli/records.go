@@ -21,6 +21,12 @@ func newGet(a *app) *cobra.Command {
 		Short: "Print the content of a record",
 		Args:  cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkRecord(args[0], args[1]); err != nil {
+				return err
+			}
+			if o.MaxLag < 0 {
+				return usagef("--max-lag %s: must not be negative", o.MaxLag)
+			}
 			return a.withTarget(cmd.Context(), on, func(cl *client.Client) error {
 				ctx, cancel := context.WithTimeout(cmd.Context(), askTimeout)
 				defer cancel()
@@ -43,12 +49,30 @@ func newGet(a *app) *cobra.Command {
 	return cmd
 }
 
+// checkRecord refuses names that no node takes.
+func checkRecord(file, key string) error {
+	switch {
+	case file == "":
+		return usagef("FILE is empty: name the file that the record belongs to")
+	case key == "":
+		return usagef("KEY is empty: name the record")
+	case len(file) > client.MaxFileName:
+		return usagef("FILE has %d bytes, at most %d are possible", len(file), client.MaxFileName)
+	case len(key) > client.MaxKey:
+		return usagef("KEY has %d bytes, at most %d are possible", len(key), client.MaxKey)
+	}
+	return nil
+}
+
 func newPut(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "put FILE KEY [VALUE]",
 		Short: "Write a record; without VALUE the content is read from standard input",
 		Args:  cobra.RangeArgs(2, 3),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkRecord(args[0], args[1]); err != nil {
+				return err
+			}
 			var value []byte
 			if len(args) == 3 {
 				value = []byte(args[2])
@@ -80,6 +104,9 @@ func newDelete(a *app) *cobra.Command {
 		Short: "Delete a record",
 		Args:  cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkRecord(args[0], args[1]); err != nil {
+				return err
+			}
 			return a.withClient(func(cl *client.Client) error {
 				ctx, cancel := context.WithTimeout(cmd.Context(), 2*askTimeout)
 				defer cancel()

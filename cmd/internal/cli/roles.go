@@ -19,7 +19,12 @@ func newSwitchover(a *app) *cobra.Command {
 		Use:   "switchover GROUP",
 		Short: "Hand the primary role over, without losing a request",
 		Args:  cobra.ExactArgs(1),
-		RunE:  func(cmd *cobra.Command, args []string) error { return a.switchover(cmd.Context(), args[0], o) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("to") && o.to == "" {
+				return usagef("--to is empty: name a node, or leave it out for the best in-sync secondary")
+			}
+			return a.switchover(cmd.Context(), args[0], o)
+		},
 	}
 	cmd.Flags().StringVar(&o.to, "to", "", "node that takes over (default the best in-sync secondary)")
 	o.flags(cmd)
@@ -203,7 +208,13 @@ func newWhy(a *app) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return a.show(r, func(w io.Writer) { writeReadiness(w, r) })
+				if err := a.show(r, func(w io.Writer) { writeReadiness(w, r) }); err != nil {
+					return err
+				}
+				if !r.Ready {
+					return &exitError{exitPrecondition, errReported}
+				}
+				return nil
 			})
 		},
 	}
@@ -242,7 +253,7 @@ func writeChecks(w io.Writer, checks []client.Check) {
 				if ok {
 					result = "ok"
 				}
-				t.add(c.Name, result, c.Value, c.Limit, c.Detail)
+				t.add(c.Name, result, c.Value, c.Limit, asCommands(c.Detail))
 			}
 		}
 	}

@@ -2,10 +2,13 @@ package cli
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"os"
 	"runtime"
 	"runtime/debug"
+	"strings"
 
 	"github.com/goccy/go-yaml"
 	"github.com/hashicorp/go-hclog"
@@ -33,7 +36,15 @@ func newServer(a *app) *cobra.Command {
 				Level:  hclog.LevelFromString(c.LogLevel),
 				Output: a.err,
 			})
-			return node.Run(cmd.Context(), c, log)
+			if unknown := node.UnknownOverrides(os.Environ()); len(unknown) > 0 {
+				log.Warn("environment variables that set nothing; see deploy/understudy.yaml for the names", "names", strings.Join(unknown, ", "))
+			}
+			err = node.Run(cmd.Context(), c, log)
+			var refused *node.PreconditionError
+			if errors.As(err, &refused) {
+				return &exitError{exitPrecondition, err}
+			}
+			return err
 		},
 	}
 	cmd.Flags().StringVar(&path, "config", "", "configuration file (YAML)")

@@ -225,10 +225,13 @@ func writeGroup(w io.Writer, g client.GroupStatus) {
 		shown[x.Node] = true
 		lag, behind := "none", "0 s"
 		if x.LagEntries > 0 || x.LagBytes > 0 {
-			lag = fmt.Sprintf("%s entries, %s", humanCount(x.LagEntries), humanBytes(int64(x.LagBytes)))
+			lag = fmt.Sprintf("%s, %s", plural(int(x.LagEntries), "entry", "entries"), humanBytes(int64(x.LagBytes)))
 		}
 		if x.LagSeconds > 0 {
 			behind = humanSeconds(x.LagSeconds)
+		}
+		if x.State == "none" || x.State == "connecting" { // nothing is heard of it: its numbers are the last ones known
+			lag, behind = "last known", "?"
 		}
 		t.add(x.Node, g.Roles[x.Node], x.State, humanCount(x.Received), humanCount(x.Durable), humanCount(x.Applied), lag, behind)
 	}

@@ -169,6 +169,22 @@ type override struct {
 	set  func(c *Config, value string) error
 }
 
+// UnknownOverrides lists the UNDERSTUDY_ names in an environment that set nothing; they may be mistyped.
+func UnknownOverrides(environ []string) []string {
+	known := map[string]bool{"UNDERSTUDY_ADDR": true}
+	for _, o := range overrides() {
+		known[o.name] = true
+	}
+	var unknown []string
+	for _, kv := range environ {
+		if name, _, _ := strings.Cut(kv, "="); strings.HasPrefix(name, "UNDERSTUDY_") && !known[name] {
+			unknown = append(unknown, name)
+		}
+	}
+	slices.Sort(unknown)
+	return unknown
+}
+
 func overrides() []override {
 	text := func(name string, at func(*Config) *string) override {
 		return override{"UNDERSTUDY_" + name, func(c *Config, v string) error { *at(c) = v; return nil }}

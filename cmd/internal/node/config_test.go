@@ -137,3 +137,10 @@ func TestExampleConfig(t *testing.T) {
 		t.Errorf("%+v", c)
 	}
 }
+
+func TestUnknownOverrides(t *testing.T) {
+	got := UnknownOverrides([]string{"HOME=/", "UNDERSTUDY_NODE=a", "UNDERSTUDY_TIMING_LEES=3s", "UNDERSTUDY_ADDR=x", "UNDERSTUDY_LISTEN_HTTP=y"})
+	if len(got) != 1 || got[0] != "UNDERSTUDY_TIMING_LEES" {
+		t.Errorf("got %q", got)
+	}
+}

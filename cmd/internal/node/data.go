@@ -152,10 +152,19 @@ func wallTime(ns int64) time.Time {
 
 // fresh refuses a local read when the copy is older than the caller accepts.
 func (n *Node) fresh(rep *replica.Replica, local bool, limit time.Duration) error {
-	if age := n.age(rep, local); limit > 0 && age > limit.Seconds() {
-		return &client.Error{Code: client.CodeStale, Detail: fmt.Sprintf("this copy is %.3f s old, at most %s is wanted", age, limit), Remedy: "read without local=true, or allow a larger max_lag"}
+	return tooOld(n.age(rep, local), limit)
+}
+
+// tooOld judges an age in seconds, which is below zero when it is not known.
+func tooOld(age float64, limit time.Duration) error {
+	detail := fmt.Sprintf("this copy is %.3f s old, at most %s is wanted", age, limit)
+	switch {
+	case limit <= 0, age >= 0 && age <= limit.Seconds():
+		return nil
+	case age < 0:
+		detail = fmt.Sprintf("how old this copy is is not known, at most %s is wanted", limit)
 	}
-	return nil
+	return &client.Error{Code: client.CodeStale, Detail: detail, Remedy: "read without local=true, or allow a larger max_lag"}
 }
 
 // age tells how old this node's copy may be, in seconds; 0 when the primary's answer is asked for.
@@ -163,7 +172,8 @@ func (n *Node) age(rep *replica.Replica, local bool) float64 {
 	if !local {
 		return 0
 	}
-	return copyLag(rep.Status())
+	s := rep.Status()
+	return n.leases.copyLag(s, n.cluster.CheckLease(s.Group, s.Epoch))
 }
 
 // elsewhere names the primary of a group as far as it is known here.
@@ -202,7 +212,7 @@ func (n *Node) explain(group ident.GroupName, err error) error {
 	case errors.Is(err, replica.ErrNotReconciled):
 		return &client.Error{Code: client.CodeUnavailable, Detail: "this node's copy is not level with the history yet", Remedy: "read from the primary (without local=true), or wait"}
 	case errors.Is(err, replica.ErrNeedsPriming):
-		return &client.Error{Code: client.CodeUnavailable, Detail: "this node's copy cannot be brought level by its journals and needs re-priming", Remedy: "see docs/quickstart.md, re-priming"}
+		return &client.Error{Code: client.CodeUnavailable, Detail: "this node's copy cannot be brought level by the journals: a receiver or a before-image it needs is gone", Remedy: "read from another node; take this one out, and start a node with an empty data directory and a new `node` id"}
 	case errors.Is(err, replica.ErrTooLarge):
 		return &client.Error{Code: client.CodeTooLarge, Detail: err.Error(), Remedy: "split the record or the transaction"}
 	case errors.Is(err, replica.ErrInvalid):

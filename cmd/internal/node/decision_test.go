@@ -1,7 +1,12 @@
 package node
 
 import (
+	"context"
 	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -11,7 +16,9 @@ import (
 
 	"github.com/understudy-ha/understudy/client"
 	"github.com/understudy-ha/understudy/fsm"
+	"github.com/understudy-ha/understudy/internal/host"
 	"github.com/understudy-ha/understudy/internal/ident"
+	"github.com/understudy-ha/understudy/replica"
 )
 
 func assignment(phase fsm.Phase) fsm.Assignment {
@@ -87,8 +94,22 @@ func TestReadiness(t *testing.T) {
 	ready := func() facts {
 		return facts{assignment: assignment(fsm.PhaseOpened), to: "b", leader: "c", lag: map[ident.NodeID]int64{"b": 0}, alive: func(ident.NodeID) bool { return true }}
 	}
-	if r := readiness(ready()); !r.Ready {
+	joins := func(r client.Readiness) string {
+		for _, c := range r.Checks {
+			if c.Name == "target_in_sync" && c.OK {
+				return c.Value
+			}
+		}
+		return "no such check"
+	}
+	r := readiness(ready())
+	if !r.Ready || joins(r) != "in the set" {
 		t.Fatalf("not ready: %+v", r.Checks)
+	}
+	outside := ready()
+	outside.assignment.Group.InSync = []ident.NodeID{"a", "c"}
+	if r := readiness(outside); !r.Ready || joins(r) != "joins the set first" {
+		t.Errorf("a target outside the set: %+v", r.Checks)
 	}
 	for _, c := range []struct {
 		fails  string
@@ -201,5 +222,83 @@ func TestEventsWaitForTheNext(t *testing.T) {
 	}
 	if list, _ := e.after(t.Context(), 0, 0); len(list) != keptEvents || list[len(list)-1].ID != keptEvents+12 {
 		t.Errorf("%d events are kept, the last is %d", len(list), list[len(list)-1].ID)
+	}
+}
+
+// A start that is refused before the node has found its cluster leaves a directory that another node may use.
+func TestRefusedStartLeavesNoIdentity(t *testing.T) {
+	busy, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = busy.Close() }()
+	fs := vfs.NewMem()
+	c := DefaultConfig()
+	c.Node, c.Cluster, c.Data = "a", "prod", "/data"
+	c.Listen = Addresses{HTTP: busy.Addr().String(), Gossip: "127.0.0.1:0", Raft: "127.0.0.1:0", Ship: "127.0.0.1:0"}
+	_, err = Open(t.Context(), Options{Config: c, FS: fs, RaftDir: t.TempDir(), Host: host.Real(), Logger: hclog.NewNullLogger()})
+	var refused *PreconditionError
+	if !errors.As(err, &refused) || !strings.Contains(err.Error(), "stop what uses that port") {
+		t.Errorf("port in use: %v", err)
+	}
+	random := func() uint64 { return 7 }
+	d, err := openDirectory(fs, "/data", "a", "prod", random) // as far as a start gets that the cluster refuses
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if d, err = openDirectory(fs, "/data", "b", "prod", random); err != nil {
+		t.Fatalf("another node id is refused: %v", err)
+	}
+	defer d.Close()
+}
+
+// A primary without a lease says for how long, so that a bound on the age holds; one that never had a lease has no age.
+func TestAgeWithoutLease(t *testing.T) {
+	now := time.Hour
+	l := newLeaseAges(func() time.Duration { return now })
+	gone := errors.New("expired")
+	s := replica.Status{Group: "g", Role: replica.RolePrimary}
+	if age := l.copyLag(s, gone); age != -1 || tooOld(age, time.Second) == nil || tooOld(age, 0) != nil {
+		t.Errorf("never had one: %v", age)
+	}
+	if age := l.copyLag(s, nil); age != 0 || tooOld(age, time.Second) != nil {
+		t.Errorf("with a lease: %v", age)
+	}
+	now += 3 * time.Second
+	if age := l.copyLag(s, gone); age != 3 || tooOld(age, 5*time.Second) != nil || !errors.Is(tooOld(age, time.Second), client.ErrStale) {
+		t.Errorf("3 s without: %v", age)
+	}
+	if age := l.copyLag(replica.Status{Group: "g", Role: replica.RoleBackup, LagSeconds: 0.5}, gone); age != 0.5 {
+		t.Errorf("a backup has no lease: %v", age)
+	}
+}
+
+// A server says in its data directory which process it is, for as long as it runs.
+func TestRunWritesPid(t *testing.T) {
+	c := DefaultConfig()
+	c.Node, c.Cluster, c.Data, c.Bootstrap = "a", "prod", t.TempDir(), true
+	c.Listen = Addresses{HTTP: "127.0.0.1:0", Gossip: "127.0.0.1:0", Raft: "127.0.0.1:0", Ship: "127.0.0.1:0"}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	ended := make(chan error, 1)
+	go func() { ended <- Run(ctx, c, hclog.NewNullLogger()) }()
+	path := filepath.Join(c.Data, "pid")
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		if raw, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(raw)) == strconv.Itoa(os.Getpid()) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("there is no pid file")
+		}
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("after a clean stop: %v", err)
 	}
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/understudy-ha/understudy/internal/ident"
 )
 
-// identity is what a data directory remembers of itself. It is written once and completed with the cluster's id when the
-// node has joined.
+// identity is what a data directory remembers of itself. It is written when the node has found its cluster: a start that was
+// refused before leaves a directory that any node may use.
 type identity struct {
 	Format    int               `json:"format"`
 	Node      ident.NodeID      `json:"node"`
@@ -46,7 +46,7 @@ func openDirectory(fs vfs.FS, path string, node ident.NodeID, cluster string, ra
 	}
 	lock, err := fs.Lock(fs.PathJoin(path, "LOCK"))
 	if err != nil {
-		return nil, fmt.Errorf("data directory %s is in use by another process: stop it first, or give this node a directory of its own: %w", path, err)
+		return nil, &PreconditionError{fmt.Errorf("data directory %s is in use by another process: stop it first, or give this node a directory of its own: %w", path, err)}
 	}
 	d := &directory{fs: fs, path: path, lock: lock}
 	defer func() {
@@ -64,16 +64,13 @@ func openDirectory(fs vfs.FS, path string, node ident.NodeID, cluster string, ra
 			return nil, fmt.Errorf("data directory %s has format %d, this program writes %d: use the version that wrote it", path, d.id.Format, identityFormat)
 		}
 		if d.id.Node != node {
-			return nil, fmt.Errorf("data directory %s belongs to node %q, the configuration says node %q: correct `data` or `node`", path, d.id.Node, node)
+			return nil, &PreconditionError{fmt.Errorf("data directory %s belongs to node %q, the configuration says node %q: correct `data` or `node`, or empty the directory if %q never held records there", path, d.id.Node, node, d.id.Node)}
 		}
 		if d.id.Name != cluster {
-			return nil, fmt.Errorf("data directory %s belongs to cluster %q, the configuration says cluster %q: correct `data` or `cluster`", path, d.id.Name, cluster)
+			return nil, &PreconditionError{fmt.Errorf("data directory %s belongs to cluster %q, the configuration says cluster %q: correct `data` or `cluster`, or empty the directory if nothing in it is needed", path, d.id.Name, cluster)}
 		}
 	case errors.Is(err, os.ErrNotExist):
 		d.id = identity{Format: identityFormat, Node: node, Name: cluster, Directory: ident.DirectoryID(fmt.Sprintf("%016x%016x", random(), random()))}
-		if err := d.save(); err != nil {
-			return nil, err
-		}
 	default:
 		return nil, fmt.Errorf("read identity of data directory: %w", err)
 	}

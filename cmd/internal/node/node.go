@@ -7,6 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
+	"strconv"
 	"sync"
 	"time"
 
@@ -47,6 +50,7 @@ type Node struct {
 	events    *events
 	resyncs   *resyncs
 	peers     *peers
+	leases    *leaseAges
 	registry  *prometheus.Registry
 
 	cancel context.CancelCauseFunc
@@ -58,19 +62,36 @@ type Node struct {
 // listeners are bound before anything else starts, so that a port in use is the first thing an operator hears of.
 type listeners struct{ http, raft, ship net.Listener }
 
+// PreconditionError is a reason for which a node did not start; nothing was changed.
+type PreconditionError struct{ Err error }
+
+func (e *PreconditionError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the reason.
+func (e *PreconditionError) Unwrap() error { return e.Err }
+
 // openTimeout bounds how long a node looks for its cluster before it gives up with an error.
 const openTimeout = 60 * time.Second
 
-// Run runs one node until ctx ends. It returns nil after a clean stop.
+// Run runs one node until ctx ends. It returns nil after a clean stop. <data>/pid says which process it is; a clean stop
+// removes it.
 func Run(ctx context.Context, c Config, log hclog.Logger) error {
 	n, err := Open(ctx, Options{Config: c, Host: host.Real(), Logger: log})
 	if err != nil {
 		return err
 	}
+	pid := filepath.Join(c.Data, "pid")
+	if err := os.WriteFile(pid, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil {
+		log.Warn("no pid file", "error", err)
+	}
 	select {
 	case <-ctx.Done():
 		log.Info("stopping")
-		return n.Close()
+		err := n.Close()
+		if rerr := os.Remove(pid); rerr != nil {
+			log.Debug("pid file stays", "error", rerr)
+		}
+		return err
 	case err := <-n.failed:
 		log.Error("node gives up", "error", err)
 		return errors.Join(err, n.Close())
@@ -79,8 +100,8 @@ func Run(ctx context.Context, c Config, log hclog.Logger) error {
 
 // Open starts a node and returns once it is a registered member of its cluster and answers HTTP.
 //
-// The order is that of need: the locked directory first, so that nobody else writes there; then the ports; the store; the
-// control plane, which knows the groups; their replicas, which recover their journals (IPL); last the ways in. Close goes
+// The order is that of need: the ports first, so that a start that fails for them leaves nothing behind; then the locked
+// directory, so that nobody else writes there; the store; the control plane, which knows the groups; their replicas, which recover their journals (IPL); last the ways in. Close goes
 // back in reverse.
 func Open(ctx context.Context, o Options) (_ *Node, err error) {
 	c := o.Config
@@ -96,6 +117,7 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 		registry: prometheus.NewRegistry(), events: newEvents(log.Named("event"), string(c.Node), o.Host.Clock.Now)}
 	n.resyncs = newResyncs(o.Host.Clock.Now)
 	n.peers = newPeers(o.Host.Network)
+	n.leases = newLeaseAges(o.Host.Clock.Boot)
 	var undo closers
 	n.close = sync.OnceValue(func() error {
 		cancel(errors.New("node closes"))
@@ -107,13 +129,13 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 		}
 	}()
 
+	if err := n.bind(&undo); err != nil {
+		return nil, err
+	}
 	if n.directory, err = openDirectory(o.FS, c.Data, c.Node, c.Cluster, o.Host.Random); err != nil {
 		return nil, err
 	}
 	undo.add(n.directory.Close)
-	if err := n.bind(&undo); err != nil {
-		return nil, err
-	}
 	advertise := n.advertised()
 
 	if c.Kind == fsm.KindData {
@@ -139,6 +161,9 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 		Flushed: n.replicas.flushed, Copies: n.replicas.copies, OnFatal: n.fail,
 	})
 	if err != nil {
+		if n.directory.ClusterID() == "" { // nothing was written that binds anybody
+			err = &PreconditionError{err}
+		}
 		return nil, err
 	}
 	undo.add(n.cluster.Close)
@@ -207,7 +232,7 @@ func (n *Node) bind(undo *closers) error {
 	}{{"http", n.config.Listen.HTTP, &n.listeners.http}, {"raft", n.config.Listen.Raft, &n.listeners.raft}, {"ship", n.config.Listen.Ship, &n.listeners.ship}} {
 		ln, err := n.host.Network.Listen(l.addr)
 		if err != nil {
-			return fmt.Errorf("listen on %s for %s: stop what uses that port, or change listen.%s: %w", l.addr, l.name, l.name, err)
+			return &PreconditionError{fmt.Errorf("listen on %s for %s: stop what uses that port, or change listen.%s: %w", l.addr, l.name, l.name, err)}
 		}
 		*l.to = ln
 		undo.add(func() error {

@@ -97,6 +97,7 @@ func readiness(f facts) client.Readiness {
 	}
 	alive := f.alive(f.to)
 	check("target_alive", alive, word(alive, "alive", "not alive"), "alive", fmt.Sprintf("start node %s, or repair the network to it", f.to))
+	check("target_in_sync", true, word(slices.Contains(g.InSync, f.to), "in the set", "joins the set first"), "", "")
 	check("target_maintenance", !target.Maintenance, word(target.Maintenance, "on", "off"), "off", "end the maintenance of the node first")
 	lag, session := f.lag[f.to]
 	value = "no session"

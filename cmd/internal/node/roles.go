@@ -201,6 +201,8 @@ func (r roles) Failover(ctx context.Context, name string, q client.FailoverReque
 				Remedy: "choose a member of the set, or accept the loss with allow_data_loss; what is lost is then listed in the history and in the back-out report"}
 		case !r.n.cluster.Alive(to.ID):
 			return client.Operation{}, &client.Error{Code: client.CodePrecondition, Detail: fmt.Sprintf("node %s is not alive", q.To), Remedy: "start it first"}
+		case r.n.serves(g, to):
+			return client.Operation{}, &client.Error{Code: client.CodePrecondition, Detail: fmt.Sprintf("%s is primary already", q.To), Remedy: "name another node, or none to let the best one be chosen"}
 		}
 	}
 	var res fsm.Result

@@ -47,10 +47,102 @@ type sessions struct {
 	control control
 	cluster *cluster.Cluster
 	log     hclog.Logger
+	trial   trial
+	revise  time.Time // when a promise that said "unable" is given again without it; zero: not at all
 }
 
-// retryRole is how long a role waits after an attempt that ended early, so that a failing one does not spin.
-const retryRole = 50 * time.Millisecond
+// Bounds of a role that fails.
+const (
+	retryRole   = 50 * time.Millisecond // waited after an attempt that ended early, so that a failing one does not spin
+	retrySlow   = time.Second           // at most, where attempts at the primary role fail one after the other
+	maxFailed   = 5                     // so many in a row, and the role is given up
+	steady      = 30 * time.Second      // an attempt that lasted so long begins a new row
+	slow        = 15 * time.Second      // fenced after so long without having served: as good as failed
+	reviseAfter = 10 * time.Second      // still nobody was chosen: better this node than none
+)
+
+// trial is how this node fares as primary of one epoch.
+type trial struct {
+	epoch  ident.Epoch
+	since  time.Time // of the first attempt
+	served bool      // the state showed it as a primary whose takeover is finished
+	failed int       // attempts in a row that ended early
+	why    string    // what ended the last one
+}
+
+// begin is told of an attempt at the primary role of e.
+func (t *trial) begin(e ident.Epoch, now time.Time) {
+	if t.epoch != e {
+		*t = trial{epoch: e, since: now}
+	}
+}
+
+// see is told what the state shows while the role is held.
+func (t *trial) see(g *fsm.Group) {
+	op := g.Operation
+	handed := op != nil && op.Kind == fsm.OperationSwitchover && op.Committed
+	t.served = t.served || g.Epoch == t.epoch && g.Phase == fsm.PhaseOpened && !handed
+}
+
+// fail is told of an attempt that ended early, and returns how long to wait before the next.
+func (t *trial) fail(err error, lasted time.Duration) time.Duration {
+	if lasted >= steady {
+		t.failed = 0
+	}
+	t.failed++
+	t.why = err.Error()
+	return min(retryRole<<min(t.failed-1, 10), retrySlow)
+}
+
+// verdict says why the node should not be primary; "" when nothing speaks against it.
+func (t *trial) verdict(now time.Time) string {
+	switch {
+	case t.epoch == 0:
+		return ""
+	case t.failed >= maxFailed:
+		return fmt.Sprintf("failed %d times as primary of epoch %s: %s", t.failed, t.epoch, t.why)
+	case !t.served && now.Sub(t.since) >= slow:
+		return fmt.Sprintf("was primary of epoch %s for %s without serving", t.epoch, now.Sub(t.since).Round(time.Second))
+	}
+	return ""
+}
+
+// resignation is the command by which a primary that fails again and again gives its role up; nil while nobody could take
+// it, or where roles do not move by themselves.
+func resignation(a fsm.Assignment, t trial, alive func(ident.NodeID) bool) *fsm.Fence {
+	g := a.Group
+	if t.failed < maxFailed || !a.IsPrimary() || g.Epoch != t.epoch || g.Spec.AutoFailover == fsm.FailoverOff || !g.Another(a.Self, a.Nodes, alive) {
+		return nil
+	}
+	return &fsm.Fence{Group: g.Spec.Name, Epoch: g.Epoch, Force: true, Reason: fmt.Sprintf("%s %s", a.Self, t.verdict(t.since))}
+}
+
+// unable is what a promise says against its own node: it was the last primary, it failed, and somebody else could be chosen.
+func unable(a fsm.Assignment, t trial, now time.Time, alive func(ident.NodeID) bool) string {
+	g := a.Group
+	if g.Primary != a.Self || g.Incarnation != a.Life || g.Epoch <= t.epoch || !g.Another(a.Self, a.Nodes, alive) {
+		return ""
+	}
+	return t.verdict(now)
+}
+
+// servesAlready tells whether the node is the group's primary and, by the state, has nothing left to do before it serves.
+func servesAlready(g *fsm.Group, n *fsm.Node) bool {
+	t := trial{epoch: g.Epoch}
+	t.see(g)
+	return g.Holds(n.ID, n.Incarnation) && !n.Released && t.served
+}
+
+// serves tells whether nothing known to this node speaks against another's, or its own, being a serving primary.
+func (n *Node) serves(g *fsm.Group, as *fsm.Node) bool {
+	if as.ID == n.config.Node {
+		rep := n.replicas.get(g.Spec.Name)
+		return servesAlready(g, as) && rep != nil && rep.Status().Serving && n.cluster.CheckLease(g.Spec.Name, g.Epoch) == nil
+	}
+	return servesAlready(g, as) && n.cluster.LeaseHeld(as.ID)
+}
+
+func (s *sessions) alive(n ident.NodeID) bool { return s.cluster.Alive(n) && s.cluster.LeaseHeld(n) }
 
 func (s *sessions) run(ctx context.Context) error {
 	for ctx.Err() == nil {
@@ -66,6 +158,11 @@ func (s *sessions) run(ctx context.Context) error {
 func (s *sessions) session(ctx context.Context, r role) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	ended := make(chan error, 1)
+	began := time.Now()
+	if r.primary {
+		s.trial.begin(r.epoch, began)
+		s.revise = time.Time{}
+	}
 	go func() {
 		if r.primary {
 			ended <- s.replica.RunPrimary(ctx, s.control)
@@ -80,6 +177,13 @@ func (s *sessions) session(ctx context.Context, r role) error {
 			cancel(fmt.Errorf("role changed: primary %q at epoch %s, %s", a.Group.Primary, a.Group.Epoch, a.Group.Phase))
 			return s.judge(ctx, <-ended)
 		}
+		if r.primary {
+			s.trial.see(a.Group)
+		}
+		var revise <-chan time.Time
+		if !s.revise.IsZero() {
+			revise = time.After(time.Until(s.revise))
+		}
 		if promiseDue(a) && promise == nil {
 			var wait time.Duration
 			if over, rest, _ := s.cluster.CoverEnded(s.control.group); !over {
@@ -90,18 +194,29 @@ func (s *sessions) session(ctx context.Context, r role) error {
 		_, _, cover := s.cluster.CoverEnded(s.control.group)
 		select {
 		case err := <-ended:
-			cancel(nil)
 			if err := s.judge(ctx, err); err != nil {
+				cancel(nil)
 				return err
 			}
-			select {
-			case <-time.After(retryRole):
-			case <-ctx.Done():
+			wait := retryRole
+			if r.primary && err != nil && ctx.Err() == nil {
+				wait = s.trial.fail(err, time.Since(began))
+				s.resign(ctx)
 			}
+			s.pause(ctx, r, wait)
+			cancel(nil)
 			return nil
 		case <-changed:
 		case <-cover:
 			promise = nil
+		case <-revise:
+			s.revise, s.trial = time.Time{}, trial{}
+			if a.Group.Phase == fsm.PhaseFenced {
+				if err := s.promise(ctx, a); err != nil {
+					s.log.Warn("promise not revised yet", "epoch", a.Group.Epoch, "error", err)
+					s.revise = time.Now().Add(time.Second)
+				}
+			}
 		case <-promise:
 			promise = nil
 			if promiseDue(a) {
@@ -126,6 +241,10 @@ func (s *sessions) promise(ctx context.Context, a fsm.Assignment) error {
 		return err
 	}
 	report.Node, report.Incarnation, report.Epoch = a.Self, a.Life, a.Group.Epoch
+	if own := unable(a, s.trial, time.Now(), s.alive); report.Unable == "" && own != "" {
+		report.Unable = own
+		s.revise = time.Now().Add(reviseAfter)
+	}
 	res, err := s.control.Propose(ctx, fsm.Command{Promise: &fsm.Promise{Group: s.control.group, Report: report}})
 	if err != nil {
 		return err
@@ -135,6 +254,38 @@ func (s *sessions) promise(ctx context.Context, a fsm.Assignment) error {
 	}
 	s.log.Info("promised", "epoch", a.Group.Epoch, "received", report.Received, "applied", report.Applied)
 	return nil
+}
+
+// pause waits until r may be tried again or is not the role any more.
+func (s *sessions) pause(ctx context.Context, r role, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	for {
+		a, changed := s.control.Assignment()
+		if roleFor(a) != r {
+			return
+		}
+		select {
+		case <-t.C:
+			return
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// resign gives the primary role up when it has failed too often and somebody else could take it.
+func (s *sessions) resign(ctx context.Context) {
+	a, _ := s.control.Assignment()
+	f := resignation(a, s.trial, s.alive)
+	if f == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	res, err := s.control.Propose(ctx, fsm.Command{Fence: f})
+	s.log.Warn("gives the primary role up", "epoch", f.Epoch, "reason", f.Reason, "refused", res.Refused, "error", err)
 }
 
 // judge tells an end that another session may follow from one that the node must not survive.

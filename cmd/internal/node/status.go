@@ -156,7 +156,8 @@ func (n *Node) groupStatus(st *fsm.State, g *fsm.Group) client.GroupStatus {
 		return out
 	}
 	s := rep.Status()
-	out.Local = localCopy(g, s, out.Roles[string(n.config.Node)], n.cluster.CheckLease(g.Spec.Name, g.Epoch))
+	lease := n.cluster.CheckLease(g.Spec.Name, g.Epoch)
+	out.Local = localCopy(g, s, out.Roles[string(n.config.Node)], lease, n.leases.copyLag(s, lease))
 	out.Sequence, out.Confirmed, out.Committed, out.Applied = uint64(s.Sequence), uint64(s.ConfirmedSequence), uint64(s.CommittedSequence), uint64(s.AppliedSequence)
 	out.Position = s.Applied.Format(g.Spec.Name)
 	if s.Role != replica.RolePrimary {
@@ -172,9 +173,9 @@ func (n *Node) groupStatus(st *fsm.State, g *fsm.Group) client.GroupStatus {
 	return out
 }
 
-func localCopy(g *fsm.Group, s replica.Status, role string, lease error) client.Copy {
+func localCopy(g *fsm.Group, s replica.Status, role string, lease error, age float64) client.Copy {
 	c := client.Copy{Role: role, Serving: s.Serving && lease == nil, Readable: s.Reconciled && !s.NeedsPriming, NeedsPriming: s.NeedsPriming,
-		Position: s.Applied.Format(g.Spec.Name), LagSeconds: copyLag(s), Error: s.Error}
+		Position: s.Applied.Format(g.Spec.Name), LagSeconds: age, Error: s.Error}
 	for _, j := range s.Journals {
 		if j.ID == s.Journal {
 			c.Received = j.View.DurableAfter.Format(g.Spec.Name)
@@ -186,10 +187,11 @@ func localCopy(g *fsm.Group, s replica.Status, role string, lease error) client.
 	return c
 }
 
-// copyLag tells how old a copy may be, in seconds; 0 at the primary.
-func copyLag(s replica.Status) float64 {
+// copyLag tells how old a copy may be, in seconds; -1 when that is not known. At the primary it is the time since its lease
+// was last valid: another one may have taken over since.
+func (l *leaseAges) copyLag(s replica.Status, lease error) float64 {
 	if s.Role == replica.RolePrimary {
-		return 0
+		return l.look(s.Group, lease)
 	}
 	return s.LagSeconds
 }

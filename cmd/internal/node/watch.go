@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"runtime/debug"
+	"strings"
+	"time"
 
 	"github.com/understudy-ha/understudy/fsm"
 	"github.com/understudy-ha/understudy/internal/ident"
@@ -20,6 +22,7 @@ func (n *Node) watch(ctx context.Context) error {
 	past, first := uint64(0), true
 	for {
 		st, changed := n.cluster.State()
+		n.lookAtLeases(st)
 		for name, g := range st.Groups {
 			now := seen{epoch: g.Epoch, phase: g.Phase}
 			if old, ok := groups[name]; now != old && (ok || !first) {
@@ -62,7 +65,7 @@ func (n *Node) completed(op *fsm.Operation) {
 	if op.State != fsm.OperationDone {
 		severity, text = "warning", fmt.Sprintf("%s %d to %s ended: %s %s", op.Kind, op.ID, op.To, op.State, op.Error)
 	}
-	n.events.add(severity, string(op.Group), "OPERATION", text, map[string]string{"operation": fmt.Sprint(op.ID), "took": op.Ended.Sub(op.Started).String()})
+	n.events.add(severity, string(op.Group), "OPERATION", text, map[string]string{"operation": fmt.Sprint(op.ID), "took": op.Ended.Sub(op.Started).Round(time.Millisecond).String()})
 }
 
 // replicaEvent records what a replica reports of itself.
@@ -74,7 +77,10 @@ func (n *Node) replicaEvent(e replica.Event) {
 	case replica.EventNeedsPriming:
 		severity = "error"
 	}
-	fields := map[string]string{"epoch": e.Epoch.String()}
+	fields := map[string]string{}
+	if e.Epoch != 0 {
+		fields["epoch"] = e.Epoch.String()
+	}
 	if e.Peer != "" {
 		fields["peer"] = string(e.Peer)
 	}
@@ -89,9 +95,42 @@ func (n *Node) replicaEvent(e replica.Event) {
 	}
 	text := e.Detail
 	if text == "" {
-		text = string(e.Kind)
+		text = eventText(e.Kind)
 	}
 	n.events.add(severity, string(e.Group), string(e.Kind), text, fields)
+}
+
+// eventText says in words what a kind of event means.
+func eventText(k replica.EventKind) string {
+	switch k {
+	case replica.EventPrimary:
+		return "this node serves as primary"
+	case replica.EventStandby:
+		return "this node is a standby, outside the in-sync set"
+	case replica.EventSecondary:
+		return "this node is an in-sync secondary"
+	case replica.EventShadowLost:
+		return "an in-sync secondary was lost"
+	case replica.EventShadowGain:
+		return "an in-sync secondary was gained"
+	case replica.EventRecovered:
+		return "this copy is level again"
+	case replica.EventPromised:
+		return "older epochs are refused from here on"
+	case replica.EventRejournaled:
+		return "the unconfirmed end was taken into this node's own journal"
+	case replica.EventTrimmed:
+		return "the end of a journal copy was removed"
+	case replica.EventBackedOut:
+		return "entries were undone; see the back-out report"
+	case replica.EventNeedsPriming:
+		return "this copy cannot be brought level from the journals"
+	case replica.EventReceiver:
+		return "a new receiver was attached"
+	case replica.EventReceiversGone:
+		return "old receivers were deleted"
+	}
+	return strings.ToLower(strings.ReplaceAll(string(k), "_", " "))
 }
 
 // version names the program: its module version, or "devel" with the revision it was built from.
