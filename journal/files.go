@@ -15,29 +15,36 @@ const (
 
 func isNotExist(err error) bool { return errors.Is(err, os.ErrNotExist) }
 
-// ensureDir creates dir and syncs every directory that got a new name.
+// ownDirs are the directories above the receivers that journals make: journals/<group>/<node>.
+const ownDirs = 3
+
+// ensureDir makes dir and makes every name durable that it made, and in any case those of the directories that belong to
+// journals: one that exists already may have been made by a process that died before it synced the name, or by another
+// journal that has not synced it yet.
 func ensureDir(fs vfs.FS, dir string) error {
-	var missing []string
-	for d := dir; ; d = fs.PathDir(d) {
+	made := 0
+	for d := dir; fs.PathDir(d) != d; d = fs.PathDir(d) {
 		_, err := fs.Stat(d)
-		if err == nil || fs.PathDir(d) == d {
+		if err == nil {
 			break
 		}
 		if !isNotExist(err) {
 			return fmt.Errorf("look for directory: %w", err)
 		}
-		missing = append(missing, d)
-	}
-	if len(missing) == 0 {
-		return nil
+		made++
 	}
 	if err := fs.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("create directory: %w", err)
 	}
-	for i := len(missing) - 1; i >= 0; i-- {
-		if err := syncDir(fs, fs.PathDir(missing[i])); err != nil {
+	for range max(made, ownDirs) {
+		parent := fs.PathDir(dir)
+		if parent == dir {
+			break
+		}
+		if err := syncDir(fs, parent); err != nil {
 			return err
 		}
+		dir = parent
 	}
 	return nil
 }

@@ -249,11 +249,32 @@ func (d disk) readLast(r *receiver, found *recovered) (err error) {
 		}
 		found.cut = end - r.end
 	}
-	// A process that was killed leaves written but unsynced bytes behind: from here on they count as durable.
+	// What the mark does not cover may be in the page cache only: of a process that was killed, or after a sync that failed,
+	// which marks the pages clean all the same. Written again, they are dirty, and this sync tells the truth about them.
+	if found.record.mark < r.last {
+		if err := rewrite(file, r.end); err != nil {
+			return err
+		}
+	}
 	if err := file.Sync(); err != nil {
 		return fmt.Errorf("sync receiver: %w", err)
 	}
 	r.written = r.end
+	return nil
+}
+
+// rewrite writes the first end bytes of the file in place, as they are.
+func rewrite(file vfs.File, end int64) error {
+	buffer := make([]byte, chunk)
+	for at := int64(0); at < end; at += chunk {
+		b := buffer[:min(chunk, end-at)]
+		if _, err := file.ReadAt(b, at); err != nil && err != io.EOF {
+			return fmt.Errorf("read receiver: %w", err)
+		}
+		if _, err := file.WriteAt(b, at); err != nil {
+			return fmt.Errorf("write receiver again: %w", err)
+		}
+	}
 	return nil
 }
 
@@ -268,7 +289,7 @@ func (d disk) torn(r *receiver, file vfs.File, why error, rec record) error {
 			from = r.end + int64(h.Length)
 		}
 	}
-	behind, err := search(file, from, r.size, r.last+1)
+	behind, err := search(file, r.end, from, r.size, r.last+1)
 	if err != nil {
 		return err
 	}

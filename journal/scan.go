@@ -125,8 +125,12 @@ type trace struct {
 	durable ident.Sequence // highest durable mark in such a bundle
 }
 
-// search looks behind a bad place for headers of bundles of this journal with a sequence above want.
-func search(file vfs.File, offset, size int64, want ident.Sequence) (trace, error) {
+// minEntry is less than any entry takes, header of its bundle not counted.
+const minEntry = 8
+
+// search looks from offset on, behind the bad place at bad, for headers of bundles of this journal with a sequence above want.
+// A value may hold anything, a bundle too: one whose sequence is higher than the bytes between could hold is not ours.
+func search(file vfs.File, bad, offset, size int64, want ident.Sequence) (trace, error) {
 	var t trace
 	s := scanner{file: file, offset: offset, limit: size}
 	for s.offset+entry.HeaderSize <= size {
@@ -138,7 +142,7 @@ func search(file vfs.File, offset, size int64, want ident.Sequence) (trace, erro
 			s.offset += alignment
 			continue
 		}
-		if h, err := entry.DecodeHeader(b); err == nil && h.First > want {
+		if h, err := entry.DecodeHeader(b); err == nil && h.First > want && h.First <= want+ident.Sequence((s.offset-bad)/minEntry)+1 {
 			t.end = max(t.end, min(s.offset+int64(h.Length), size))
 			t.durable = max(t.durable, h.Durable)
 		}

@@ -86,6 +86,7 @@ type writer struct {
 	number ident.ReceiverNumber
 	state  vfs.File // the state file; nil: not open
 	record record
+	behind int64 // bytes synced since the state file was: what its mark on disk does not cover
 
 	batch    []operation
 	buffer   []byte
@@ -200,7 +201,7 @@ func (w *writer) write() error {
 	if err := w.file.SyncData(); err != nil {
 		return fmt.Errorf("sync receiver %s: %w", r.header.Number, err)
 	}
-	if err := w.setMark(last.bundle.Last()); err != nil {
+	if err := w.setMark(last.bundle.Last(), int64(len(data))); err != nil {
 		return err
 	}
 
@@ -308,9 +309,13 @@ func (w *writer) saveRecord() error {
 	return nil
 }
 
-// setMark notes in the state file that everything up to last was synced. It is not synced itself: it says so after a crash of
-// the process, and mostly after a loss of power.
-func (w *writer) setMark(last ident.Sequence) error {
+// maxBehind bounds how far the mark on disk lies behind what was synced. Rot within that distance from the end looks like a
+// torn tail after a loss of power.
+const maxBehind = 256 << 10
+
+// setMark notes in the state file that everything up to last was synced, n bytes more than before. The note itself is synced
+// now and then only: it holds after a crash of the process, and after a loss of power but for the last maxBehind bytes.
+func (w *writer) setMark(last ident.Sequence, n int64) error {
 	w.record.mark = last
 	if w.state == nil {
 		file, err := w.disk.fs.OpenReadWrite(w.disk.path(stateName), category)
@@ -323,6 +328,12 @@ func (w *writer) setMark(last ident.Sequence) error {
 	b, at := w.record.slot()
 	if _, err := w.state.WriteAt(b, at); err != nil {
 		return fmt.Errorf("write durable mark: %w", err)
+	}
+	if w.behind += n; w.behind >= maxBehind {
+		w.behind = 0
+		if err := w.state.SyncData(); err != nil {
+			return fmt.Errorf("sync durable mark: %w", err)
+		}
 	}
 	return nil
 }

@@ -38,22 +38,18 @@ func replaceFile(fs vfs.FS, dir, name string, content []byte) (err error) {
 	return syncDir(fs, dir)
 }
 
+// makeDir makes dir and makes its name durable, and that of the directory above it: one that exists may have been made by a
+// process that died before it synced the name.
 func makeDir(fs vfs.FS, dir string) error {
-	if _, err := fs.Stat(dir); err == nil {
-		return nil
-	} else if !isNotExist(err) {
-		return err
-	}
-	parent := fs.PathDir(dir)
-	if parent != dir {
-		if err := makeDir(fs, parent); err != nil {
-			return err
-		}
-	}
 	if err := fs.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	return syncDir(fs, parent)
+	for _, parent := range []string{fs.PathDir(dir), fs.PathDir(fs.PathDir(dir))} {
+		if err := syncDir(fs, parent); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func syncDir(fs vfs.FS, dir string) error {
