@@ -136,7 +136,7 @@ func (r roles) Why(_ context.Context, name, to string) (client.Readiness, error)
 const (
 	defaultMaxPause = 5 * time.Second
 	prepareTimeout  = 30 * time.Second // from the start to the commit point, beside the pause
-	maxSchedule     = 24 * time.Hour   // how far ahead `at` may lie
+	recordTimeout   = 2 * time.Second  // for an operation that is past its commit point
 )
 
 func (r roles) Switchover(ctx context.Context, name string, q client.SwitchoverRequest) (client.Operation, *client.Readiness, error) {
@@ -145,6 +145,12 @@ func (r roles) Switchover(ctx context.Context, name string, q client.SwitchoverR
 			Remedy: "leave `at` away and start it at the time you want, for example with at(1) or a systemd timer"}
 	}
 	ready, g, err := r.assess(name, q.To)
+	if err == nil && g.Operation != nil && g.Operation.Committed {
+		// It has only to be recorded as finished, or this node has only to hear of it: two requests in a row must not collide.
+		if _, err = r.Operation(ctx, g.Operation.ID, recordTimeout); err == nil {
+			ready, g, err = r.assess(name, q.To)
+		}
+	}
 	if err != nil {
 		return client.Operation{}, nil, err
 	}

@@ -245,3 +245,48 @@ func (n *Node) read(name string) ([]byte, error) {
 	raw, err := io.ReadAll(f)
 	return raw, errors.Join(err, f.Close())
 }
+
+// Proves CL-5: a dry run changes nothing, and a switch-over that cannot go on is rolled back when it is canceled.
+func TestDryRunAndCancel(t *testing.T) {
+	c := Start(t, Options{})
+	p := c.primary()
+	before, err := p.client.Group(t.Context(), "default")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ready, err := p.client.DryRun(t.Context(), "default", client.SwitchoverRequest{To: before.InSync[0]})
+	if err != nil || !ready.Ready {
+		t.Fatalf("dry run: %+v, %v", ready, err)
+	}
+	operations, err := p.client.Operations(t.Context())
+	after, err2 := p.client.Group(t.Context(), "default")
+	if err != nil || err2 != nil || len(operations) != 0 || after.Epoch != before.Epoch || after.Primary != before.Primary {
+		t.Fatalf("after the dry run: epoch %d, primary %s, operations %+v (%v, %v)", after.Epoch, after.Primary, operations, err, err2)
+	}
+	var target *Node // the one outside the set: with its disk hanging it cannot join, so the switch-over stays where it is
+	for _, id := range c.options.Nodes {
+		if n := c.Node(id); n != p && string(id) != before.InSync[0] {
+			target = n
+		}
+	}
+	target.Disk().Pause("journal.sync:default/" + string(p.ID))
+	if _, err := p.client.Put(t.Context(), "file", []byte("key"), []byte("value"), client.WriteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	op, err := p.client.Switchover(t.Context(), "default", client.SwitchoverRequest{To: string(target.ID), MaxPause: client.Duration(20 * time.Second)}, time.Millisecond)
+	if err != nil || op.Finished() {
+		t.Fatalf("switch-over to a node whose disk hangs: %+v, %v", op, err)
+	}
+	if err := p.client.CancelSwitchover(t.Context(), "default"); err != nil {
+		t.Fatalf("cancel: %v", err)
+	}
+	if op, err = p.client.Operation(t.Context(), op.ID, 10*time.Second); err != nil || op.State != client.OperationRolledBack {
+		t.Fatalf("after the cancel: %+v, %v", op, err)
+	}
+	if now := c.primary(); now != p {
+		t.Errorf("%s serves after a canceled switch-over, want %s", now.ID, p.ID)
+	}
+	if _, err := p.client.Put(t.Context(), "file", []byte("key"), []byte("again"), client.WriteOptions{}); err != nil {
+		t.Errorf("write after the cancel: %v", err)
+	}
+}
