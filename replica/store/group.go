@@ -21,6 +21,7 @@ type Group struct {
 	prefix []byte // of all record keys of the group
 
 	apply    sync.Mutex                     // held during Apply: the compare and the set are one
+	landing  landing                        // no view is taken while a batch is committed
 	position atomic.Pointer[ident.Position] // what the database holds; written under apply
 	flushed  atomic.Pointer[ident.Position] // what it holds for certain after a crash; written by Store.refresh
 }
@@ -83,7 +84,13 @@ func (g *Group) Apply(before, after ident.Position, changes []Change) error {
 	if err != nil {
 		return errors.Join(err, batch.Close())
 	}
-	err = g.store.run("apply", func() error { return batch.Commit(pebble.NoSync) })
+	err = g.store.run("apply", func() error {
+		if !g.landing.begin(g.store.health.failed) {
+			return g.store.health.error()
+		}
+		defer g.landing.end()
+		return batch.Commit(pebble.NoSync)
+	})
 	if err != nil {
 		// The batch is not closed: Pebble may still hold it.
 		g.store.health.fail(fmt.Errorf("apply %s to group %s: %w", after, g.name, err))
@@ -132,18 +139,39 @@ func (g *Group) Get(file string, key []byte) (entry.Image, error) {
 	}
 	defer leave()
 	k := append(g.appendFile(make([]byte, 0, len(g.prefix)+len(file)+len(key)+8), file), key...)
-	v, closer, err := g.store.db.Get(k)
-	if errors.Is(err, pebble.ErrNotFound) {
-		return entry.Image{}, ErrNotFound
-	}
+	iter, err := g.iterate(g.store.db, nil)
 	if err != nil {
 		return entry.Image{}, g.store.readError(err)
 	}
-	r, err := decodeRecord(v)
-	if err != nil {
-		err = &CorruptionError{Key: bytes.Clone(k), Err: err}
+	var r entry.Image
+	switch found := iter.SeekPrefixGE(k); { // a prefix is the whole key here, so this looks at the filters
+	case found && bytes.Equal(iter.Key(), k):
+		var v []byte
+		if v, err = iter.ValueAndErr(); err != nil {
+			break
+		}
+		if r, err = decodeRecord(v); err != nil {
+			err = &CorruptionError{Key: k, Err: err}
+		}
+	case iter.Error() == nil:
+		err = ErrNotFound
 	}
-	return r, errors.Join(err, closer.Close())
+	if failed := errors.Join(iter.Error(), iter.Close()); failed != nil {
+		err = g.store.readError(failed)
+	}
+	return r, err
+}
+
+// iterate makes an iterator, and with it the view that it keeps. No view is taken while a batch of the group lands: Pebble
+// puts a batch into the memtable first and raises the visible sequence number after. A flush in between, which other
+// goroutines may cause, keeps the newest version of a key only, the one that is not visible yet; a view taken then finds
+// neither it nor the one before, but whatever is older still. See docs/decisions/0006.
+func (g *Group) iterate(from pebble.Reader, o *pebble.IterOptions) (*pebble.Iterator, error) {
+	if !g.landing.look(g.store.health.failed) {
+		return nil, g.store.health.error()
+	}
+	defer g.landing.leave()
+	return from.NewIter(o)
 }
 
 // readError fails the store when a read shows that the database is damaged.

@@ -124,7 +124,11 @@ func (g *Group) Digest(ctx context.Context) (Digest, error) {
 	}
 	defer leave()
 	// A snapshot, not an iterator alone: a long-lived iterator would keep memtables and deleted files.
+	if !g.landing.look(g.store.health.failed) {
+		return Digest{}, g.store.health.error()
+	}
 	snapshot := g.store.db.NewSnapshot()
+	g.landing.leave()
 	v, err := g.open(snapshot)
 	if err != nil {
 		return Digest{}, errors.Join(err, snapshot.Close())
@@ -193,7 +197,7 @@ type view struct {
 // open makes a view. The iterator stands nowhere; bounds are set on it, which keeps its view.
 func (g *Group) open(r pebble.Reader) (*view, error) {
 	key := positionKey(g.name)
-	iter, err := r.NewIter(&pebble.IterOptions{LowerBound: key, UpperBound: append(bytes.Clone(key), 0)})
+	iter, err := g.iterate(r, &pebble.IterOptions{LowerBound: key, UpperBound: append(bytes.Clone(key), 0)})
 	if err != nil {
 		return nil, g.store.readError(err)
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -304,9 +306,14 @@ func (s *Store) refresh() error {
 
 // positions reads the positions of all groups; only those guaranteed to survive a crash when durable.
 func (s *Store) positions(durable bool) (map[ident.GroupName]ident.Position, error) {
+	release, err := s.stand()
+	if err != nil {
+		return nil, err
+	}
 	iter, err := s.db.NewIter(&pebble.IterOptions{
 		LowerBound: []byte{kindPosition}, UpperBound: []byte{kindPosition + 1}, OnlyReadGuaranteedDurable: durable,
 	})
+	release()
 	if err != nil {
 		return nil, err
 	}
@@ -319,6 +326,29 @@ func (s *Store) positions(durable bool) (map[ident.GroupName]ident.Position, err
 		}
 	}
 	return out, errors.Join(err, iter.Error(), iter.Close())
+}
+
+// stand waits until no batch of any group is landing, and keeps new ones waiting until release is called. A group made
+// meanwhile has nothing yet.
+func (s *Store) stand() (release func(), err error) {
+	s.mu.Lock()
+	groups := slices.Collect(maps.Values(s.groups))
+	s.mu.Unlock()
+	for i, g := range groups {
+		if !g.landing.look(s.health.failed) {
+			groups, err = groups[:i], s.health.error()
+			break
+		}
+	}
+	release = func() {
+		for _, g := range groups {
+			g.landing.leave()
+		}
+	}
+	if err != nil {
+		release()
+	}
+	return release, err
 }
 
 func (s *Store) enter() (leave func(), err error) {
