@@ -3,7 +3,7 @@ GO ?= go
 BIN := bin/understudy
 DATA ?= understudy-dev
 
-.PHONY: all build run test lint bench demo clean
+.PHONY: all build run test soak lint bench demo clean
 
 all: build
 
@@ -16,6 +16,24 @@ run: build
 
 test:
 	$(GO) test -race -timeout 10m ./...
+
+# Seeds and schedules on three levels, one after the other; takes hours. Logs, and what failing schedules leave, are in $(SOAK).
+SOAK ?= bin/soak
+SEEDS ?= 100000
+NODE_SCHEDULES ?= 2000
+REAL_SCHEDULES ?= 300
+soak:
+	@mkdir -p $(SOAK); status=0; \
+	run() { \
+		name=$$1; shift; began=$$(date +%s); verdict=passed; \
+		$(GO) test -v "$$@" > $(SOAK)/$$name.log 2>&1 || { verdict=FAILED; status=1; }; \
+		echo "soak: $$name $$verdict in $$(( $$(date +%s) - began )) s; see $(SOAK)/$$name.log"; \
+		grep -hE '^ *((simulation|nodesim|faultlab): |--- FAIL)' $(SOAK)/$$name.log || true; \
+	}; \
+	run simulation -timeout 3h ./cmd/internal/simulation -run TestSeeds -sim.seeds=$(SEEDS); \
+	run nodesim -timeout 3h ./cmd/internal/nodesim -run TestSchedules -nodesim.schedules=$(NODE_SCHEDULES); \
+	run faultlab -timeout 3h ./cmd/internal/faultlab -faultlab.all -faultlab.schedules=$(REAL_SCHEDULES) -faultlab.keep=$(abspath $(SOAK)); \
+	exit $$status
 
 lint:
 	@out="$$(gofmt -l .)"; if [ -n "$$out" ]; then echo "not formatted, run gofmt -w:"; echo "$$out"; exit 1; fi

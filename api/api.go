@@ -38,7 +38,8 @@ type Limits struct {
 	IdleTimeout   time.Duration // between two requests on a connection
 	Wait          time.Duration // default of ?wait= for requests that need a primary
 	MaxWait       time.Duration // highest ?wait=
-	Shutdown      time.Duration // what Serve grants running requests when its context ends
+	Linger        time.Duration // how long Serve goes on when its context ends, asking clients for new connections; see Serve
+	Shutdown      time.Duration // what Serve grants running requests after that
 }
 
 // DefaultLimits are the limits of a node.
@@ -53,6 +54,7 @@ func DefaultLimits() Limits {
 		IdleTimeout:   60 * time.Second,
 		Wait:          5 * time.Second,
 		MaxWait:       10 * time.Minute,
+		Linger:        250 * time.Millisecond,
 		Shutdown:      5 * time.Second,
 	}
 }
@@ -69,6 +71,7 @@ func (l Limits) withDefaults() Limits {
 	l.IdleTimeout = cmp.Or(l.IdleTimeout, d.IdleTimeout)
 	l.Wait = cmp.Or(l.Wait, d.Wait)
 	l.MaxWait = cmp.Or(l.MaxWait, d.MaxWait)
+	l.Linger = cmp.Or(l.Linger, d.Linger)
 	l.Shutdown = cmp.Or(l.Shutdown, d.Shutdown)
 	return l
 }

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/understudy-ha/understudy/client"
+	"github.com/understudy-ha/understudy/internal/ident"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -77,6 +78,10 @@ func (f *fake) List(ctx context.Context, file string, o client.ListOptions) (cli
 		f.note(ctx, "list %s %q %q %d local=%t", file, o.Prefix, o.From, o.Limit, o.Local)
 }
 
+func (f *fake) Receipt(ctx context.Context, group ident.GroupName, at ident.Position, wait time.Duration) (client.Receipt, error) {
+	return client.Receipt{Position: at.Format(group), Outcome: client.OutcomeNotDone}, f.note(ctx, "receipt %s %s", at.Format(group), wait.Round(time.Second))
+}
+
 func (f *fake) Status(ctx context.Context, local bool) (client.Status, error) {
 	return f.status, f.note(ctx, "status local=%t", local)
 }
@@ -110,6 +115,26 @@ func (f *fake) Failover(ctx context.Context, group string, r client.FailoverRequ
 	return f.op, f.note(ctx, "failover %s %q loss=%t", group, r.To, r.AllowDataLoss)
 }
 
+func (f *fake) Pause(ctx context.Context, r client.OrderRequest) (client.PauseState, error) {
+	return client.PauseState{Pause: &client.Order{Reason: r.Reason, By: r.By}}, f.note(ctx, "pause %q %s by %s", r.Reason, r.For, r.By)
+}
+
+func (f *fake) Resume(ctx context.Context) (client.PauseState, error) {
+	return client.PauseState{}, f.note(ctx, "resume")
+}
+
+func (f *fake) Maintain(ctx context.Context, node string, r client.OrderRequest) (client.MaintenanceState, error) {
+	return client.MaintenanceState{Node: node, Maintenance: &client.Order{Reason: r.Reason}}, f.note(ctx, "maintain %s %q %s by %s", node, r.Reason, r.For, r.By)
+}
+
+func (f *fake) EndMaintenance(ctx context.Context, node string) (client.MaintenanceState, error) {
+	return client.MaintenanceState{Node: node}, f.note(ctx, "end maintenance %s", node)
+}
+
+func (f *fake) ForecastFailover(ctx context.Context, group string, r client.FailoverRequest) (client.LossForecast, error) {
+	return client.LossForecast{Group: group, To: r.To, Beyond: "default@3.40"}, f.note(ctx, "forecast %s %q", group, r.To)
+}
+
 func (f *fake) Operations(ctx context.Context) ([]client.Operation, error) {
 	return []client.Operation{f.later}, f.note(ctx, "operations")
 }
@@ -127,6 +152,10 @@ func (f *fake) Events(ctx context.Context, since uint64, wait time.Duration) ([]
 		return f.events(ctx, since, wait)
 	}
 	return []client.Event{{ID: since + 1, Severity: client.SeverityInfo}}, f.note(ctx, "events %d", since)
+}
+
+func (f *fake) Release(ctx context.Context, node string, life uint64) (client.Release, error) {
+	return client.Release{Node: node, Incarnation: fmt.Sprintf("%016x", life), Groups: []string{"default"}}, f.note(ctx, "release %s %x", node, life)
 }
 
 func (f *fake) Ready(context.Context) error { return f.notLive }

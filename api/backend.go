@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/understudy-ha/understudy/client"
+	"github.com/understudy-ha/understudy/internal/ident"
 )
 
 // Data answers for records. Implementations return *client.Error, *Elsewhere, or any other error, which is answered as an
@@ -19,10 +20,15 @@ type Data interface {
 	Get(ctx context.Context, file string, key []byte, o client.ReadOptions) (client.Record, error)
 	// List returns at most o.Limit records in key order; Limit is set.
 	List(ctx context.Context, file string, o client.ListOptions) (client.RecordPage, error)
+	// Receipt tells what has become of the write at a position. While that is undecided it waits, at most for wait; code
+	// unknown_group.
+	Receipt(ctx context.Context, group ident.GroupName, at ident.Position, wait time.Duration) (client.Receipt, error)
 }
 
 // Roles answers for the cluster, its groups and their operations. Errors are as in Data.
 type Roles interface {
+	Lives
+	Orders
 	// Status describes the cluster; local: without asking any other node. It must answer within the context in every
 	// situation, since the health paths call it (with local).
 	Status(ctx context.Context, local bool) (client.Status, error)

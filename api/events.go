@@ -22,6 +22,7 @@ type eventQuery struct {
 	since    uint64
 	severity int // index in severities: at least this
 	group    string
+	kinds    []string // empty: all
 }
 
 func severities() []string {
@@ -30,7 +31,8 @@ func severities() []string {
 
 // takes tells whether the client wants e. An event without a group concerns all of them.
 func (q eventQuery) takes(e client.Event) bool {
-	return slices.Index(severities(), e.Severity) >= q.severity && (q.group == "" || e.Group == "" || e.Group == q.group)
+	return slices.Index(severities(), e.Severity) >= q.severity && (q.group == "" || e.Group == "" || e.Group == q.group) &&
+		(len(q.kinds) == 0 || slices.Contains(q.kinds, e.Kind))
 }
 
 // next returns the wanted events above q.since and moves q.since. With none it waits until end, at most.
@@ -69,6 +71,9 @@ func (a *API) events(r *request) (reply, error) {
 		return nil, err
 	}
 	q := &eventQuery{since: since, severity: slices.Index(severities(), severity), group: r.query.Get("group")}
+	if kinds := r.query.Get("kind"); kinds != "" {
+		q.kinds = strings.Split(kinds, ",")
+	}
 	browser := acceptsEventStream(r.Header)
 	if follow || browser {
 		if id, err := strconv.ParseUint(r.Header.Get("Last-Event-ID"), 10, 64); err == nil {

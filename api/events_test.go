@@ -48,7 +48,7 @@ func TestEventFilters(t *testing.T) {
 	n := start(t, f, nil)
 	for query, want := range map[string]string{
 		"": "1234", "since=2": "34", "severity=error": "23", "group=orders": "134", "group=orders&severity=warning": "34", "since=4": "",
-		"severity=critical&since=3&wait=20ms": "",
+		"severity=critical&since=3&wait=20ms": "", "kind=SRPRIMARY": "1", "kind=SRPRIMARY,SRSTANDBY&group=orders": "1", "kind=SRSTANDBY&wait=20ms": "",
 	} {
 		resp := n.send(t, "GET", "/v1/events?"+query, nil)
 		var got client.Items[client.Event]

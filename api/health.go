@@ -88,7 +88,7 @@ func (a *API) examine(ctx context.Context, condition, group string, limit lagLim
 		h.Reason = err.Error()
 		return h, nil
 	}
-	h.Holds = true
+	h.Holds, h.Warnings = true, warnings(s)
 	for _, g := range s.Groups {
 		if group != "" && g.Name != group {
 			continue
@@ -116,6 +116,20 @@ func (a *API) examine(ctx context.Context, condition, group string, limit lagLim
 		h.Holds, h.Reason = false, "no Raft leader is known"
 	}
 	return h, nil
+}
+
+// warnings lists what operators ordered for a while: it decides nothing here, and should not be forgotten.
+func warnings(s client.Status) []string {
+	var all []string
+	if p := s.Pause; p != nil {
+		all = append(all, "automatic failover is paused: "+p.Reason)
+	}
+	for _, n := range s.Nodes {
+		if n.Maintenance != nil {
+			all = append(all, "node "+n.ID+" is in maintenance: "+n.Maintenance.Reason)
+		}
+	}
+	return all
 }
 
 // unmet says why the condition does not hold for the group on this node; "" when it does.

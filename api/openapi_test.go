@@ -129,12 +129,14 @@ func TestOpenAPIMatchesRoutes(t *testing.T) {
 func TestOpenAPIMatchesTypes(t *testing.T) {
 	doc, raw := readOpenAPI(t)
 	types := map[string]any{
+		"AcceptedLoss": client.AcceptedLoss{}, "EntryAtRisk": client.EntryAtRisk{}, "HeldPosition": client.HeldPosition{}, "LossForecast": client.LossForecast{},
+		"MaintenanceState": client.MaintenanceState{}, "Order": client.Order{}, "OrderRequest": client.OrderRequest{}, "PassedOver": client.PassedOver{}, "PauseState": client.PauseState{},
 		"Backout": client.Backout{}, "BackoutEntry": client.BackoutEntry{}, "Candidate": client.Candidate{}, "Certificate": client.Certificate{},
 		"Check": client.Check{}, "Copy": client.Copy{}, "DepositRequest": client.DepositRequest{}, "Digest": client.Digest{}, "Entry": client.Entry{},
 		"Error": problem{Error: &client.Error{}}, "Event": client.Event{}, "FailoverRequest": client.FailoverRequest{}, "GroupHealth": client.GroupHealth{},
 		"GroupSpec": client.GroupSpec{}, "GroupStatus": client.GroupStatus{}, "Health": client.Health{}, "Image": client.Image{},
 		"Journal": client.Journal{}, "NodeStatus": client.NodeStatus{}, "Operation": client.Operation{}, "Readiness": client.Readiness{},
-		"Receiver": client.Receiver{}, "Record": client.Record{}, "RecordPage": client.RecordPage{}, "Resync": client.Resync{}, "Status": client.Status{},
+		"Receipt": client.Receipt{}, "Receiver": client.Receiver{}, "Record": client.Record{}, "RecordPage": client.RecordPage{}, "Release": client.Release{}, "ReleaseRequest": client.ReleaseRequest{}, "Resync": client.Resync{}, "Status": client.Status{},
 		"Step": client.Step{}, "SwitchoverRequest": client.SwitchoverRequest{}, "Target": client.Target{}, "Verification": client.Verification{},
 		"WriteResult": client.WriteResult{},
 	}

@@ -66,6 +66,9 @@ func toError(err error, writes bool) *client.Error {
 		return &client.Error{Code: code, Detail: err.Error()}
 	}
 	if !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled) {
+		if writes && !errors.Is(err, client.ErrInternal) { // nobody said that nothing was done
+			return &client.Error{Code: client.CodeUnknownOutcome, Detail: err.Error(), Reason: "the node met an error it does not know"}
+		}
 		return &client.Error{Code: client.CodeInternal, Detail: err.Error()}
 	}
 	late := &client.Error{Code: client.CodeUnavailable, Detail: "the time for the request ran out, or this node is stopping", Reason: err.Error()}
@@ -101,7 +104,7 @@ func remedy(c client.Code) string {
 	case client.CodeStorageFull:
 		return "surely nothing was done: free space on the data directory's disk"
 	case client.CodeUnknownOutcome:
-		return "it may have been done: read what it should have changed before you repeat it"
+		return "it may have been done: ask GET /v1/receipts/POSITION when a position is named, or read what it should have changed, before you repeat it"
 	case client.CodeCorrupt:
 		return "keep the files, and see the node's log and GET /v1/events for the place"
 	case client.CodeInternal:

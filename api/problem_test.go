@@ -115,7 +115,8 @@ func TestOtherErrors(t *testing.T) {
 		err          error
 		code         client.Code
 	}{
-		{"unforeseen", "PUT", errors.New("boom"), client.CodeInternal},
+		{"unforeseen", "GET", errors.New("boom"), client.CodeInternal},
+		{"unforeseen, of a write", "PUT", errors.New("boom"), client.CodeUnknownOutcome},
 		{"a write out of time", "PUT", fmt.Errorf("wait for commit: %w", context.DeadlineExceeded), client.CodeUnknownOutcome},
 		{"a read out of time", "GET", context.DeadlineExceeded, client.CodeUnavailable},
 		{"a status that is no error", "GET", &client.Error{Status: 200, Code: client.CodeBusy}, client.CodeBusy},

@@ -132,7 +132,7 @@ func (a *API) startSwitchover(r *request, name string, s client.SwitchoverReques
 	if s.DryRun {
 		switch {
 		case ready == nil:
-			return nil, errors.New("the dry run has no result")
+			return nil, &client.Error{Code: client.CodeInternal, Detail: "the dry run has no result"}
 		case !ready.Ready:
 			return nil, withChecks(&client.Error{Code: client.CodePrecondition, Detail: "group " + name + " cannot be switched over now"}, ready)
 		}
@@ -198,11 +198,17 @@ func (a *API) failover(r *request) (reply, error) {
 	if err := r.decode(&f); err != nil {
 		return nil, err
 	}
+	if err := r.acceptedLoss(name, &f); err != nil {
+		return nil, err
+	}
 	switch f.To {
 	case "":
 		return nil, invalid("a failover needs to know where to", `send {"to":"NODE"}, or {"to":"*"} for any candidate that loses nothing`)
 	case client.AnyNode:
 		f.To = ""
+	}
+	if f.DryRun {
+		return answer(a.o.Roles.ForecastFailover(r.Context(), name, f))
 	}
 	op, err := a.o.Roles.Failover(r.Context(), name, f)
 	if err != nil {

@@ -51,8 +51,15 @@ func routes() []route {
 		{method: put, path: record, params: []string{"wait"}, body: valueBody, serve: (*API).putRecord},
 		{method: del, path: record, params: []string{"wait"}, serve: (*API).deleteRecord},
 
+		{method: get, path: "/v1/receipts/{position}", params: []string{"wait"}, polls: true, serve: (*API).receipt},
+
 		{method: get, path: "/v1/status", params: []string{"local"}, serve: (*API).status},
 		{method: get, path: "/v1/nodes", params: []string{"local"}, serve: (*API).nodes},
+		{method: post, path: "/v1/nodes/{node}/release", params: []string{"wait"}, body: jsonBody, serve: (*API).release},
+		{method: put, path: "/v1/nodes/{node}/maintenance", body: jsonBody, serve: (*API).beginMaintenance},
+		{method: del, path: "/v1/nodes/{node}/maintenance", serve: (*API).endMaintenance},
+		{method: put, path: "/v1/pause", body: jsonBody, serve: (*API).beginPause},
+		{method: del, path: "/v1/pause", serve: (*API).endPause},
 		{method: get, path: "/v1/groups", params: []string{"local"}, serve: (*API).groups},
 		{method: post, path: "/v1/groups", body: jsonBody, serve: (*API).createGroup},
 		{method: get, path: group, serve: (*API).group},
@@ -66,7 +73,7 @@ func routes() []route {
 		{method: post, path: group + "/failover", params: []string{"wait"}, body: jsonBody, wait: 30 * time.Second, polls: true, serve: (*API).failover},
 		{method: get, path: "/v1/operations", serve: (*API).operations},
 		{method: get, path: "/v1/operations/{id}", params: []string{"wait"}, polls: true, serve: (*API).operation},
-		{method: get, path: "/v1/events", params: []string{"since", "severity", "group", "follow", "wait"}, polls: true, serve: (*API).events},
+		{method: get, path: "/v1/events", params: []string{"since", "severity", "group", "kind", "follow", "wait"}, polls: true, serve: (*API).events},
 
 		{method: get, path: group + "/journals", serve: (*API).journals},
 		{method: get, path: journal + "/receivers", serve: (*API).receivers},

@@ -53,6 +53,12 @@ func routeCases() map[string]routeCase {
 	live := healthy("livez")
 	live.asks = nil
 	return map[string]routeCase{
+		"GET /v1/receipts/{position}": {
+			call: func(ctx context.Context, c *client.Client) (any, error) {
+				return pick(func(r client.Receipt) any { return r.Position + " " + r.Outcome })(c.Receipt(ctx, "orders@3.42", 7*time.Second))
+			},
+			asks: []string{"receipt orders@3.42 7s"}, want: is("orders@3.42 not_done"),
+		},
 		"GET /v1/files/{file}/records": {
 			call: func(ctx context.Context, c *client.Client) (any, error) {
 				return pick(func(page client.RecordPage) any { return page.Next.Bytes() })(c.List(ctx, "orders", client.ListOptions{Prefix: []byte("p/"), From: []byte{0xff, '&'}, Limit: 7, Local: true}))
@@ -94,6 +100,13 @@ func routeCases() map[string]routeCase {
 		"GET /v1/nodes": {
 			call: func(ctx context.Context, c *client.Client) (any, error) { return c.Nodes(ctx) },
 			asks: []string{"status local=false"}, want: is([]client.NodeStatus{{ID: "a"}}),
+		},
+		"POST /v1/nodes/{node}/release": {
+			call: func(ctx context.Context, c *client.Client) (any, error) {
+				return c.ReleaseNode(ctx, "b", "00c0ffee00000001")
+			},
+			asks: []string{"release b c0ffee00000001"},
+			want: is(client.Release{Node: "b", Incarnation: "00c0ffee00000001", Groups: []string{"default"}}),
 		},
 		"GET /v1/groups": {
 			call: func(ctx context.Context, c *client.Client) (any, error) {
@@ -149,9 +162,29 @@ func routeCases() map[string]routeCase {
 		},
 		"POST /v1/groups/{group}/failover": {
 			call: func(ctx context.Context, c *client.Client) (any, error) {
-				return pick(func(op client.Operation) any { return op.State })(c.Failover(ctx, "default", client.FailoverRequest{To: "b", AllowDataLoss: true}, time.Second))
+				return pick(func(op client.Operation) any { return op.State })(c.Failover(ctx, "default", client.FailoverRequest{To: "b", AllowDataLoss: true, Confirm: "default", AcceptLossBeyond: "3.40"}, time.Second))
 			},
 			asks: []string{`failover default "b" loss=true`, "operation 7 1s"}, want: is("done"),
+		},
+		"PUT /v1/pause": {
+			call: func(ctx context.Context, c *client.Client) (any, error) {
+				return c.Pause(ctx, client.OrderRequest{Reason: "new switches", By: "ann", For: client.Duration(time.Hour)})
+			},
+			asks: []string{`pause "new switches" 1h0m0s by ann`}, want: is(client.PauseState{Pause: &client.Order{Reason: "new switches", By: "ann"}}),
+		},
+		"DELETE /v1/pause": {
+			call: func(ctx context.Context, c *client.Client) (any, error) { return c.Resume(ctx) },
+			asks: []string{"resume"}, want: is(client.PauseState{}),
+		},
+		"PUT /v1/nodes/{node}/maintenance": {
+			call: func(ctx context.Context, c *client.Client) (any, error) {
+				return c.Maintain(ctx, "b", client.OrderRequest{Reason: "disk"})
+			},
+			asks: []string{`maintain b "disk" 0s by 127.0.0.1`}, want: is(client.MaintenanceState{Node: "b", Maintenance: &client.Order{Reason: "disk"}}),
+		},
+		"DELETE /v1/nodes/{node}/maintenance": {
+			call: func(ctx context.Context, c *client.Client) (any, error) { return c.EndMaintenance(ctx, "b") },
+			asks: []string{"end maintenance b"}, want: is(client.MaintenanceState{Node: "b"}),
 		},
 		"GET /v1/operations": {
 			call: func(ctx context.Context, c *client.Client) (any, error) {

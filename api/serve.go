@@ -6,15 +6,17 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/net/netutil"
 )
 
-// Serve answers on ln until ctx ends. Then it takes no more connections, tells waiting requests to finish, grants all
-// Limits.Shutdown, closes what is left and returns nil, or the first real error. It owns ln, and no handler runs any more
-// when it returns nil.
+// Serve answers on ln until ctx ends. Then it tells waiting requests to finish, and closes each connection with its next
+// answer: a request that a client sends on a connection that is being closed would be lost, and its outcome unknown. After
+// Limits.Linger, when who sends often has gone elsewhere, it takes no more connections, grants what runs Limits.Shutdown,
+// closes what is left and returns nil, or the first real error. It owns ln, and no handler runs any more when it returns nil.
 func (a *API) Serve(ctx context.Context, ln net.Listener) error {
 	l := a.o.Limits
 	base, cancel := context.WithCancel(context.WithValue(context.WithoutCancel(ctx), drainKey{}, ctx)) // running requests outlive ctx
@@ -37,6 +39,12 @@ func (a *API) Serve(ctx context.Context, ln net.Listener) error {
 	accepting := true
 	select {
 	case <-ctx.Done():
+		running.leaving.Store(true)
+		select {
+		case <-time.After(l.Linger):
+		case err = <-failed:
+			accepting, err = false, fmt.Errorf("serve HTTP: %w", err)
+		}
 	case err = <-failed:
 		accepting, err = false, fmt.Errorf("serve HTTP: %w", err)
 	}
@@ -60,6 +68,8 @@ func (a *API) Serve(ctx context.Context, ln net.Listener) error {
 
 // gate counts running handlers, which net/http does not join.
 type gate struct {
+	leaving atomic.Bool // each answer closes its connection
+
 	mu     sync.Mutex
 	n      int
 	closed bool
@@ -77,8 +87,33 @@ func (g *gate) guard(next http.Handler) http.Handler {
 		g.n++
 		g.mu.Unlock()
 		defer g.leave()
-		next.ServeHTTP(w, r)
+		next.ServeHTTP(parting{w, g}, r)
 	})
+}
+
+// parting closes the connection of an answer that is begun while the listener is leaving.
+type parting struct {
+	http.ResponseWriter
+	gate *gate
+}
+
+// Unwrap is for http.ResponseController.
+func (p parting) Unwrap() http.ResponseWriter { return p.ResponseWriter }
+
+func (p parting) WriteHeader(status int) {
+	p.close()
+	p.ResponseWriter.WriteHeader(status)
+}
+
+func (p parting) Write(b []byte) (int, error) {
+	p.close() // without effect when the header is out
+	return p.ResponseWriter.Write(b)
+}
+
+func (p parting) close() {
+	if p.gate.leaving.Load() {
+		p.Header().Set("Connection", "close")
+	}
 }
 
 func (g *gate) leave() {

@@ -54,7 +54,7 @@ func NewWith(o Options) *Client {
 		c.hedge = 2 * time.Second
 	}
 	if c.http == nil {
-		d := net.Dialer{Timeout: 2 * time.Second, KeepAlive: 5 * time.Second}
+		d := net.Dialer{Timeout: 2 * time.Second, KeepAlive: 5 * time.Second, Control: impatient}
 		c.own = &http.Transport{
 			DialContext:            d.DialContext,
 			MaxIdleConnsPerHost:    64,

@@ -119,6 +119,21 @@ func (c Code) NotDone() bool {
 	return false
 }
 
+// OutcomeOf returns what a write that returned err has come to: OutcomeDone without an error; OutcomeNotDone when surely
+// nothing was done, now or later; else OutcomeUndecided, which Receipt settles when the error has a position.
+func OutcomeOf(err error) string {
+	if err == nil {
+		return OutcomeDone
+	}
+	switch CodeOf(err) {
+	case CodeInvalid, CodeNotFound, CodeUnknownPath, CodeMethodNotAllowed, CodeUnknownGroup, CodeUnknownNode, CodeTooLarge, CodeExists,
+		CodeBusy, CodePrecondition, CodeNotPrimary, CodeNoPrimary, CodeNoQuorum, CodeNoSync, CodeUnavailable, CodeStale, CodeStorageFull,
+		CodeUnsupported:
+		return OutcomeNotDone
+	}
+	return OutcomeUndecided // also a code that a newer node says
+}
+
 // Error is a problem as a node reports it (application/problem+json), or as the client found it itself (then Status is 0).
 type Error struct {
 	Status   int     `json:"status"` // HTTP status; 0: take the code's own
@@ -129,6 +144,8 @@ type Error struct {
 	Position string  `json:"position,omitempty"` // unknown_outcome: where the write stands if it was done
 	Node     string  `json:"node,omitempty"`     // who says so
 	Checks   []Check `json:"checks,omitempty"`   // precondition: all checks, failed and passed
+
+	Forecast *LossForecast `json:"forecast,omitempty"` // precondition of a failover with loss: what it would lose now
 
 	cause error // what went wrong underneath, on this side of the network only
 }

@@ -60,7 +60,8 @@ func (o Operation) Finished() bool { return o.State != "" && o.State != Operatio
 // Step is one step of an operation.
 type Step struct {
 	Name   string    `json:"name"`
-	At     time.Time `json:"at"` // when it was entered
+	At     time.Time `json:"at"`            // when it was entered
+	Took   Duration  `json:"took,omitzero"` // until the next one was entered, or the operation ended; 0 while it runs
 	Node   string    `json:"node,omitempty"`
 	Detail string    `json:"detail,omitempty"`
 }
@@ -84,6 +85,7 @@ type Readiness struct {
 	EntriesToDrain uint64   `json:"entries_to_drain"` // entries the target has not yet
 	EstimatedPause Duration `json:"estimated_pause"`  // how long writes would be held
 	Loss           string   `json:"loss"`             // "none", or what would be lost
+	Notes          []string `json:"notes,omitempty"`  // what else an operator should know, such as a pause
 }
 
 // SwitchoverRequest asks for a planned switch-over, or for a switch-back (then To stays empty).
@@ -101,25 +103,36 @@ const AnyNode = "*"
 type FailoverRequest struct {
 	To            string `json:"to"`                        // a node; "*" (AnyNode): any candidate
 	AllowDataLoss bool   `json:"allow_data_loss,omitempty"` // also a node outside the in-sync set
+	DryRun        bool   `json:"dry_run,omitempty"`         // with AllowDataLoss: a LossForecast, and nothing is changed
+
+	// With AllowDataLoss: what the operator confirmed. More than that is never lost; the request is refused then, with a
+	// new forecast.
+	Confirm           string `json:"confirm,omitempty"`             // the name of the group, typed
+	AcceptLossBeyond  string `json:"accept_loss_beyond,omitempty"`  // Beyond of the forecast
+	AcceptLossHighest string `json:"accept_loss_highest,omitempty"` // Highest of the forecast; left out: however much lies beyond
+	By                string `json:"by,omitempty"`                  // left out: the address that the request came from
 }
 
 // Certificate records one promotion. Positions are history positions.
 type Certificate struct {
-	Group      string      `json:"group"`
-	Kind       string      `json:"kind"` // create | switchover | failover
-	Operation  uint64      `json:"operation,omitempty"`
-	OldEpoch   uint64      `json:"old_epoch"`
-	Epoch      uint64      `json:"epoch"`
-	From       string      `json:"from"`
-	To         string      `json:"to"`
-	InSync     []string    `json:"in_sync"` // the set in force at the promotion, primary included
-	Candidates []Candidate `json:"candidates,omitempty"`
-	SW         string      `json:"sw"`   // where the epoch begins; "" until opened
-	Loss       string      `json:"loss"` // "none", or what may be lost
-	Better     []string    `json:"better,omitempty"`
-	At         time.Time   `json:"at"`
-	Opened     time.Time   `json:"opened,omitzero"`
-	Reason     string      `json:"reason"`
+	Group      string        `json:"group"`
+	Kind       string        `json:"kind"` // create | switchover | failover
+	Operation  uint64        `json:"operation,omitempty"`
+	OldEpoch   uint64        `json:"old_epoch"`
+	Epoch      uint64        `json:"epoch"`
+	From       string        `json:"from"`
+	To         string        `json:"to"`
+	InSync     []string      `json:"in_sync"` // the set in force at the promotion, primary included
+	Candidates []Candidate   `json:"candidates,omitempty"`
+	SW         string        `json:"sw"`   // where the epoch begins; "" until opened
+	Loss       string        `json:"loss"` // "none", or what may be lost
+	Better     []string      `json:"better,omitempty"`
+	PassedOver []PassedOver  `json:"passed_over,omitempty"`
+	Accepted   *AcceptedLoss `json:"accepted,omitempty"` // what an operator accepted to lose
+	Started    time.Time     `json:"started,omitzero"`   // of the operation
+	At         time.Time     `json:"at"`                 // the commit point
+	Opened     time.Time     `json:"opened,omitzero"`
+	Reason     string        `json:"reason"`
 }
 
 // Candidate is what a node reported when it promised the new epoch.
@@ -128,7 +141,15 @@ type Candidate struct {
 	Received  string `json:"received"`
 	Committed string `json:"committed"`
 	Applied   string `json:"applied"`
-	Torn      bool   `json:"torn,omitempty"` // it cut a torn tail at start and was not compared since
+	Torn      bool   `json:"torn,omitempty"`   // it cut a torn tail at start and was not compared since
+	Unable    string `json:"unable,omitempty"` // why it could not serve although it lived
+}
+
+// PassedOver is a node that held more than the one that was promoted, or might have, and why it was not taken.
+type PassedOver struct {
+	Node     string `json:"node"`
+	Received string `json:"received,omitempty"` // "": it did not report
+	Why      string `json:"why"`
 }
 
 // Severities of events, ascending.

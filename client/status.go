@@ -25,6 +25,7 @@ type Status struct {
 	Started    time.Time     `json:"started"`     // when its process started
 	Nodes      []NodeStatus  `json:"nodes"`       // by id
 	Groups     []GroupStatus `json:"groups"`      // by order number, then by name
+	Pause      *Order        `json:"pause"`       // automatic actions do not begin; null: they do
 }
 
 // Group returns the group's status, and whether it stands in s.
@@ -44,7 +45,7 @@ type NodeStatus struct {
 	State       string    `json:"state"` // alive | suspect | dead | left, by the answering node's failure detector
 	Lease       string    `json:"lease"` // held | expired | released | none
 	Priority    int       `json:"priority"`
-	Maintenance bool      `json:"maintenance"`
+	Maintenance *Order    `json:"maintenance"` // null: not in maintenance
 	Incarnation string    `json:"incarnation"` // of the life that renewed last, hexadecimal
 	LastContact time.Time `json:"last_contact,omitzero"`
 	HTTP        string    `json:"http"` // host:port, as the other addresses
@@ -56,17 +57,19 @@ type NodeStatus struct {
 
 // GroupSpec is what an operator chooses for a group. Empty fields get the defaults.
 type GroupSpec struct {
-	Name          string   `json:"name"`
-	Order         int      `json:"order,omitempty"`          // start order, lower first
-	Files         []string `json:"files,omitempty"`          // patterns, default "*"
-	Preferred     string   `json:"preferred,omitempty"`      // first primary, and where switchback goes
-	Delivery      string   `json:"delivery,omitempty"`       // sync (default) | async
-	Secondaries   int      `json:"secondaries,omitempty"`    // in-sync shadows wanted, default 1
-	OnNoSync      string   `json:"on_no_sync,omitempty"`     // degrade (default) | hold | refuse
-	AutoFailover  string   `json:"auto_failover,omitempty"`  // lossless (default) | off
-	Images        string   `json:"images,omitempty"`         // auto (default) | both | after
-	ReceiverBytes int64    `json:"receiver_bytes,omitempty"` // change of receiver at this size
-	KeepReceivers int      `json:"keep_receivers,omitempty"` // detached receivers kept although nobody needs them; -1: all
+	Name            string   `json:"name"`
+	Order           int      `json:"order,omitempty"`           // start order, lower first
+	Files           []string `json:"files,omitempty"`           // patterns, default "*"
+	Preferred       string   `json:"preferred,omitempty"`       // first primary, and where switchback goes
+	Delivery        string   `json:"delivery,omitempty"`        // sync (default) | async
+	Secondaries     int      `json:"secondaries,omitempty"`     // in-sync shadows wanted, default 1
+	OnNoSync        string   `json:"on_no_sync,omitempty"`      // degrade (default) | hold | refuse
+	AutoFailover    string   `json:"auto_failover,omitempty"`   // lossless (default) | off
+	Images          string   `json:"images,omitempty"`          // auto (default) | both | after
+	ReceiverBytes   int64    `json:"receiver_bytes,omitempty"`  // change of receiver at this size
+	KeepReceivers   int      `json:"keep_receivers,omitempty"`  // detached receivers kept although nobody needs them; -1: all
+	Switchback      string   `json:"switchback,omitempty"`      // manual (default) | auto: the role returns to the preferred node by itself
+	SwitchbackAfter Duration `json:"switchback_after,omitzero"` // auto: once that node was in sync and well for so long, default 1m
 }
 
 // GroupStatus is one group as its primary sees it; on a node that cannot ask the primary, as that node sees it (then
@@ -86,6 +89,7 @@ type GroupStatus struct {
 	Applied   uint64            `json:"applied"`   // last entry in the primary's store
 	Targets   []Target          `json:"targets"`
 	Held      int               `json:"held_writes"` // writes that wait for a switch-over or for a shadow
+	Writes    string            `json:"writes"`      // open | alone | held | refused, by on_no_sync; "" when the primary could not be asked
 	Local     Copy              `json:"local"`       // the answering node's own copy, whatever its role
 	Resync    *Resync           `json:"resync"`      // of the node that is furthest behind; null when all are in sync
 	Operation *Operation        `json:"operation"`   // the running one
@@ -150,6 +154,7 @@ type Health struct {
 	Holds     bool          `json:"holds"`     // decides the status code: 200 or 503
 	Reason    string        `json:"reason,omitempty"`
 	Groups    []GroupHealth `json:"groups,omitempty"`
+	Warnings  []string      `json:"warnings,omitempty"` // what does not decide, but should not stay so
 }
 
 // GroupHealth is one group's part in a Health.

@@ -30,6 +30,7 @@ type Cluster struct {
 	port   *port
 	store  *store
 	raft   *raft.Raft
+	trans  raft.Transport // of raft, which closes it
 
 	board  *board
 	book   *addressBook
@@ -37,7 +38,7 @@ type Cluster struct {
 	ready  atomic.Pointer[raft.Raft] // set when Raft runs, for the requests of others
 	hurry  chan struct{}             // buffered by one: renew now
 
-	admission sync.Mutex // held while a node is admitted
+	admission chan struct{} // one token: who took it admits a node. No mutex: it is held over the network, and waiting for it can end
 	fatalOnce sync.Once
 
 	ctx     context.Context // ends with Close
@@ -55,7 +56,13 @@ type Cluster struct {
 func Open(ctx context.Context, o Options) (*Cluster, error) {
 	c := &Cluster{
 		o: o, timing: o.Timing.withDefaults(), log: o.Logger,
-		board: newBoard(new(fsm.State)), hurry: make(chan struct{}, 1),
+		board: newBoard(new(fsm.State)), hurry: make(chan struct{}, 1), admission: make(chan struct{}, 1),
+	}
+	if c.o.Disk == nil {
+		c.o.Disk = Directory(c.o.Dir)
+	}
+	if c.o.Gossip == nil {
+		c.o.Gossip = BindGossip
 	}
 	c.book = &addressBook{board: c.board, self: o.Directory, own: o.Addresses.Raft, moved: map[ident.DirectoryID]move{}}
 	c.leases = newLeases(o.Node, o.Incarnation, o.Host, c.timing)
@@ -76,7 +83,7 @@ func (c *Cluster) open(ctx context.Context) (err error) {
 		log: c.log.Named("port"), cluster: c.clusterID, control: c.serve,
 	}
 	c.port.start()
-	if c.gossip, err = bindGossip(c.o.GossipBind, c.o); err != nil {
+	if c.gossip, err = bindGossip(c.o); err != nil {
 		return err
 	}
 	if host, p, err := net.SplitHostPort(c.o.Addresses.Gossip); err == nil && p == "0" {
@@ -127,13 +134,14 @@ func (c *Cluster) startRaft(from origin) error {
 	conf.SnapshotThreshold, conf.SnapshotInterval, conf.TrailingLogs = 2048, 30*time.Second, 10240
 	conf.ShutdownOnRemove = false
 	conf.NoLegacyTelemetry = true
-	conf.Logger = c.log.Named("raft")
+	conf.Logger = newQuiet(c.log.Named("raft"))
 	conf.NotifyCh = notices
 	trans := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: streams{c.port}, MaxPool: 3, Timeout: 2 * time.Second,
 		MaxRPCsInFlight:       1, // no pipeline: a follower's slow disk wedges it
 		ServerAddressProvider: c.book, Logger: c.log.Named("transport"), MsgpackUseNewTimeFormat: true,
 	})
+	c.trans = trans
 	fail := func(err error) error { return errors.Join(err, trans.Close()) }
 	if from.create {
 		if err := c.bootstrap(conf, trans, from.cluster); err != nil {
@@ -245,7 +253,8 @@ func (c *Cluster) Members() []Member {
 	return out
 }
 
-// Alive tells whether gossip reaches the node, and it is the registered one. A hint, never a reason to act.
+// Alive tells whether gossip reaches the node and it is the registered one, or its lease was renewed since gossip lost it: a
+// node that returns renews before gossip has found it again. A hint, never a reason to act.
 func (c *Cluster) Alive(n ident.NodeID) bool {
 	if n == c.o.Node {
 		return true
@@ -253,7 +262,13 @@ func (c *Cluster) Alive(n ident.NodeID) bool {
 	st, _ := c.board.read()
 	node := st.Nodes[n]
 	seen := c.gossip.state(n)
-	return node != nil && seen.state == MemberAlive && seen.directory == node.Directory
+	if node == nil || node.Released {
+		return false
+	}
+	if seen.state == MemberAlive {
+		return seen.directory == node.Directory
+	}
+	return c.leases.renewedSince(n, seen.lost)
 }
 
 // RaftStats returns Raft's own figures, for people.

@@ -82,8 +82,12 @@ func (c *Cluster) admit(ctx context.Context, j joinRequest) response {
 		}
 		return c.notLeader()
 	}
-	c.admission.Lock() // one change of the Raft configuration at a time
-	defer c.admission.Unlock()
+	select { // one change of the Raft configuration at a time
+	case c.admission <- struct{}{}:
+		defer func() { <-c.admission }()
+	case <-ctx.Done():
+		return response{Code: codeBusy, Detail: "other nodes are being admitted", Leader: c.leaderAddress()}
+	}
 	if err := c.raft.Barrier(settle).Error(); err != nil {
 		return response{Code: codeBusy, Detail: err.Error(), Leader: c.leaderAddress()}
 	}

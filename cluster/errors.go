@@ -21,6 +21,7 @@ var (
 // Read the state before proposing again.
 type UnknownOutcomeError struct {
 	Command uint64 // id of the command
+	Unseen  uint64 // State.Applied that this node has to reach to see the command, which the leader has applied; 0: not known
 	Err     error  // what broke
 }
 

@@ -37,7 +37,8 @@ type gossip struct {
 	self      ident.NodeID
 	directory ident.DirectoryID
 	log       hclog.Logger
-	transport *memberlist.NetTransport
+	transport memberlist.Transport
+	bound     int                    // port
 	list      *memberlist.Memberlist // nil until start
 	kick      chan struct{}          // buffered by one: something changed
 	events    chan gossipEvent       // from the callbacks, which must not block and call nothing of memberlist
@@ -68,40 +69,55 @@ const (
 type contact struct {
 	state     MemberState
 	directory ident.DirectoryID
-	last      time.Time
+	last      time.Time // of an answer
+	lost      time.Time // when it was seen to die
 }
 
-// bindGossip binds the gossip port, so that its number is known before the node is registered.
-func bindGossip(bind string, o Options) (*gossip, error) {
+// GossipBinder binds a gossip address and returns the port it got.
+type GossipBinder func(bind string, log hclog.Logger) (memberlist.Transport, int, error)
+
+// BindGossip is the GossipBinder of production: TCP and UDP on one port.
+func BindGossip(bind string, log hclog.Logger) (memberlist.Transport, int, error) {
 	addr, err := net.ResolveTCPAddr("tcp", bind)
 	if err != nil {
-		return nil, fmt.Errorf("gossip address %q: %w", bind, err)
+		return nil, 0, fmt.Errorf("gossip address %q: %w", bind, err)
 	}
 	ip := "0.0.0.0"
 	if addr.IP != nil {
 		ip = addr.IP.String()
 	}
+	for range 10 { // with port 0 the kernel may choose a TCP port whose UDP twin is taken
+		var t *memberlist.NetTransport
+		t, err = memberlist.NewNetTransport(&memberlist.NetTransportConfig{
+			BindAddrs: []string{ip}, BindPort: addr.Port, Logger: log.StandardLogger(&hclog.StandardLoggerOptions{InferLevels: true}),
+		})
+		if err == nil {
+			return t, t.GetAutoBindPort(), nil
+		}
+		if addr.Port != 0 {
+			break
+		}
+	}
+	return nil, 0, fmt.Errorf("bind gossip address: %w", err)
+}
+
+// bindGossip binds the gossip port, so that its number is known before the node is registered.
+func bindGossip(o Options) (*gossip, error) {
 	g := &gossip{
 		self: o.Node, directory: o.Directory, log: o.Logger.Named("gossip"),
 		kick: make(chan struct{}, 1), events: make(chan gossipEvent, 256), stop: make(chan struct{}),
 		nodes: map[ident.NodeID]contact{},
 	}
-	for range 10 { // with port 0 the kernel may choose a TCP port whose UDP twin is taken
-		g.transport, err = memberlist.NewNetTransport(&memberlist.NetTransportConfig{
-			BindAddrs: []string{ip}, BindPort: addr.Port, Logger: g.log.StandardLogger(&hclog.StandardLoggerOptions{InferLevels: true}),
-		})
-		if err == nil || addr.Port != 0 {
-			break
-		}
-	}
+	var err error
+	g.transport, g.bound, err = o.Gossip(o.GossipBind, g.log)
 	if err != nil {
-		return nil, fmt.Errorf("bind gossip address: %w", err)
+		return nil, err
 	}
 	return g, nil
 }
 
 // port is the one that was bound.
-func (g *gossip) port() int { return g.transport.GetAutoBindPort() }
+func (g *gossip) port() int { return g.bound }
 
 // start joins the conversation. addresses returns where the other registered nodes listen; those that are not alive here
 // are contacted again every t.Rejoin, since memberlist forgets dead nodes for ever.
@@ -213,7 +229,7 @@ func (g *gossip) apply(e gossipEvent) {
 	case eventAlive:
 		c.state, c.directory, c.last = MemberAlive, e.from, e.at
 	case eventDead:
-		c.state = MemberDead
+		c.state, c.lost = MemberDead, e.at
 	case eventPing:
 		c.last = e.at
 	}

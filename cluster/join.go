@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -40,14 +38,14 @@ type origin struct {
 //	not bound, store unused        a crash while joining or founding: start over
 //	not bound, store in use        not this directory's store: refuse
 func (c *Cluster) belong(ctx context.Context) (origin, error) {
-	exists, err := storeExists(c.o.Dir)
+	exists, err := c.o.Disk.Exists()
 	if err != nil {
 		return origin{}, fmt.Errorf("look for raft log: %w", err)
 	}
 	if id := c.o.Identity.ClusterID(); id != "" {
 		if !exists {
 			return origin{}, fmt.Errorf("raft log %s is missing although this data directory belongs to cluster %s: its votes are lost, so it must not vote again; "+
-				"restore the raft directory, or start the node with an empty data directory under a new `node` id", filepath.Join(c.o.Dir, boltFile), id)
+				"restore the raft directory, or start the node with an empty data directory under a new `node` id", c.o.Disk, id)
 		}
 		return origin{cluster: id}, c.openStore()
 	}
@@ -71,7 +69,7 @@ func (c *Cluster) belong(ctx context.Context) (origin, error) {
 }
 
 func (c *Cluster) openStore() (err error) {
-	c.store, err = openStore(c.o.Dir, c.timing.DiskHang, c.fatal, c.log.Named("snapshot"))
+	c.store, err = openStore(c.o.Disk, c.timing.DiskHang, c.fatal, c.log.Named("snapshot"))
 	return err
 }
 
@@ -87,12 +85,9 @@ func (c *Cluster) clearUnused() error {
 		return fmt.Errorf("look into raft log: %w", err)
 	}
 	if !unused {
-		return fmt.Errorf("raft directory %s holds a log, but this data directory belongs to no cluster: move the raft directory away, or restore identity.json beside it", c.o.Dir)
+		return fmt.Errorf("%s holds a log, but this data directory belongs to no cluster: move the raft directory away, or restore identity.json beside it", c.o.Disk)
 	}
-	if err := os.Remove(filepath.Join(c.o.Dir, boltFile)); err != nil {
-		return err
-	}
-	return syncPath(c.o.Dir)
+	return c.o.Disk.Remove()
 }
 
 // discover asks the peers what cluster they belong to. A node that founds asks for a short time and returns "" when no

@@ -6,6 +6,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/understudy-ha/understudy/cluster/core"
 	"github.com/understudy-ha/understudy/fsm"
 	"github.com/understudy-ha/understudy/internal/ident"
 )
@@ -34,30 +35,7 @@ func (c *Cluster) lead(notices <-chan bool) {
 	}
 }
 
-// manager is the memory of the leader's loop: when it first saw what it waits for, by its own clock.
-type manager struct {
-	stages  map[ident.GroupName]sighting // the present stage: an epoch, before or after somebody was chosen for it
-	reports map[ident.GroupName]sighting // the first report of the present fence
-}
-
-type sighting struct {
-	epoch  ident.Epoch
-	chosen bool
-	at     time.Duration
-}
-
-// see returns for how long the group has been in its present stage. A promotion begins a new one: covers have ended by
-// then, and whom it chose had no reason yet to renew for this group.
-func (m *manager) see(g *fsm.Group, now time.Duration) time.Duration {
-	s := sighting{epoch: g.Epoch, chosen: g.Phase != fsm.PhaseFenced, at: now}
-	if have, ok := m.stages[g.Spec.Name]; ok && have.epoch == s.epoch && have.chosen == s.chosen {
-		return now - have.at
-	}
-	m.stages[g.Spec.Name] = s
-	return 0
-}
-
-// manage is the thin loop around decide. Two may overlap when leadership comes and goes; their commands are
+// manage is the thin loop around core.Decide. Two may overlap when leadership comes and goes; their commands are
 // compare-and-set.
 func (c *Cluster) manage(ctx context.Context) {
 	for {
@@ -71,11 +49,11 @@ func (c *Cluster) manage(ctx context.Context) {
 		c.log.Debug("barrier of a new leader failed", "error", err)
 	}
 	c.log.Info("manages the cluster")
-	m := manager{stages: map[ident.GroupName]sighting{}, reports: map[ident.GroupName]sighting{}}
+	seen := core.NewSightings()
 	for ctx.Err() == nil {
-		v, changed, wait := c.look(&m)
+		v, changed, wait := c.look(seen)
 		failed := false
-		for _, cmd := range decide(v) {
+		for _, cmd := range core.Decide(v) {
 			failed = !c.act(ctx, cmd) || failed
 		}
 		if failed { // a refusal counts as a change of the state: do not let it wake the loop at once
@@ -92,28 +70,21 @@ func (c *Cluster) manage(ctx context.Context) {
 }
 
 // look takes in what there is to decide from, and when to look again.
-func (c *Cluster) look(m *manager) (view, <-chan struct{}, time.Duration) {
+func (c *Cluster) look(seen *core.Sightings) (core.View, <-chan struct{}, time.Duration) {
 	st, changed := c.board.read()
 	now := c.o.Host.Clock.Boot()
 	wait := managerTick
-	v := view{state: st, now: c.o.Host.Clock.Now(), dead: c.dead, silent: c.silent, groups: map[ident.GroupName]groupView{}}
+	v := core.View{State: st, Now: c.o.Host.Clock.Now(), Dead: c.dead, Silent: c.silent, Groups: map[ident.GroupName]core.GroupView{}}
+	patience := core.Patience{Lease: c.timing.Lease, Reports: c.timing.Reports, Takeover: c.timing.Takeover}
 	for name, g := range st.Groups {
-		age := m.see(g, now)
-		own := groupView{fresh: age < c.timing.Lease, stuck: age >= c.timing.Takeover}
-		if g.Phase == fsm.PhaseFenced && len(g.Reports) > 0 {
-			first := m.reports[name]
-			if first.epoch != g.Epoch {
-				first = sighting{epoch: g.Epoch, at: now}
-				m.reports[name] = first
-			}
-			own.waited = now-first.at >= c.timing.Reports
-		}
-		over, rest, _ := c.leases.coverEnded(name)
-		own.covered = !over
-		if !over {
+		_, rest, _ := c.leases.coverEnded(name)
+		if rest > 0 {
 			wait = min(wait, rest)
 		}
-		v.groups[name] = own
+		own := seen.Look(g, now, patience, rest)
+		own.Evidence = seen.Against(g, st.Nodes[g.Primary], c.dead(g.Primary), rest, c.leases.seen(name), now, v.Now)
+		own.Steady = seen.Steady(g, st.Nodes[g.Spec.Preferred], v.Returning(g), now)
+		v.Groups[name] = own
 	}
 	return v, changed, max(wait, time.Millisecond)
 }
@@ -129,18 +100,26 @@ func (c *Cluster) act(ctx context.Context, cmd fsm.Command) bool {
 	case res.Refused != "":
 		c.log.Debug("decision refused", "refused", res.Refused, "detail", res.Detail)
 	case cmd.Fence != nil:
-		c.log.Info("fenced", "group", cmd.Fence.Group, "epoch", res.Epoch, "reason", cmd.Fence.Reason)
+		c.log.Info("fenced", "group", cmd.Fence.Group, "epoch", res.Epoch, "reason", cmd.Fence.Reason, "evidence", cmd.Fence.Evidence)
 	case cmd.Promote != nil:
-		c.log.Info("promoted", "group", cmd.Promote.Group, "epoch", cmd.Promote.Epoch, "peer", cmd.Promote.To, "loss", cmd.Promote.Loss)
+		c.log.Info("promoted", "group", cmd.Promote.Group, "epoch", cmd.Promote.Epoch, "peer", cmd.Promote.To, "why", cmd.Promote.Why, "loss", cmd.Promote.Loss)
+	case cmd.StartSwitch != nil:
+		c.log.Info("switch-back started", "group", cmd.StartSwitch.Group, "operation", res.Operation, "peer", cmd.StartSwitch.To)
+	case cmd.SetPause != nil:
+		c.log.Info("the pause is over: automatic actions may begin again")
+	case cmd.SetMaintenance != nil:
+		c.log.Info("the maintenance is over", "peer", cmd.SetMaintenance.Node)
 	case cmd.AbortSwitch != nil:
 		c.log.Info("switch-over aborted", "group", cmd.AbortSwitch.Group, "operation", cmd.AbortSwitch.Operation, "reason", cmd.AbortSwitch.Reason)
 	}
 	return err == nil && res.Refused == ""
 }
 
-// dead tells whether gossip has seen a node die. A node never heard of is not dead: this node may have just started.
+// dead tells whether gossip has seen a node die, and its lease was not renewed since. A node never heard of is not dead: this
+// node may have just started.
 func (c *Cluster) dead(n ident.NodeID) bool {
-	return n != c.o.Node && c.gossip.state(n).state == MemberDead
+	seen := c.gossip.state(n)
+	return n != c.o.Node && seen.state == MemberDead && !c.leases.renewedSince(n, seen.lost)
 }
 
 // silent tells whether a node has not renewed its lease for as long as one lasts.

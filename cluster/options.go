@@ -31,11 +31,13 @@ type Options struct {
 	Addresses    fsm.Addresses // as advertised; a gossip port 0 is replaced by the one that was bound
 	RaftListener net.Listener  // bound by the caller, closed by Close (also when Open fails)
 	GossipBind   string        // host:port; port 0 lets the kernel choose
+	Gossip       GossipBinder  // nil: BindGossip, TCP and UDP
 	Bootstrap    bool          // creates the cluster if no peer in Join knows it
 	Join         []string      // raft addresses of any members
 	Groups       []fsm.GroupSpec
 
-	Dir         string // of Raft's log and snapshots
+	Dir         string // of Raft's log and snapshots, when Disk is nil
+	Disk        Disk   // nil: Directory(Dir)
 	Incarnation ident.Incarnation
 	Host        host.Host
 	Logger      hclog.Logger
@@ -69,8 +71,8 @@ func DefaultTiming() Timing {
 		Lease:           2 * time.Second,
 		Renew:           500 * time.Millisecond,
 		Margin:          100 * time.Millisecond,
-		RaftHeartbeat:   time.Second,
-		RaftElection:    time.Second,
+		RaftHeartbeat:   500 * time.Millisecond, // with twice that at most until a loss is noticed, and an election, a new leader is there before a lease has run out
+		RaftElection:    500 * time.Millisecond,
 		RaftLeaderLease: 500 * time.Millisecond,
 		RaftCommit:      5 * time.Millisecond,
 		Probe:           250 * time.Millisecond,

@@ -15,7 +15,8 @@ import (
 const (
 	retryFirst = 20 * time.Millisecond // back-off while no leader takes a command
 	retryLast  = 200 * time.Millisecond
-	settle     = time.Second // how long an unknown outcome may still turn up by itself
+	lookLeader = 10 * time.Millisecond // how often a waiting proposal looks whether another node leads
+	settle     = time.Second           // how long an unknown outcome may still turn up by itself
 )
 
 // verdict is what became of one attempt to propose.
@@ -65,16 +66,34 @@ func (c *Cluster) Propose(ctx context.Context, cmd fsm.Command) (fsm.Result, err
 		if c.ctx.Err() != nil {
 			return fsm.Result{}, ErrClosed
 		}
-		select {
-		case <-time.After(backoff):
-			backoff = min(2*backoff, retryLast)
-		case <-c.ctx.Done():
-			return fsm.Result{}, ErrClosed
-		case <-ctx.Done():
-			if errors.Is(ctx.Err(), context.Canceled) {
-				return fsm.Result{}, ctx.Err()
-			}
+		if err := c.rest(ctx, backoff); errors.Is(err, context.DeadlineExceeded) {
 			return fsm.Result{}, fmt.Errorf("%w (last attempt: %w)", ErrNoQuorum, a.err)
+		} else if err != nil {
+			return fsm.Result{}, err
+		}
+		backoff = min(2*backoff, retryLast)
+	}
+}
+
+// rest waits before the next attempt, for no longer than it takes until another leader is known.
+func (c *Cluster) rest(ctx context.Context, backoff time.Duration) error {
+	before := c.leaderAddress()
+	end := time.NewTimer(backoff)
+	defer end.Stop()
+	look := time.NewTicker(lookLeader)
+	defer look.Stop()
+	for {
+		select {
+		case <-end.C:
+			return nil
+		case <-look.C:
+			if now := c.leaderAddress(); now != "" && now != before {
+				return nil
+			}
+		case <-c.ctx.Done():
+			return ErrClosed
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
 }
@@ -90,7 +109,7 @@ func (c *Cluster) attempt(ctx context.Context, cmd fsm.Command, done <-chan outc
 	if !c.spawn(func() { reply <- c.hand(ctx, asked, cmd) }) {
 		return attempt{err: ErrClosed}
 	}
-	look := time.NewTicker(retryLast)
+	look := time.NewTicker(lookLeader)
 	defer look.Stop()
 	for {
 		select {
@@ -191,7 +210,7 @@ func (c *Cluster) shown(ctx context.Context, id uint64, o outcome) (fsm.Result, 
 			if o.result.Refused != "" {
 				return o.result, nil // nothing was changed, so there is nothing to see
 			}
-			return fsm.Result{}, &UnknownOutcomeError{Command: id, Err: fmt.Errorf("applied, but not visible here yet: %w", ctx.Err())}
+			return fsm.Result{}, &UnknownOutcomeError{Command: id, Unseen: o.applied, Err: fmt.Errorf("applied, but not visible here yet: %w", ctx.Err())}
 		case <-c.ctx.Done():
 			return fsm.Result{}, &UnknownOutcomeError{Command: id, Err: ErrClosed}
 		}

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/understudy-ha/understudy/fsm"
@@ -11,9 +12,18 @@ import (
 // answer is late or lost still counts from its own clock reading, if it was committed.
 func (c *Cluster) renew(ctx context.Context) {
 	failing := false
+	var unseen uint64 // see blind
 	for ctx.Err() == nil {
 		began := time.Now()
+		if blind(c.board, unseen) {
+			c.await(ctx, unseen)
+			continue
+		}
 		refused, err := c.renewOnce(ctx)
+		var unknown *UnknownOutcomeError
+		if errors.As(err, &unknown) {
+			unseen = max(unseen, unknown.Unseen)
+		}
 		if ctx.Err() != nil {
 			return
 		}
@@ -29,6 +39,30 @@ func (c *Cluster) renew(ctx context.Context) {
 		case <-time.After(c.timing.Renew - time.Since(began)):
 		case <-c.hurry: // a role was given to this node, which can do nothing without a lease on it
 		case <-ctx.Done():
+		}
+	}
+}
+
+// blind tells whether a renewal was applied by the leader and is not visible here, because this node's own Raft has stopped: its
+// disk is full, or failed. Such a renewal covers the node everywhere but here: it keeps the others from taking over a role that
+// this node, without a lease by its own count, cannot hold. So the node asks for no more of them until it sees that one.
+func blind(b *board, unseen uint64) bool {
+	st, _ := b.read()
+	return st.Applied < unseen
+}
+
+// await returns when the state here has counted that far.
+func (c *Cluster) await(ctx context.Context, unseen uint64) {
+	c.log.Warn("the state here has stopped: the lease is not renewed until it goes on", "applied_by_leader", unseen)
+	for {
+		st, changed := c.board.read()
+		if st.Applied >= unseen {
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
 		}
 	}
 }

@@ -21,14 +21,14 @@ func TestStoreCreateAndReopen(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		s, err := openStore(dir, time.Minute, func(error) {}, log)
+		s, err := openStore(Directory(dir), time.Minute, func(error) {}, log)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if unused, err := s.unused(); err != nil || !unused {
 			t.Fatalf("unused %v %v", unused, err)
 		}
-		if _, err := openStore(dir, time.Minute, func(error) {}, log); err == nil || !strings.Contains(err.Error(), "another process") {
+		if _, err := openStore(Directory(dir), time.Minute, func(error) {}, log); err == nil || !strings.Contains(err.Error(), "another process") {
 			t.Fatalf("opened twice: %v", err)
 		}
 		if err := s.log.StoreLog(&raft.Log{Index: 1, Term: 1}); err != nil {
@@ -45,11 +45,11 @@ func TestStoreCreateAndReopen(t *testing.T) {
 
 func TestStoreReportsHangingDisk(t *testing.T) {
 	told := make(chan error, 1)
-	s, err := openStore(t.TempDir(), 20*time.Millisecond, func(err error) { told <- err }, testLogger(t, "s"))
+	s, err := openStore(Directory(t.TempDir()), 20*time.Millisecond, func(err error) { told <- err }, testLogger(t, "s"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	done := s.enter("store logs")
+	done := s.watchdog.Enter("store logs")
 	select {
 	case err := <-told:
 		if !strings.Contains(err.Error(), "store logs has not returned") {

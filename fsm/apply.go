@@ -59,6 +59,10 @@ func (s *State) Apply(c Command) Result {
 		return s.open(c.Open, at)
 	case c.ChangeSet != nil:
 		return s.changeSet(c.ChangeSet)
+	case c.SetPause != nil:
+		return s.pause(c.SetPause, at)
+	case c.SetMaintenance != nil:
+		return s.maintenance(c.SetMaintenance, at)
 	case c.StartSwitch != nil:
 		return s.startSwitch(c.StartSwitch, at)
 	case c.AdvanceSwitch != nil:
@@ -77,6 +81,7 @@ func (c *Command) count() (n int) {
 		c.CreateCluster != nil, c.RegisterNode != nil, c.CreateGroup != nil, c.Renew != nil, c.Release != nil,
 		c.Fence != nil, c.Promise != nil, c.Promote != nil, c.Open != nil, c.ChangeSet != nil, c.StartSwitch != nil,
 		c.AdvanceSwitch != nil, c.Handover != nil, c.AbortSwitch != nil, c.FinishSwitch != nil,
+		c.SetPause != nil, c.SetMaintenance != nil,
 	} {
 		if set {
 			n++

@@ -5,7 +5,7 @@ import "github.com/understudy-ha/understudy/internal/ident"
 // Assign returns what node self, in that life, sees of a group; false when there is no such group. Call it on a Snapshot.
 func (s *State) Assign(group ident.GroupName, self ident.NodeID, life ident.Incarnation) (Assignment, bool) {
 	g, ok := s.Groups[group]
-	return Assignment{Self: self, Life: life, Group: g, Nodes: s.Nodes}, ok
+	return Assignment{Self: self, Life: life, Group: g, Nodes: s.Nodes, Pause: s.Pause}, ok
 }
 
 // IsPrimary tells whether this life of this node is the group's primary, promoted or opened.

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/understudy-ha/understudy/internal/ident"
+	"github.com/understudy-ha/understudy/internal/mutant"
 )
 
 // ChooseCandidate decides whom to promote in a fenced group. It is pure: alive is the caller's opinion of who can still
@@ -14,10 +15,10 @@ import (
 //
 // Members of the in-sync set are chosen from, among those that reported at the present epoch in their present life: the one
 // that received most. A commit needs every member's acknowledgement, so each of them holds all that was ever acknowledged;
-// waiting for the others only keeps more of what was not. A member that cut a torn tail at start counts only if it is the
+// waiting for the others only keeps more of what was not. A node in maintenance is taken only if nobody else may be. A member that cut a torn tail at start counts only if it is the
 // whole set, or if another member reported and is not ahead of it. Nobody counts who is below an end that somebody knows
 // to be committed, nor who says that it is unable to serve. Equal ends: the old primary if it was restarted, the others by
-// priority, then id; nodes in maintenance and an old primary that was fenced alive come last.
+// priority, then id; an old primary that was fenced alive comes last.
 //
 // A failover to a named node considers that node only, able or not. What such a choice, or any choice outside these rules, may lose is
 // stated in loss, with positions; better names who received more. Without a candidate ok is false and why says what is
@@ -33,7 +34,11 @@ func ChooseCandidate(g *Group, nodes map[ident.NodeID]*Node, alive func(ident.No
 	}
 	reports := g.validReports(nodes)
 	if !waited {
-		for _, id := range g.InSync {
+		heard := g.InSync
+		if allow { // what may be lost is said by everybody who holds more
+			heard = dataNodes(nodes)
+		}
+		for _, id := range heard {
 			if alive(id) && !reported(reports, id) {
 				return "", "", nil, false, fmt.Sprintf("waiting for the report of %s", id)
 			}
@@ -48,15 +53,19 @@ func ChooseCandidate(g *Group, nodes map[ident.NodeID]*Node, alive func(ident.No
 			continue
 		}
 		reason := g.unfit(*r, nodes)
-		if reason == "" {
+		switch {
+		case reason != "":
+			unfit = append(unfit, reason)
+		case pick == nil || nodes[pick.Node].InMaintenance() && !nodes[r.Node].InMaintenance():
 			pick, loss = r, LossNone
-			break
 		}
-		unfit = append(unfit, reason)
 	}
 	if pick == nil && allow && (waited || forced != "") {
 		for i := range reports {
 			if forced == "" || reports[i].Node == forced {
+				if more := g.exceeds(reports[i], reports); more != "" {
+					return "", "", nil, false, more
+				}
 				pick = &reports[i]
 				loss = g.loss(*pick, reports)
 				break
@@ -92,6 +101,17 @@ func (g *Group) validReports(nodes map[ident.NodeID]*Node) []Report {
 	return out
 }
 
+// dataNodes returns the nodes that hold data, by id.
+func dataNodes(nodes map[ident.NodeID]*Node) (out []ident.NodeID) {
+	for id, n := range nodes {
+		if n.Kind == KindData {
+			out = append(out, id)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
 func reported(reports []Report, id ident.NodeID) bool {
 	return slices.ContainsFunc(reports, func(r Report) bool { return r.Node == id })
 }
@@ -117,7 +137,7 @@ func (g *Group) rank(reports []Report, nodes map[ident.NodeID]*Node) {
 		return cmp.Or(
 			first(a.Unable == "", b.Unable == ""),
 			b.Received.Compare(a.Received),
-			first(!x.Maintenance, !y.Maintenance),
+			first(!x.InMaintenance(), !y.InMaintenance()),
 			cmp.Compare(g.preference(x), g.preference(y)),
 			cmp.Compare(x.Priority, y.Priority),
 			strings.Compare(string(a.Node), string(b.Node)),
@@ -148,7 +168,7 @@ func (g *Group) preference(n *Node) int {
 
 // unfit says why a reporter may not be promoted without allowing loss; "" when it may.
 func (g *Group) unfit(r Report, nodes map[ident.NodeID]*Node) string {
-	if !g.InSet(r.Node) {
+	if !g.InSet(r.Node) && !mutant.On(mutant.PromoteNonMember) {
 		return fmt.Sprintf("%s is not in the in-sync set %v", r.Node, g.InSync)
 	}
 	if r.Unable != "" && (g.Operation == nil || g.Operation.To != r.Node) {
@@ -156,7 +176,7 @@ func (g *Group) unfit(r Report, nodes map[ident.NodeID]*Node) string {
 	}
 	compared := len(g.InSync) == 1
 	for _, o := range g.validReports(nodes) {
-		if o.Committed.Compare(r.Received) > 0 {
+		if o.Committed.Compare(r.Received) > 0 && !mutant.On(mutant.IgnoreCommitted) {
 			return fmt.Sprintf("%s ends at %s, below %s, which %s knows to be committed", r.Node, r.Received, o.Committed, o.Node)
 		}
 		if o.Node != r.Node && g.InSet(o.Node) && o.Received.Compare(r.Received) <= 0 {
@@ -212,4 +232,69 @@ func (g *Group) noCandidate(forced ident.NodeID, reports []Report, unfit []strin
 		why += "; not heard: " + strings.Join(missing, ", ")
 	}
 	return why + ". Start a missing member, or fail over by hand to a node that reported, allowing data loss"
+}
+
+// exceeds says why the choice of r would lose more than the operator of the failover accepted; "" when it would not.
+func (g *Group) exceeds(r Report, reports []Report) string {
+	if g.Operation == nil || g.Operation.Accept == nil {
+		return ""
+	}
+	a, name := g.Operation.Accept, g.Spec.Name
+	if r.Received.Compare(a.Beyond) < 0 {
+		return fmt.Sprintf("%s ends at %s, below %s: more would be lost than was accepted. Look at the forecast again", r.Node, r.Received.Format(name), a.Beyond.Format(name))
+	}
+	for _, o := range reports {
+		if !a.To.IsZero() && o.Received.Compare(a.To) > 0 {
+			return fmt.Sprintf("%s has received up to %s, beyond %s: more would be lost than was accepted. Look at the forecast again", o.Node, o.Received.Format(name), a.To.Format(name))
+		}
+	}
+	return ""
+}
+
+// Exceeded says why the node that an operator named may not be promoted although loss was allowed: more would be lost than
+// was accepted. "" when that is not so, or not known yet.
+func (g *Group) Exceeded(nodes map[ident.NodeID]*Node) string {
+	op := g.Operation
+	if op == nil || op.Accept == nil || g.Phase != PhaseFenced {
+		return ""
+	}
+	reports := g.validReports(nodes)
+	for _, r := range reports {
+		if r.Node == op.To && g.unfit(r, nodes) != "" {
+			return g.exceeds(r, reports)
+		}
+	}
+	return ""
+}
+
+// PassedOver lists who held more than the chosen node, or might have, and why somebody else is taken: for the certificate.
+func (g *Group) PassedOver(to ident.NodeID, nodes map[ident.NodeID]*Node) []PassedOver {
+	var out []PassedOver
+	reports := g.validReports(nodes)
+	var chosen Report
+	for _, r := range reports {
+		if r.Node == to {
+			chosen = r
+		}
+	}
+	for _, r := range reports {
+		if r.Received.Compare(chosen.Received) <= 0 {
+			continue
+		}
+		why := g.unfit(r, nodes)
+		switch {
+		case why != "":
+		case g.Operation != nil && g.Operation.To == to:
+			why = fmt.Sprintf("the failover was to %s", to)
+		case nodes[r.Node].InMaintenance():
+			why = fmt.Sprintf("%s is in maintenance: %s", r.Node, nodes[r.Node].Maintenance.Reason)
+		}
+		out = append(out, PassedOver{Node: r.Node, Received: r.Received, Why: why})
+	}
+	for _, id := range g.InSync {
+		if !reported(reports, id) {
+			out = append(out, PassedOver{Node: id, Why: fmt.Sprintf("%s did not report", id)})
+		}
+	}
+	return out
 }

@@ -39,6 +39,15 @@ func parseReport(t *testing.T, text string) Report {
 	return r
 }
 
+// maintained puts nodes into maintenance.
+func maintained(ids string) func(*Group, map[ident.NodeID]*Node) {
+	return func(_ *Group, n map[ident.NodeID]*Node) {
+		for _, id := range strings.Fields(ids) {
+			n[ident.NodeID(id)].Maintenance = &Order{Reason: "disk"}
+		}
+	}
+}
+
 // TestChooseCandidate has a row for every rule of the choice. Proves CL-7, BX-2.
 func TestChooseCandidate(t *testing.T) {
 	for _, c := range []struct {
@@ -68,7 +77,14 @@ func TestChooseCandidate(t *testing.T) {
 		{name: "equal ends and priority: id", set: "a b c", reports: []string{"b 1.9", "c 1.9"}, want: "b"},
 		{name: "equal ends: the restarted primary", set: "a b", reports: []string{"a 1.9", "b 1.9"}, edit: func(g *Group, n map[ident.NodeID]*Node) { g.Incarnation, n["a"].Priority = 0xa0, 900 }, want: "a"},
 		{name: "equal ends: not the primary that was fenced alive", set: "a b", reports: []string{"a 1.9", "b 1.9"}, want: "b"},
-		{name: "equal ends: not a node in maintenance", set: "a b c", reports: []string{"b 1.9", "c 1.9"}, edit: func(_ *Group, n map[ident.NodeID]*Node) { n["b"].Maintenance = true }, want: "c"},
+		{name: "equal ends: not a node in maintenance", set: "a b c", reports: []string{"b 1.9", "c 1.9"}, edit: func(_ *Group, n map[ident.NodeID]*Node) { n["b"].Maintenance = &Order{Reason: "disk"} }, want: "c"},
+		{name: "in maintenance, although it received more", set: "a b c", reports: []string{"b 1.12", "c 1.9"}, edit: maintained("b"), want: "c", better: "b"},
+		{name: "in maintenance, and nobody else may be", set: "a b", reports: []string{"b 1.9", "c 1.9"}, waited: true, edit: maintained("b"), want: "b"},
+		{name: "in maintenance, the other cut a torn tail", set: "a b c", reports: []string{"b 1.9", "c 1.8 torn"}, edit: maintained("b"), want: "b"},
+		{name: "all in maintenance: who received most", set: "a b c", reports: []string{"b 1.9", "c 1.10"}, edit: maintained("b c"), want: "c"},
+		{name: "in maintenance, but named", set: "a b c", to: "b", reports: []string{"b 1.9", "c 1.10"}, edit: maintained("b"), want: "b", better: "c"},
+		{name: "in maintenance, loss allowed: it holds more", set: "a", allow: true, reports: []string{"b 1.10", "c 1.9"}, waited: true, edit: maintained("b"), want: "b", loss: "beyond g@1.10"},
+		{name: "a restarted primary in maintenance", set: "a b", reports: []string{"a 1.9", "b 1.9"}, edit: func(g *Group, n map[ident.NodeID]*Node) { g.Incarnation = 0xa0; maintained("a")(g, n) }, want: "b"},
 		{name: "a restarted primary that lost data", set: "a b", reports: []string{"a 1.3", "b 1.9"}, edit: func(g *Group, _ map[ident.NodeID]*Node) { g.Incarnation = 0xa0 }, want: "b"},
 		{name: "the whole set", set: "a", reports: []string{"a 1.3", "b 1.9", "c 1.9"}, want: "a", better: "b c"},
 		{name: "a standby never", set: "a b", reports: []string{"c 1.9"}, waited: true, why: "c is not in the in-sync set [a b]; not heard: a, b"},
@@ -100,6 +116,7 @@ func TestChooseCandidate(t *testing.T) {
 		{name: "forced to a standby", set: "a b", to: "c", reports: []string{"c 1.9"}, waited: true, why: "c is not in the in-sync set"},
 		{name: "forced to a standby, loss allowed", set: "a b", to: "c", allow: true, reports: []string{"c 1.9", "b 1.12 committed=1.11"}, waited: true,
 			want: "c", better: "b", loss: "what lies beyond g@1.9, the end of c; b has received up to g@1.12; b knows g@1.11 to be committed; not heard: a"},
+		{name: "forced to a standby, loss allowed: another standby is heard, it may hold more", set: "a", to: "c", allow: true, reports: []string{"c 1.9"}, alive: "b c", why: "waiting for the report of b"},
 		{name: "forced to a member, loss allowed but not needed", set: "a b", to: "b", allow: true, reports: []string{"b 1.9"}, waited: true, want: "b"},
 		{name: "forced to a torn member, loss allowed", set: "a b", to: "b", allow: true, reports: []string{"b 1.9 torn"}, waited: true, want: "b", loss: "beyond g@1.9"},
 		{name: "loss allowed, no node named: a member first", set: "a b", allow: true, reports: []string{"b 1.3", "c 1.9"}, waited: true, want: "b", better: "c"},

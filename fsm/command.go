@@ -29,6 +29,9 @@ type Command struct {
 	Handover      *Handover      `json:"handover,omitempty"`
 	AbortSwitch   *AbortSwitch   `json:"abort_switch,omitempty"`
 	FinishSwitch  *FinishSwitch  `json:"finish_switch,omitempty"`
+
+	SetPause       *SetPause       `json:"set_pause,omitempty"`
+	SetMaintenance *SetMaintenance `json:"set_maintenance,omitempty"`
 }
 
 // CommandVersion is the version this code writes; commands of a newer version are skipped and alarmed, never guessed.
@@ -58,6 +61,9 @@ const (
 	RefusedOperation   = "operation_over"       // that operation is not the running one, or not at that step
 	RefusedCandidate   = "candidate_not_in_set" // the candidate may not be promoted
 	RefusedInvalid     = "invalid"              // malformed
+	RefusedPaused      = "paused"               // an operator has paused automatic actions
+	RefusedControl     = "control_moved"        // another version of the pause or of the node's maintenance
+	RefusedLoss        = "more_would_be_lost"   // than the operator accepted
 )
 
 // CreateCluster is the first command of a cluster.
@@ -109,6 +115,21 @@ type Fence struct {
 	To        ident.NodeID    `json:"to"`      // operator's choice; "" to choose
 	AllowLoss bool            `json:"allow_loss"`
 	Reason    string          `json:"reason"`
+	Automatic bool            `json:"automatic,omitempty"` // nobody asked for it: not during a pause, see State.MayFence
+	Accept    *Acceptance     `json:"accept,omitempty"`    // with AllowLoss: what may be lost; nil: anything
+
+	// For people, by the proposer's clock; zero: not known. They become the first steps of the failover.
+	LastSeen time.Time `json:"last_seen,omitzero"` // the primary renewed its lease last
+	Noticed  time.Time `json:"noticed,omitzero"`   // the first evidence against it
+	Evidence string    `json:"evidence,omitempty"` // what that was
+}
+
+// Acceptance is what an operator was told before a failover that may lose entries, and confirmed.
+type Acceptance struct {
+	Beyond  ident.Position `json:"beyond"`       // the end of the chosen node: what lies beyond it may be lost
+	To      ident.Position `json:"to,omitzero"`  // nobody may show to hold more than this; zero: not limited
+	Entries uint64         `json:"entries"`      // how many were known to lie between; shown only
+	By      string         `json:"by,omitempty"` // who confirmed it
 }
 
 // Promise records that a node has promised the group's epoch on its disk.
@@ -126,6 +147,15 @@ type Promote struct {
 	Incarnation ident.Incarnation `json:"incarnation"`
 	Loss        string            `json:"loss"` // "none" or what may be lost
 	Better      []ident.NodeID    `json:"better,omitempty"`
+	Passed      []PassedOver      `json:"passed_over,omitempty"`
+	Why         string            `json:"why,omitempty"` // it was chosen, for people
+}
+
+// PassedOver is a node that held more than the one that was promoted, or might have, and why it was not taken.
+type PassedOver struct {
+	Node     ident.NodeID   `json:"node"`
+	Received ident.Position `json:"received,omitzero"` // zero: it did not report
+	Why      string         `json:"why"`
 }
 
 // Open makes the promoted node the serving primary: history rows and set in one.
@@ -136,6 +166,10 @@ type Open struct {
 	Incarnation ident.Incarnation  `json:"incarnation"`
 	Rows        []ident.HistoryRow `json:"rows"` // of this epoch, and of promoted epochs whose SW lives on though they never opened
 	InSync      []ident.NodeID     `json:"in_sync"`
+
+	// For people, by the node's clock; zero: not known. They date the steps of the failover.
+	Began     time.Time `json:"began,omitzero"`     // it saw that it was chosen
+	Recovered time.Time `json:"recovered,omitzero"` // its SW is deposited: the rest waits for disks and acknowledgements
 }
 
 // ChangeSet grows or shrinks the in-sync set, proposed by the serving primary.
@@ -156,6 +190,8 @@ type StartSwitch struct {
 	MaxPause time.Duration   `json:"max_pause"`
 	Deadline time.Time       `json:"deadline"`
 	Reason   string          `json:"reason"`
+
+	Automatic bool `json:"automatic,omitempty"` // a switch-back that nobody asked for: not during a pause, nor to a node in maintenance
 }
 
 // AdvanceSwitch records that a step before the commit point is finished and enters the next one.
@@ -195,4 +231,24 @@ type FinishSwitch struct {
 	Node      ident.NodeID    `json:"node"`
 	First     ident.Sequence  `json:"first"` // of its SW, completes the row
 	Detail    string          `json:"detail,omitempty"`
+}
+
+// SetPause begins, changes or ends the pause of automatic actions. The end of a pause that has an Until is proposed by the
+// manager when its clock says so.
+type SetPause struct {
+	Version uint64    `json:"version"` // State.PauseVersion
+	On      bool      `json:"on"`
+	Reason  string    `json:"reason,omitempty"`
+	By      string    `json:"by,omitempty"`
+	Until   time.Time `json:"until,omitzero"`
+}
+
+// SetMaintenance begins, changes or ends the maintenance of a node. It moves no role and fences nobody.
+type SetMaintenance struct {
+	Node    ident.NodeID `json:"node"`
+	Version uint64       `json:"version"` // Node.MaintenanceVersion
+	On      bool         `json:"on"`
+	Reason  string       `json:"reason,omitempty"`
+	By      string       `json:"by,omitempty"`
+	Until   time.Time    `json:"until,omitzero"`
 }

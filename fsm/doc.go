@@ -23,6 +23,12 @@
 // because that life is known to be over (Release, Renew by the next life) or gave the role away (Handover). A life that is
 // over can never renew again, even if its command was under way for long: it would end the cover of the life after it.
 //
+// # Orders
+//
+// A pause and the maintenance of a node are what an operator ordered for a while. They move no role. Commands that nobody
+// asked for say so (Automatic), and the State refuses to let them begin during a pause; MayFence and MayJoin say what a
+// pause does not stop. The end of an order is a command, too: no clock is read here.
+//
 // # Sharing
 //
 // A State hands out Snapshots that share everything with it. Apply therefore never changes a map, slice or struct

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/understudy-ha/understudy/internal/ident"
+	"github.com/understudy-ha/understudy/internal/mutant"
 )
 
 func (s *State) fence(c *Fence, at time.Time) Result {
@@ -15,6 +16,9 @@ func (s *State) fence(c *Fence, at time.Time) Result {
 	}
 	if g.Epoch != c.Epoch {
 		return refuse(RefusedEpoch, "group %s is at epoch %s, not %s", c.Group, g.Epoch, c.Epoch)
+	}
+	if c.Automatic && !s.MayFence(g, c.To) {
+		return s.pauseRefusal(g)
 	}
 	// A renewal can only cover the group while the promoted life goes on.
 	if n := s.Nodes[g.Primary]; !c.Force && g.Phase != PhaseFenced && n.Lives(g.Incarnation) && n.Renewal != c.Renewal {
@@ -34,8 +38,13 @@ func (s *State) fence(c *Fence, at time.Time) Result {
 	g.Reports = nil
 	op := s.failoverOperation(g, c, at)
 	op.To, op.AllowLoss, op.Epoch, op.Committed = c.To, c.AllowLoss, g.Epoch, false
+	op.Accept, op.Automatic = c.Accept, op.Automatic && c.Automatic
 	s.putGroup(g)
-	return Result{Operation: op.ID, Epoch: g.Epoch}
+	res := Result{Operation: op.ID, Epoch: g.Epoch}
+	if mutant.On(mutant.FenceEndsCover) {
+		res.Ended = []ident.GroupName{c.Group}
+	}
+	return res
 }
 
 // failoverOperation goes on with the running failover, or ends what runs and starts one.
@@ -43,6 +52,9 @@ func (s *State) failoverOperation(g *Group, c *Fence, at time.Time) *Operation {
 	if g.Operation != nil && g.Operation.Kind == OperationFailover {
 		op := g.editOperation()
 		op.enter(StepFence, at, g.Primary, c.Reason)
+		if !c.Automatic { // an operator takes it over
+			op.Reason = c.Reason
+		}
 		return op
 	}
 	if g.Operation != nil {
@@ -52,9 +64,19 @@ func (s *State) failoverOperation(g *Group, c *Fence, at time.Time) *Operation {
 		}
 		s.endOperation(g, state, at, "superseded by a failover: "+c.Reason)
 	}
-	return s.startOperation(g, Operation{
-		Kind: OperationFailover, Group: c.Group, From: g.Primary, Reason: c.Reason, Started: at,
-	}, StepFence, c.Reason)
+	o := Operation{Kind: OperationFailover, Group: c.Group, From: g.Primary, Reason: c.Reason, Started: at, Automatic: c.Automatic}
+	seen, noticed := normal(c.LastSeen), normal(c.Noticed)
+	if c.LastSeen.IsZero() || c.Noticed.IsZero() || seen.After(at) {
+		return s.startOperation(g, o, StepFence, c.Reason)
+	}
+	o.Started = seen
+	op := s.startOperation(g, o, StepDetect, "the last sign of life")
+	if noticed.After(at) {
+		noticed = at
+	}
+	op.enter(StepLease, noticed, o.From, c.Evidence)
+	op.enter(StepFence, at, o.From, c.Reason)
+	return op
 }
 
 // AcceptsPromise tells whether a promise of epoch e by that life of the node would be recorded: the group is fenced at e
@@ -135,22 +157,34 @@ func (s *State) promote(c *Promote, at time.Time) Result {
 	if forced != "" && forced != c.To {
 		return refuse(RefusedCandidate, "the failover is to %s, not to %s", forced, c.To)
 	}
-	if why := g.unfit(rep, s.Nodes); why != "" && !allow {
-		return refuse(RefusedCandidate, "%s", why)
+	if why := g.unfit(rep, s.Nodes); why != "" {
+		if !allow {
+			return refuse(RefusedCandidate, "%s", why)
+		}
+		if more := g.exceeds(rep, g.validReports(s.Nodes)); more != "" {
+			return refuse(RefusedLoss, "%s", more)
+		}
 	}
 	loss := fallback(c.Loss, LossNone)
 	g.Phase, g.Primary, g.Incarnation = PhasePromoted, c.To, c.Incarnation
+	if mutant.On(mutant.SetOfPromoted) {
+		g.InSync = []ident.NodeID{c.To}
+	}
 	cert := Certificate{
 		Group: c.Group, Kind: CertificateFailover, OldEpoch: g.OpenEpoch, Epoch: g.Epoch, From: g.OpenNode, To: c.To,
-		InSync: g.InSync, Candidates: g.Reports, Loss: loss, Better: slices.Clone(c.Better), At: at,
+		InSync: g.InSync, Candidates: g.Reports, Loss: loss, Better: slices.Clone(c.Better), Passed: slices.Clone(c.Passed), At: at,
 	}
 	res := Result{Epoch: g.Epoch}
 	if op != nil {
 		op = g.editOperation()
-		op.enter(StepPromote, at, c.To, "loss: "+loss)
+		detail := "loss: " + loss
+		if c.Why != "" {
+			detail = c.Why + "; " + detail
+		}
+		op.enter(StepPromote, at, c.To, detail)
 		op.enter(StepRecover, at, c.To, "")
 		op.To, op.Committed = c.To, true
-		cert.Operation, cert.From, cert.Reason = op.ID, op.From, op.Reason
+		cert.Operation, cert.From, cert.Reason, cert.Started, cert.Accepted = op.ID, op.From, op.Reason, op.Started, op.Accept
 		res.Operation = op.ID
 	}
 	g.certify(cert)
@@ -195,7 +229,9 @@ func (s *State) open(c *Open, at time.Time) Result {
 		x.Opened = at
 	})
 	if g.Operation != nil {
-		g.editOperation().enter(StepOpen, at, c.Node, "")
+		op := g.editOperation()
+		op.date(StepRecover, normal(c.Began), at)
+		op.enter(StepOpen, within(normal(c.Recovered), at), c.Node, "")
 		s.endOperation(g, OperationDone, at, "")
 	}
 	s.putGroup(g)

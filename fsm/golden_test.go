@@ -27,6 +27,16 @@ func TestGoldenCommands(t *testing.T) {
 			`{"v":1,"id":0,"at":"2026-03-01T12:00:00Z","start_switch":{"group":"g","epoch":1,"to":"b","max_pause":1000000000,"deadline":"2026-03-01T12:00:00Z","reason":"r"}}`},
 		{Command{At: noon, Handover: handoverToB()},
 			`{"v":1,"id":0,"at":"2026-03-01T12:00:00Z","handover":{"group":"g","operation":1,"epoch":1,"from":"a","from_life":161,"to":"b","incarnation":177,"last":{"epoch":1,"h":9},"in_sync":["b","a"]}}`},
+		{Command{At: noon, Fence: &Fence{Group: "g", Epoch: 1, To: "b", AllowLoss: true, Reason: "r", Automatic: true, Accept: &Acceptance{Beyond: position(1, 5), To: position(1, 9), Entries: 4, By: "ann"}}},
+			`{"v":1,"id":0,"at":"2026-03-01T12:00:00Z","fence":{"group":"g","epoch":1,"renewal":0,"force":false,"to":"b","allow_loss":true,"reason":"r","automatic":true,"accept":{"beyond":{"epoch":1,"h":5},"to":{"epoch":1,"h":9},"entries":4,"by":"ann"}}}`},
+		{Command{At: noon, Promote: &Promote{Group: "g", Epoch: 2, To: "b", Incarnation: lifeB, Loss: LossNone, Passed: []PassedOver{{Node: "c", Received: position(1, 9), Why: "w"}, {Node: "a", Why: "w"}}}},
+			`{"v":1,"id":0,"at":"2026-03-01T12:00:00Z","promote":{"group":"g","epoch":2,"to":"b","incarnation":177,"loss":"none","passed_over":[{"node":"c","received":{"epoch":1,"h":9},"why":"w"},{"node":"a","why":"w"}]}}`},
+		{Command{At: noon, SetPause: &SetPause{Version: 3, On: true, Reason: "r", By: "ann", Until: noon}},
+			`{"v":1,"id":0,"at":"2026-03-01T12:00:00Z","set_pause":{"version":3,"on":true,"reason":"r","by":"ann","until":"2026-03-01T12:00:00Z"}}`},
+		{Command{At: noon, SetPause: &SetPause{Version: 4}},
+			`{"v":1,"id":0,"at":"2026-03-01T12:00:00Z","set_pause":{"version":4,"on":false}}`},
+		{Command{At: noon, SetMaintenance: &SetMaintenance{Node: "a", Version: 1, On: true, Reason: "r", By: "ann", Until: noon}},
+			`{"v":1,"id":0,"at":"2026-03-01T12:00:00Z","set_maintenance":{"node":"a","version":1,"on":true,"reason":"r","by":"ann","until":"2026-03-01T12:00:00Z"}}`},
 	} {
 		b, err := EncodeCommand(c.c)
 		if err != nil || string(b) != c.want {
@@ -54,7 +64,8 @@ func TestGoldenSnapshot(t *testing.T) {
 	}
 }
 
-// golden ends with a group in the middle of a failover after a switch-over, and one that is open.
+// golden ends with a group in the middle of a failover after a switch-over, one that is open, one in a forced failover, a
+// pause and a node in maintenance.
 func golden(t testing.TB) *fixture {
 	f := handed(t)
 	f.must(Command{FinishSwitch: &FinishSwitch{Group: "g", Operation: 1, Node: "b", First: 5, Detail: "pause 12ms"}})
@@ -66,5 +77,11 @@ func golden(t testing.TB) *fixture {
 	f.report("a", lifeA, position(2, 12))
 	f.must(Command{Promote: &Promote{Group: "g", Epoch: 3, To: "a", Incarnation: lifeA, Loss: LossNone}})
 	f.renew("b", 0xb2)
+	f.must(Command{CreateGroup: &CreateGroup{Spec: GroupSpec{Name: "i", Preferred: "c", Switchback: SwitchbackAuto}, Incarnation: lifeC}})
+	f.must(Command{SetMaintenance: &SetMaintenance{Node: "b", On: true, Reason: "disk", By: "ann", Until: noon.Add(time.Hour)}})
+	f.must(Command{SetPause: &SetPause{On: true, Reason: "new switches", By: "ann", Until: noon.Add(time.Hour)}})
+	f.must(Command{Fence: &Fence{Group: "i", Epoch: 1, Force: true, To: "a", AllowLoss: true, Accept: &Acceptance{Beyond: position(1, 5), To: position(1, 9), Entries: 4, By: "ann"}, Reason: "operator"}})
+	f.must(Command{Promise: &Promise{Group: "i", Report: Report{Node: "a", Epoch: 2, Incarnation: lifeA, Received: position(1, 5)}}})
+	f.must(Command{Promote: &Promote{Group: "i", Epoch: 2, To: "a", Incarnation: lifeA, Loss: "beyond i@1.5", Passed: f.Groups["i"].PassedOver("a", f.Nodes)}})
 	return f
 }

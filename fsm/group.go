@@ -47,6 +47,12 @@ func (s GroupSpec) Normalize() GroupSpec {
 	s.Images = fallback(s.Images, ImagesAuto)
 	s.ReceiverBytes = fallback(s.ReceiverBytes, 64<<20)
 	s.KeepReceivers = fallback(s.KeepReceivers, -1) // all: an emptied node is rebuilt from them, until it can be primed from data
+	if s.Switchback == SwitchbackManual {
+		s.Switchback = "" // one form, so that equal specs are equal
+	}
+	if s.Switchback == SwitchbackAuto {
+		s.SwitchbackAfter = fallback(s.SwitchbackAfter, time.Minute)
+	}
 	return s
 }
 
@@ -65,7 +71,9 @@ const (
 	NoSyncRefuse     = "refuse"  // writes are refused
 	FailoverLossless = "lossless"
 	FailoverOff      = "off"
-	ImagesAuto       = "auto" // before-images only where an entry can be committed without a shadow
+	SwitchbackManual = "manual" // the same as ""
+	SwitchbackAuto   = "auto"   // the role returns to the preferred node by itself
+	ImagesAuto       = "auto"   // before-images only where an entry can be committed without a shadow
 	ImagesBoth       = "both"
 	ImagesAfter      = "after"
 )
@@ -104,6 +112,10 @@ func (s GroupSpec) Validate() error {
 	choice("delivery", string(s.Delivery), string(DeliverySync), string(DeliveryAsync))
 	choice("on_no_sync", s.OnNoSync, NoSyncDegrade, NoSyncHold, NoSyncRefuse)
 	choice("auto_failover", s.AutoFailover, FailoverLossless, FailoverOff)
+	choice("switchback", s.Switchback, "", SwitchbackManual, SwitchbackAuto)
+	if s.SwitchbackAfter < 0 {
+		bad("switchback_after: %s is negative", s.SwitchbackAfter)
+	}
 	choice("images", s.Images, ImagesAuto, ImagesBoth, ImagesAfter)
 	if s.Secondaries < 1 || s.Secondaries > 16 {
 		bad("secondaries: %d is not in 1..16", s.Secondaries)
@@ -139,7 +151,8 @@ func sameSpec(a, b GroupSpec) bool {
 	a.Files, b.Files = nil, nil
 	return a.Name == b.Name && a.Order == b.Order && a.Preferred == b.Preferred && a.Delivery == b.Delivery &&
 		a.Secondaries == b.Secondaries && a.OnNoSync == b.OnNoSync && a.AutoFailover == b.AutoFailover &&
-		a.Images == b.Images && a.ReceiverBytes == b.ReceiverBytes && a.KeepReceivers == b.KeepReceivers
+		a.Images == b.Images && a.ReceiverBytes == b.ReceiverBytes && a.KeepReceivers == b.KeepReceivers &&
+		a.Switchback == b.Switchback && a.SwitchbackAfter == b.SwitchbackAfter
 }
 
 func (s *State) createGroup(c *CreateGroup, at time.Time) Result {

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/understudy-ha/understudy/internal/ident"
+	"github.com/understudy-ha/understudy/internal/mutant"
 )
 
 func (s *State) renew(c *Renew) Result {
@@ -42,7 +43,7 @@ func (s *State) release(c *Release) Result {
 	switch {
 	case !ok:
 		return refuse(RefusedUnknown, "node %q is not registered", c.Node)
-	case c.Incarnation == 0 || n.Incarnation != c.Incarnation:
+	case !mutant.On(mutant.ReleaseAnyLife) && (c.Incarnation == 0 || n.Incarnation != c.Incarnation):
 		return refuse(RefusedIncarnation, "life %s of node %s is not the one that renewed last", c.Incarnation, c.Node)
 	}
 	if !n.Released {
@@ -56,5 +57,8 @@ func (s *State) release(c *Release) Result {
 // Holds tells whether that life of that node is the group's primary, promoted or opened. Whether it may serve is another
 // question: PhaseOpened, a valid lease, and its store.
 func (g *Group) Holds(node ident.NodeID, life ident.Incarnation) bool {
+	if mutant.On(mutant.SecondLifeServes) {
+		return g.Phase != PhaseFenced && g.Primary == node
+	}
 	return g.Phase != PhaseFenced && g.Primary == node && g.Incarnation == life
 }

@@ -24,10 +24,45 @@ func (g *Group) editOperation() *Operation {
 	return &op
 }
 
-// enter moves the operation to a step.
+// enter moves the operation to a step. Steps are dated by the clocks of several nodes, which may differ a little: time does
+// not go back along an operation.
 func (o *Operation) enter(step string, at time.Time, node ident.NodeID, detail string) {
 	o.Step = step
+	if last := len(o.Steps) - 1; last >= 0 && at.Before(o.Steps[last].At) {
+		at = o.Steps[last].At
+	}
 	o.Steps = append(slices.Clip(slices.Clone(o.Steps)), Step{Name: step, At: at, Node: string(node), Detail: detail})
+}
+
+// date moves the beginning of the last step, if it has that name, to a later time that its node told afterwards.
+func (o *Operation) date(step string, began, latest time.Time) {
+	last := len(o.Steps) - 1
+	if last < 0 || o.Steps[last].Name != step || began.IsZero() || began.Before(o.Steps[last].At) {
+		return
+	}
+	o.Steps = slices.Clone(o.Steps)
+	o.Steps[last].At = within(began, latest)
+}
+
+// within returns t, or latest when t is later or not known.
+func within(t, latest time.Time) time.Time {
+	if t.IsZero() || t.After(latest) {
+		return latest
+	}
+	return t
+}
+
+// Took returns how long the i-th step lasted: until the next one was entered, or the operation ended; 0 while it runs. So
+// the steps of a finished operation add up to its length.
+func (o *Operation) Took(i int) time.Duration {
+	end := o.Ended
+	if i+1 < len(o.Steps) {
+		end = o.Steps[i+1].At
+	}
+	if end.IsZero() {
+		return 0
+	}
+	return end.Sub(o.Steps[i].At)
 }
 
 // startOperation gives the group a new operation at its first step.
@@ -43,6 +78,9 @@ func (s *State) startOperation(g *Group, o Operation, step, detail string) *Oper
 // endOperation moves the group's operation to the past.
 func (s *State) endOperation(g *Group, state OperationState, at time.Time, why string) {
 	o := *g.Operation
+	if last := len(o.Steps) - 1; last >= 0 && at.Before(o.Steps[last].At) {
+		at = o.Steps[last].At
+	}
 	o.State, o.Ended, o.Error = state, at, why
 	s.Past = appendBounded(s.Past, o, maxPast)
 	g.Operation = nil

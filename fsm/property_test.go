@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"bytes"
+	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -82,7 +83,7 @@ func (g *generator) body() Command {
 	if p := g.s.Nodes[grp.Primary]; p != nil {
 		renewal = near(g, "renewal", p.Renewal, 0)
 	}
-	switch near(g, "kind", g.next(grp), "renew", "release", "group", "fence", "promise", "promote", "open", "set", "start", "advance", "handover", "abort", "finish", "register") {
+	switch near(g, "kind", g.next(grp), "renew", "release", "group", "fence", "promise", "promote", "open", "set", "start", "advance", "handover", "abort", "finish", "register", "pause", "resume", "maintenance") {
 	case "renew":
 		return Command{Renew: &Renew{Node: n, Directory: ident.DirectoryID("dir-" + n), Incarnation: pick(g, "renewing life", g.life(n), g.life(n), 1, 2, 3)}}
 	case "release":
@@ -91,10 +92,21 @@ func (g *generator) body() Command {
 		c := register(n, KindData)
 		c.RegisterNode.Priority = rapid.IntRange(1, 3).Draw(g.T, "priority")
 		return c
+	case "pause":
+		return Command{SetPause: &SetPause{Version: near(g, "pause version", g.s.PauseVersion, 0), On: true, Reason: pick(g, "reason", "r", "s", "")}}
+	case "resume":
+		return Command{SetPause: &SetPause{Version: near(g, "pause version", g.s.PauseVersion, 0)}}
+	case "maintenance":
+		var have Node
+		if x := g.s.Nodes[n]; x != nil {
+			have = *x
+		}
+		return Command{SetMaintenance: &SetMaintenance{Node: n, Version: near(g, "maintenance version", have.MaintenanceVersion, 0), On: near(g, "on", !have.InMaintenance(), true), Reason: "r"}}
 	case "group":
 		return Command{CreateGroup: &CreateGroup{Spec: spec(name, to), Incarnation: g.life(to)}}
 	case "fence":
-		return Command{Fence: &Fence{Group: name, Epoch: epoch, Renewal: renewal, Force: rapid.Bool().Draw(g.T, "force"), To: near(g, "forced", "", to), AllowLoss: near(g, "allow", false, true)}}
+		return Command{Fence: &Fence{Group: name, Epoch: epoch, Renewal: renewal, Force: rapid.Bool().Draw(g.T, "force"), To: near(g, "forced", "", to), AllowLoss: near(g, "allow", false, true),
+			Automatic: rapid.Bool().Draw(g.T, "automatic"), Accept: near(g, "accept", nil, &Acceptance{Beyond: at}, &Acceptance{To: at})}}
 	case "promise":
 		return Command{Promise: &Promise{Group: name, Report: Report{Node: n, Epoch: epoch, Incarnation: g.life(n), Received: at, Torn: near(g, "torn", false, true)}}}
 	case "promote":
@@ -113,7 +125,7 @@ func (g *generator) body() Command {
 		}
 		return Command{ChangeSet: c}
 	case "start":
-		return Command{StartSwitch: &StartSwitch{Group: name, Epoch: epoch, To: to, MaxPause: time.Second, Deadline: noon}}
+		return Command{StartSwitch: &StartSwitch{Group: name, Epoch: epoch, To: to, MaxPause: time.Second, Deadline: noon, Automatic: near(g, "automatic", false, true)}}
 	case "advance":
 		return Command{AdvanceSwitch: &AdvanceSwitch{Group: name, Operation: operation, From: step, Node: n}}
 	case "handover":
@@ -248,7 +260,7 @@ func TestProperties(t *testing.T) {
 			t.Fatal("snapshot and restore end in another state")
 		}
 	})
-	for _, kind := range []string{"renew", "release", "group", "fence", "promise", "promote", "open", "set", "start", "advance", "handover", "abort", "finish"} {
+	for _, kind := range []string{"renew", "release", "group", "fence", "promise", "promote", "open", "set", "start", "advance", "handover", "abort", "finish", "pause", "maintenance"} {
 		if reached[kind] == 0 {
 			t.Errorf("no %s was ever accepted: the test does not test it", kind)
 		}
@@ -260,7 +272,7 @@ func kindOf(c Command) string {
 	for kind, set := range map[string]bool{
 		"renew": c.Renew != nil, "release": c.Release != nil, "group": c.CreateGroup != nil, "fence": c.Fence != nil, "promise": c.Promise != nil,
 		"promote": c.Promote != nil, "open": c.Open != nil, "set": c.ChangeSet != nil, "start": c.StartSwitch != nil, "advance": c.AdvanceSwitch != nil,
-		"handover": c.Handover != nil, "abort": c.AbortSwitch != nil, "finish": c.FinishSwitch != nil,
+		"handover": c.Handover != nil, "abort": c.AbortSwitch != nil, "finish": c.FinishSwitch != nil, "pause": c.SetPause != nil, "maintenance": c.SetMaintenance != nil,
 	} {
 		if set {
 			return kind
@@ -334,11 +346,42 @@ func checkInvariants(t *rapid.T, before, s *State, held map[ident.GroupName]map[
 			t.Fatalf("%s was promoted from outside %v", g.Primary, o.InSync)
 		}
 	}
+	checkControl(t, before, s, c, r)
 	seen := map[uint64]bool{}
 	for _, o := range s.Past {
 		if o.State == OperationRunning || seen[o.ID] || o.ID >= s.NextOperation {
 			t.Fatalf("past operation %+v", o)
 		}
 		seen[o.ID] = true
+	}
+}
+
+// checkControl checks that what operators order moves no role by itself, and that nothing automatic begins during a pause.
+func checkControl(t *rapid.T, before, s *State, c Command, r Result) {
+	if r.Refused != "" {
+		return
+	}
+	if (c.SetPause != nil || c.SetMaintenance != nil) && !maps.Equal(before.Groups, s.Groups) {
+		t.Fatalf("an order moved a role: %+v", c)
+	}
+	if (s.PauseVersion != before.PauseVersion) != (c.SetPause != nil) || s.PauseVersion == before.PauseVersion && s.Pause != before.Pause {
+		t.Fatalf("pause at version %d after %d: %+v", s.PauseVersion, before.PauseVersion, c)
+	}
+	for id, n := range s.Nodes {
+		if o := before.Nodes[id]; o != nil && n.MaintenanceVersion == o.MaintenanceVersion && n.Maintenance != o.Maintenance {
+			t.Fatalf("the maintenance of %s changed without a version: %+v", id, c)
+		}
+	}
+	if before.Pause == nil {
+		return
+	}
+	switch {
+	case c.StartSwitch != nil && c.StartSwitch.Automatic:
+		t.Fatalf("a switch-back began during a pause: %+v", c)
+	case c.Fence != nil && c.Fence.Automatic:
+		g := before.Groups[c.Fence.Group]
+		if begun := g.Operation != nil && g.Operation.Kind == OperationFailover; !begun && c.Fence.To != g.Primary {
+			t.Fatalf("a failover began during a pause: %+v", c)
+		}
 	}
 }

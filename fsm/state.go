@@ -16,6 +16,9 @@ type State struct {
 	Past          []Operation                `json:"past"`           // finished operations, oldest first, bounded
 	NextOperation uint64                     `json:"next_operation"` // id of the next operation, from 1
 	Applied       uint64                     `json:"applied"`        // number of commands applied; compare equal at equal Raft index
+
+	Pause        *Pause `json:"pause,omitempty"`         // automatic actions do not begin; nil: they do
+	PauseVersion uint64 `json:"pause_version,omitempty"` // counts changes of Pause
 }
 
 // Addresses are where a node is reached, host:port each.
@@ -42,14 +45,16 @@ type Node struct {
 	Directory   ident.DirectoryID                  `json:"directory"`
 	Kind        NodeKind                           `json:"kind"`
 	Addresses   Addresses                          `json:"addresses"`
-	Priority    int                                `json:"priority"` // lower is preferred as candidate; equal: by id
-	Maintenance bool                               `json:"maintenance,omitempty"`
+	Priority    int                                `json:"priority"`          // lower is preferred as candidate; equal: by id
 	Incarnation ident.Incarnation                  `json:"incarnation"`       // the life that renewed last
 	Renewal     uint64                             `json:"renewal"`           // counts renewals of all lives
 	Released    bool                               `json:"released"`          // the lease of Incarnation was released: that life is over
 	PastLives   []ident.Incarnation                `json:"past_lives"`        // lives before Incarnation, newest last, bounded: they never renew again
 	Flushed     map[ident.GroupName]ident.Position `json:"flushed,omitempty"` // lowest position a crash of this node can fall back to
 	Copies      map[ident.GroupName]Ends           `json:"copies,omitempty"`  // how far the journals it holds reach
+
+	Maintenance        *Order `json:"maintenance,omitempty"`         // chosen by itself only if nobody else may be; nil: not in maintenance
+	MaintenanceVersion uint64 `json:"maintenance_version,omitempty"` // counts changes of Maintenance
 }
 
 // Ends are the durable ends of the journals of one group that a node holds, by author. A copy goes on from its end or not
@@ -78,6 +83,9 @@ type GroupSpec struct {
 	Images        string          `json:"images" yaml:"images"`                 // auto (default) | both | after
 	ReceiverBytes int64           `json:"receiver_bytes" yaml:"receiver_bytes"` // change of receiver at this size, default 64 MiB
 	KeepReceivers int             `json:"keep_receivers" yaml:"keep_receivers"` // detached receivers kept per journal although nobody needs them; -1, the default: all
+
+	Switchback      string        `json:"switchback,omitempty" yaml:"switchback"`             // "" (manual, by command only) | auto
+	SwitchbackAfter time.Duration `json:"switchback_after,omitempty" yaml:"switchback_after"` // auto: the preferred node was in sync and well for so long, default 1 min
 }
 
 // Phase is where a group is between two primaries.
@@ -148,13 +156,16 @@ const (
 	StepOpen     = "open"     // the new primary has committed its SW and serves
 )
 
-// Steps of a failover, in order; part of the format. The commit point is StepPromote.
+// Steps of a failover, in order; part of the format. The commit point is StepPromote. The first two lie before the operation
+// was begun; a failover that an operator asked for, or whose beginning nobody saw, lacks them.
 const (
-	StepFence   = "fence"
-	StepReports = "reports"
-	StepPromote = "promote"
-	StepRecover = "recover"
-	// StepOpen
+	StepDetect  = "detect"  // from the last sign of life of the primary to the first evidence against it
+	StepLease   = "lease"   // from there until its lease has run out
+	StepFence   = "fence"   // the epoch is taken, and promised on disk
+	StepReports = "reports" // those that promised say what they hold; somebody is chosen
+	StepPromote = "promote" // the choice is committed, and its node learns of it
+	StepRecover = "recover" // the chosen node makes the best branch the history
+	// StepOpen: until its SW is on the disks of the set
 )
 
 // Step is one finished or running step.
@@ -184,6 +195,8 @@ type Operation struct {
 	Committed bool            `json:"committed"`  // the commit point was passed
 	Epoch     ident.Epoch     `json:"epoch"`      // the epoch it leads to; 0 before it is taken
 	Error     string          `json:"error,omitempty"`
+	Automatic bool            `json:"automatic,omitempty"` // nobody asked for it
+	Accept    *Acceptance     `json:"accept,omitempty"`    // what the operator accepted to lose
 }
 
 // Certificate records one promotion.
@@ -200,7 +213,10 @@ type Certificate struct {
 	SW         ident.Position  `json:"sw"`   // where the epoch begins; zero until opened
 	Loss       string          `json:"loss"` // "none", or what may be lost, in words with positions
 	Better     []ident.NodeID  `json:"better,omitempty"`
-	At         time.Time       `json:"at"`
+	Passed     []PassedOver    `json:"passed_over,omitempty"`
+	Accepted   *Acceptance     `json:"accepted,omitempty"`
+	Started    time.Time       `json:"started,omitzero"` // when the operation began
+	At         time.Time       `json:"at"`               // the commit point
 	Opened     time.Time       `json:"opened,omitzero"`
 	Reason     string          `json:"reason"`
 }
@@ -211,4 +227,5 @@ type Assignment struct {
 	Life  ident.Incarnation // the present life of Self
 	Group *Group            // never modified after publication
 	Nodes map[ident.NodeID]*Node
+	Pause *Pause // nil: automatic actions may begin
 }

@@ -24,12 +24,16 @@ func (s *State) startSwitch(c *StartSwitch, at time.Time) Result {
 		return refuse(RefusedInvalid, "node %s is the primary of %s already", c.To, c.Group)
 	case !n.Lives(n.Incarnation):
 		return refuse(RefusedCandidate, "node %s is not alive", c.To)
+	case c.Automatic && s.Pause != nil:
+		return s.pauseRefusal(g)
+	case c.Automatic && n.Maintenance != nil:
+		return refuse(RefusedCandidate, "node %s is in maintenance (%s): no role goes there by itself", c.To, n.Maintenance.Reason)
 	case c.MaxPause <= 0 || c.Deadline.IsZero():
 		return refuse(RefusedInvalid, "a switch-over needs a longest pause and a deadline")
 	}
 	op := s.startOperation(g, Operation{
 		Kind: OperationSwitchover, Group: c.Group, From: g.Primary, To: c.To, Reason: c.Reason, Started: at,
-		MaxPause: c.MaxPause, Deadline: normal(c.Deadline),
+		MaxPause: c.MaxPause, Deadline: normal(c.Deadline), Automatic: c.Automatic,
 	}, StepPrepare, "")
 	s.putGroup(g)
 	return Result{Operation: op.ID}
@@ -120,7 +124,7 @@ func (s *State) handover(c *Handover, at time.Time) Result {
 	op.Committed, op.Epoch = true, g.Epoch
 	g.certify(Certificate{
 		Group: c.Group, Kind: CertificateSwitchover, Operation: op.ID, OldEpoch: old, Epoch: g.Epoch, From: c.From, To: c.To,
-		InSync: g.InSync, SW: sw, Loss: LossNone, At: at, Reason: op.Reason,
+		InSync: g.InSync, SW: sw, Loss: LossNone, Started: op.Started, At: at, Reason: op.Reason,
 	})
 	s.putGroup(g)
 	return Result{Operation: op.ID, Epoch: g.Epoch, Ended: []ident.GroupName{c.Group}}

@@ -72,7 +72,7 @@ type Journal struct {
 	log           hclog.Logger
 	receiverBytes int64
 
-	appending sync.Mutex // held by whoever changes the end of the journal or the list of receivers; taken before mu
+	appending host.Turn // held by whoever changes the end of the journal or the list of receivers; taken before mu
 
 	mu        sync.RWMutex
 	receivers []*receiver // oldest first; the slice is replaced, not modified, when receivers go
@@ -104,7 +104,7 @@ func Open(o Options) (*Journal, error) {
 		return nil, fmt.Errorf("open journal %s in %s: %w", o.ID, o.Dir, err)
 	}
 	j := &Journal{
-		disk: d, clock: o.Host.Clock, log: log, receiverBytes: o.ReceiverBytes,
+		appending: host.NewTurn(), disk: d, clock: o.Host.Clock, log: log, receiverBytes: o.ReceiverBytes,
 		receivers: found.receivers, ring: ring{limit: o.RingBytes}, record: found.record,
 		queue: queue{wake: make(chan struct{}, 1)}, closedChannel: make(chan struct{}), done: make(chan struct{}),
 	}

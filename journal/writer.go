@@ -81,6 +81,7 @@ type writer struct {
 	failpoint func(string) error
 	onWrite   string // names of the failpoints
 	onSync    string
+	onAttach  string
 
 	file   vfs.File // of the receiver that is written; nil: none is open
 	number ident.ReceiverNumber
@@ -99,7 +100,7 @@ func newWriter(j *Journal, o Options) *writer {
 	id := j.disk.id.String()
 	w := &writer{
 		j: j, disk: j.disk, record: j.record,
-		failpoint: o.Host.Failpoint, onWrite: "journal.write:" + id, onSync: "journal.sync:" + id,
+		failpoint: o.Host.Failpoint, onWrite: "journal.write:" + id, onSync: "journal.sync:" + id, onAttach: "journal.attach:" + id,
 	}
 	w.step = max(HeaderSize, min(maxStep, (o.ReceiverBytes+HeaderSize-1)/HeaderSize*HeaderSize))
 	w.record.mark = j.view.Durable
@@ -273,6 +274,9 @@ func (w *writer) begin(r *receiver) error {
 		return err
 	}
 	if err := ensureDir(w.disk.fs, w.disk.dir); err != nil {
+		return err
+	}
+	if err := w.failpoint(w.onAttach); err != nil {
 		return err
 	}
 	size := w.zeroed(HeaderSize)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/understudy-ha/understudy/fsm"
 	"github.com/understudy-ha/understudy/internal/ident"
@@ -11,6 +12,7 @@ import (
 	"github.com/understudy-ha/understudy/journal/entry"
 	"github.com/understudy-ha/understudy/journal/remote"
 	"github.com/understudy-ha/understudy/journal/remote/wire"
+	"github.com/understudy-ha/understudy/replica/core"
 )
 
 // visitors are the shipping sessions that other nodes have here: at most one counts per journal, the newest.
@@ -27,29 +29,25 @@ type visit struct {
 
 	mu   sync.Mutex
 	last wire.Progress // newest one heard
+	at   time.Time     // when, or when it was said to hold still
 }
 
-// admissible judges a Hello by what this node knows of the group and has promised. The promise alone keeps old epochs out;
-// the state keeps out whoever is not the primary of its epoch, or is another life of it.
-func admissible(g *fsm.Group, promised ident.Epoch, self ident.NodeID, h wire.Hello) error {
-	switch {
-	case h.Epoch < promised:
-		return &FencedError{Have: promised, Want: h.Epoch}
-	case h.From == self || h.Journal.Node == self:
-		return &remote.Refusal{Code: wire.CodeNotSource, Text: "a node takes neither its own sessions nor its own journal back"}
-	case h.Epoch > g.Epoch:
-		return &remote.Refusal{Code: wire.CodeEpoch, Text: fmt.Sprintf("epoch %s is not known here yet, only %s: try again", h.Epoch, g.Epoch)}
-	case h.Epoch == g.Epoch && g.Phase != fsm.PhaseFenced && g.Primary == h.From:
-		if g.Incarnation != h.Life {
-			return &remote.Refusal{Code: wire.CodeNotSource, Text: fmt.Sprintf("epoch %s belongs to another life of node %s: wait for the next epoch", h.Epoch, h.From)}
-		}
-		return nil
-	case h.Epoch == g.OpenEpoch && g.OpenNode == h.From && h.Epoch < g.Epoch:
-		return nil // until this node promises the newer epoch
-	case h.Epoch < g.Epoch:
-		return &FencedError{Have: g.Epoch, Want: h.Epoch}
+// caller says who a Hello comes from.
+func caller(h wire.Hello) core.Caller {
+	return core.Caller{From: h.From, Author: h.Journal.Node, Epoch: h.Epoch, Life: h.Life, Session: h.Session}
+}
+
+// refusal turns a ruling into what the session is told; nil when it is admitted.
+func refusal(r core.Ruling, h wire.Hello) error {
+	switch r.Verdict {
+	case core.Fenced:
+		return &FencedError{Have: r.Have, Want: h.Epoch}
+	case core.TooEarly:
+		return &remote.Refusal{Code: wire.CodeEpoch, Text: r.Text}
+	case core.NotSource:
+		return &remote.Refusal{Code: wire.CodeNotSource, Text: r.Text}
 	}
-	return &remote.Refusal{Code: wire.CodeNotSource, Text: fmt.Sprintf("node %s is not the primary of epoch %s", h.From, h.Epoch)}
+	return nil
 }
 
 // Admit judges a shipping session of another node. An epoch above the promised one is promised first, durably. It returns
@@ -62,7 +60,7 @@ func (r *Replica) Admit(ctx context.Context, h wire.Hello) (remote.Admission, er
 	if h.Journal.Group != r.o.Group || a.Group == nil {
 		return nil, &remote.Refusal{Code: wire.CodeGroup, Text: fmt.Sprintf("group %s is not known here yet", h.Journal.Group)}
 	}
-	if err := admissible(a.Group, r.gate.epoch(), r.o.Node, h); err != nil {
+	if err := refusal(core.Admissible(a.Group, r.gate.epoch(), r.o.Node, caller(h)), h); err != nil {
 		return nil, err
 	}
 	j, err := r.shelf.open(h.Journal.Node)
@@ -82,14 +80,8 @@ func (r *Replica) Admit(ctx context.Context, h wire.Hello) (remote.Admission, er
 func (s *visitors) add(v *visit) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if old := s.current[v.hello.Journal.Node]; old != nil {
-		o, n := old.hello, v.hello
-		switch {
-		case o.Epoch > n.Epoch:
-			return &FencedError{Have: o.Epoch, Want: n.Epoch}
-		case o.Epoch == n.Epoch && o.From == n.From && o.Life == n.Life && o.Session >= n.Session:
-			return &FencedError{Have: o.Epoch, Want: n.Epoch}
-		}
+	if old := s.current[v.hello.Journal.Node]; old != nil && core.Outdated(caller(old.hello), caller(v.hello)) {
+		return &FencedError{Have: old.hello.Epoch, Want: v.hello.Epoch}
 	}
 	if s.current == nil {
 		s.current = make(map[ident.NodeID]*visit)
@@ -133,47 +125,56 @@ func (v *visit) Removable(after ident.Sequence, h wire.Hello) error {
 	if a.Group == nil {
 		return &remote.Refusal{Code: wire.CodeGroup, Text: "the group is not known here any more"}
 	}
-	// The source says that it waits for nobody here; this node's own state has to agree.
-	free := h.Free && a.Group.Phase == fsm.PhaseOpened && a.Group.OpenEpoch == h.Epoch && !a.Group.InSet(v.r.o.Node)
 	c := v.r.cutRule(a.Group, v.journal.ID().Node)
-	c.free = free
+	c.Free = core.FreeHere(a.Group, v.r.o.Node, caller(h), h.Free)
 	view, _ := v.journal.View()
-	for seq := view.Last; seq > after; {
-		b, err := v.journal.BundleAt(seq)
-		if err != nil {
-			return &remote.Refusal{Code: wire.CodeCorrupt, Text: err.Error()}
-		}
-		if why := c.keeps(b.Header); why != "" {
-			return &remote.Refusal{Code: wire.CodeDiverged, Text: fmt.Sprintf("%s at %s cannot be removed yet: %s", v.journal.ID(), b.After(), why)}
-		}
-		seq = b.First - 1
+	kept, why, err := c.Removable(after, view.Last, headers(v.journal))
+	switch {
+	case err != nil:
+		return &remote.Refusal{Code: wire.CodeCorrupt, Text: err.Error()}
+	case why != "":
+		return &remote.Refusal{Code: wire.CodeDiverged, Text: fmt.Sprintf("%s at %s cannot be removed yet: %s", v.journal.ID(), kept.After(), why)}
 	}
 	return nil
+}
+
+// headers reads the headers of a journal's bundles.
+func headers(j *journal.Journal) core.HeaderAt {
+	return func(seq ident.Sequence) (entry.Header, error) {
+		b, err := j.BundleAt(seq)
+		return b.Header, err
+	}
 }
 
 // Progress hears how far the source is.
 func (v *visit) Progress(p wire.Progress) {
 	v.mu.Lock()
-	v.last = p
+	v.last, v.at = p, time.Now()
 	v.mu.Unlock()
 	a, _ := v.r.assignment()
 	v.learn(a.Group)
 }
 
-// learn takes the committed end last heard for known, if this node's own state shows the session's epoch opened: before
-// that the same sequences may mean something else. It is repeated when the state changes.
-func (v *visit) learn(g *fsm.Group) {
-	if g == nil || v.hello.Journal.Node != v.hello.From || g.Phase != fsm.PhaseOpened || g.OpenEpoch != v.hello.Epoch {
-		return
-	}
-	if _, ok := g.History.Row(v.hello.Epoch); !ok {
-		return
-	}
+// Level hears that nothing that was committed at asOf lies beyond at.
+func (v *visit) Level(at ident.Position, asOf time.Time) {
 	v.mu.Lock()
-	p := v.last
+	v.at = time.Now()
 	v.mu.Unlock()
-	if g.History.Contains(p.Position) {
-		v.r.known.learn(v.hello.Epoch, p.Position)
+	a, _ := v.r.assignment()
+	v.learn(a.Group)
+	if at.Epoch == v.hello.Epoch && core.Trusts(a.Group, caller(v.hello), at) {
+		v.r.fresh.say(v.hello.Epoch, at, asOf)
+		v.r.known.changed.fire()
+	}
+}
+
+// learn takes the committed end last heard for known, if it may be trusted. It is repeated when the state changes.
+func (v *visit) learn(g *fsm.Group) {
+	v.mu.Lock()
+	p, at := v.last, v.at
+	v.mu.Unlock()
+	if core.Trusts(g, caller(v.hello), p.Position) {
+		v.r.known.learn(v.hello.Epoch, p.Position, at)
 	}
 }
 
@@ -186,8 +187,8 @@ func (v *visit) Held() (held, applied ident.Position, changed <-chan struct{}) {
 		return ident.Position{}, applied, changed // nothing that this store could ever reach
 	}
 	view, _ := v.journal.View()
-	grove := newGrove(v.r.table(), applied, v.r.shelf.runs(true)...)
-	return grove.end(view.DurableAfter), applied, changed
+	grove := core.NewGrove(v.r.table(), applied, v.r.shelf.runs(true)...)
+	return grove.End(view.DurableAfter), applied, changed
 }
 
 // Close ends the admission.
@@ -200,47 +201,13 @@ func (v *visit) Close() {
 	}
 }
 
-// cutRule decides which bundles of one copy may be removed physically. It is a snapshot, made and used inside the gate.
-type cutRule struct {
-	group *fsm.Group
-	free  bool    // nobody waits for this node
-	other []bough // durable in the other journals
-	undo  undoGuard
-}
-
-func (r *Replica) cutRule(g *fsm.Group, author ident.NodeID) cutRule {
-	c := cutRule{group: g, undo: r.undos.guard(g.History, r.data.Position(), r.data.Flushed())}
+// cutRule makes the rule for one author's copy, from what is held at this moment. It is made and used inside the gate.
+func (r *Replica) cutRule(g *fsm.Group, author ident.NodeID) core.CutRule {
+	c := core.CutRule{Group: g, Undo: r.undos.guard(g.History, r.data.Position(), r.data.Flushed())}
 	for _, b := range r.shelf.runs(true) {
-		if b.author != author {
-			c.other = append(c.other, b)
+		if b.Author != author {
+			c.Other = append(c.Other, b)
 		}
 	}
 	return c
-}
-
-// keeps returns why the bundle must stay, "" when it may go: it has no facts; or each of them is durable here in another
-// journal; or an Open that this node applied shows them outside the history; or nobody waits for this node. What the
-// store may need for an undo stays in any case.
-func (c *cutRule) keeps(h entry.Header) string {
-	if h.Facts == 0 {
-		return ""
-	}
-	for _, b := range c.other {
-		if b.Epoch == h.Fact.Epoch && b.From <= h.Fact.History && h.After().History <= b.To {
-			return ""
-		}
-	}
-	inside := live(c.group.History, h.Fact)
-	if !inside && c.undo.needs(h.Fact) {
-		return "the store may still have to undo it"
-	}
-	switch {
-	case c.free:
-		return ""
-	case !inside && c.group.Phase == fsm.PhaseOpened && c.group.OpenEpoch > h.Session:
-		return ""
-	case inside:
-		return "it may be part of the history and is durable in no other journal here"
-	}
-	return "no opened epoch shows it outside the history yet"
 }

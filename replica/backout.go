@@ -15,6 +15,7 @@ import (
 	"github.com/understudy-ha/understudy/internal/ident"
 	"github.com/understudy-ha/understudy/journal"
 	"github.com/understudy-ha/understudy/journal/entry"
+	"github.com/understudy-ha/understudy/replica/core"
 )
 
 // BackoutReport lists what this node had written or applied and what is not, or not by its own journal, part of the
@@ -74,7 +75,7 @@ func (s backouts) add(g *fsm.Group, node ident.NodeID, lost, undone []located, n
 		return err
 	}
 	if report.ID == "" {
-		report = BackoutReport{ID: id, Group: s.group, Node: node, Epoch: g.OpenEpoch, Primary: g.OpenNode, Fork: beforeRow(g.History), At: now}
+		report = BackoutReport{ID: id, Group: s.group, Node: node, Epoch: g.OpenEpoch, Primary: g.OpenNode, Fork: core.BeforeRow(g.History), At: now}
 	}
 	known := make(map[string]int)
 	key := func(e *BackoutEntry) string { return fmt.Sprint(e.Journal, e.Sequence) }

@@ -9,6 +9,7 @@ import (
 	"github.com/understudy-ha/understudy/fsm"
 	"github.com/understudy-ha/understudy/internal/ident"
 	"github.com/understudy-ha/understudy/journal"
+	"github.com/understudy-ha/understudy/replica/core"
 )
 
 // backup is one backup session: it follows whoever is primary. It lasts across epochs.
@@ -20,7 +21,6 @@ type backup struct {
 	prepared  uint64         // switch-over for which a receiver was attached
 	level     ident.Position // of that switch-over: applied up to here means no lag
 	owes      ident.Epoch    // opened epoch whose report still lacks the entries that live on
-	member    string         // role told last, as an event kind
 	retention time.Time      // when receivers were looked at last
 	started   time.Time
 	from      ident.Position // where the store was when this node fell behind
@@ -39,6 +39,7 @@ func (r *Replica) RunBackup(ctx context.Context, c Control) error {
 	b := &backup{r: r, control: c, applier: applier{r: r}, started: time.Now(), from: r.data.Position()}
 	defer b.applier.close()
 	r.picture.begin(RoleBackup, 0)
+	r.server.backsUp()
 	err = b.run(ctx)
 	r.picture.end(nothingIfOver(ctx, err))
 	return nothingIfOver(ctx, err)
@@ -123,7 +124,10 @@ func (b *backup) pass(ctx context.Context, a fsm.Assignment) error {
 func (b *backup) follow(ctx context.Context, a fsm.Assignment) error {
 	r, g := b.r, a.Group
 	r.picture.reconciled.Store(true)
-	if _, err := b.applier.run(ctx, g.History, r.known.committed(g.History)); err != nil && !errors.Is(err, errLeftHistory) {
+	limit := core.ApplyLimit(r.known.committed(g.History), func() ident.Position {
+		return core.NewGrove(g.History, r.data.Position(), r.shelf.runs(true)...).Best()
+	})
+	if _, err := b.applier.run(ctx, g.History, limit); err != nil && !errors.Is(err, errLeftHistory) {
 		return b.needsPriming(err)
 	}
 	if g.Phase != fsm.PhaseOpened || g.Primary == a.Self {
@@ -225,8 +229,8 @@ func (b *backup) compare(g *fsm.Group) error {
 	if epoch != g.OpenEpoch || heard.IsZero() {
 		return nil
 	}
-	grove := newGrove(g.History, r.data.Position(), r.shelf.runs(true)...)
-	if !grove.connects(r.known.committed(g.History)) {
+	grove := core.NewGrove(g.History, r.data.Position(), r.shelf.runs(true)...)
+	if !grove.Connects(r.known.committed(g.History)) {
 		return nil
 	}
 	r.log.Info("compared with the primary after a torn tail: nothing committed is missing", "peer", g.Primary)
@@ -254,18 +258,20 @@ func (b *backup) show(a fsm.Assignment) {
 	if r.picture.reconciled.Load() && !g.History.Contains(at) {
 		r.picture.reconciled.Store(false)
 	}
-	epoch, _ := r.known.lastHeard()
-	level := g.Phase == fsm.PhaseOpened && epoch == g.OpenEpoch && at.History >= to.History
-	if level {
-		r.picture.levelAt.Store(time.Now().UnixNano())
-		if g.History.Contains(at) {
-			r.picture.needsPriming.Store(nil)
+	epoch, heard := r.known.lastHeard()
+	reached, asOf := false, time.Time{}
+	if g.Phase == fsm.PhaseOpened && g.History.Contains(at) {
+		if reached, asOf = r.fresh.reach(g.OpenEpoch, at); reached {
+			r.picture.levelAt.Store(asOf.UnixNano())
 		}
+	}
+	level := reached && epoch == g.OpenEpoch && at.History >= to.History
+	if level {
+		r.picture.needsPriming.Store(nil)
 	}
 	switch {
 	case level && !b.recovered:
 		b.recovered = true
-		r.event(Event{Kind: EventRecovered, Peer: g.Primary, Epoch: g.Epoch, Position: at})
 		r.picture.resync.Store(nil)
 	case !level && b.recovered && (epoch != g.OpenEpoch || !g.History.Contains(at)):
 		b.recovered, b.started, b.from = false, time.Now(), at // a new primary, or left the history
@@ -273,19 +279,14 @@ func (b *backup) show(a fsm.Assignment) {
 	if !b.recovered {
 		r.picture.resync.Store(b.resync(g, at, to))
 	}
-	kind := EventStandby
-	if g.InSet(r.o.Node) {
-		kind = EventSecondary
-	}
-	if string(kind) != b.member && g.Phase == fsm.PhaseOpened && g.Primary != r.o.Node {
-		b.member = string(kind)
-		r.event(Event{Kind: kind, Peer: g.Primary, Epoch: g.Epoch, Position: at})
+	if g.Primary != r.o.Node {
+		r.tellBackup(b.control, g.Epoch, level && g.History.Contains(at), heard)
 	}
 }
 
 func (b *backup) resync(g *fsm.Group, at, to ident.Position) *Resync {
 	s := &Resync{Phase: ResyncReplay, From: b.from, To: to, At: at, Started: b.started}
-	held := newGrove(g.History, at, b.r.shelf.runs(true)...).best()
+	held := core.NewGrove(g.History, at, b.r.shelf.runs(true)...).Best()
 	if held.History < to.History || b.r.visitors.from(g.OpenNode) == nil {
 		s.Phase = ResyncCatchup
 	}
@@ -308,7 +309,7 @@ func (b *backup) resync(g *fsm.Group, at, to ident.Position) *Resync {
 func (b *backup) prepare(ctx context.Context, a fsm.Assignment) error {
 	r, g := b.r, a.Group
 	op := g.Operation
-	if op == nil || op.Kind != fsm.OperationSwitchover || op.State != fsm.OperationRunning || op.To != a.Self || op.Step != fsm.StepPrepare {
+	if !core.PreparesSwitch(g, a.Self) {
 		return nil
 	}
 	own, err := r.own()

@@ -8,6 +8,7 @@ import (
 	"github.com/understudy-ha/understudy/fsm"
 	"github.com/understudy-ha/understudy/internal/ident"
 	"github.com/understudy-ha/understudy/journal/entry"
+	"github.com/understudy-ha/understudy/replica/core"
 	"github.com/understudy-ha/understudy/replica/store"
 )
 
@@ -67,13 +68,10 @@ func (c *committer) step() (more bool, err error) {
 		return false, nil // what is not answered by now has an unknown outcome
 	}
 	view, _ := p.own.View()
-	rule := commitRule{
-		floor: c.floor, waitFor: waitsFor(a.Group, p.r.o.Node, growing), acks: p.targets.acked,
-	}
-	rule.alone = protects(a.Group) && len(waitsFor(a.Group, p.r.o.Node, nil)) == 0
+	rule := core.RuleFor(a.Group, p.r.o.Node, growing, c.floor, p.targets.acked)
 	n := 0
 	var changes []store.Change
-	for size := 0; n < len(inFlight) && size < commitBytes && rule.allows(inFlight[n].header, view.Durable); n++ {
+	for size := 0; n < len(inFlight) && size < commitBytes && rule.Allows(inFlight[n].header, view.Durable); n++ {
 		changes = append(changes, inFlight[n].changes...)
 		size += int(inFlight[n].header.Length)
 	}
@@ -83,7 +81,7 @@ func (c *committer) step() (more bool, err error) {
 			return false, storeFailed(fmt.Errorf("commit %s: %w", last.After(), err))
 		}
 		p.r.picture.apply(p.r.o.Node, last.Last(), last.After())
-		p.r.known.learn(p.epoch, last.After())
+		p.r.known.learn(p.epoch, last.After(), time.Now())
 		p.r.o.Host.Trace("commit", "node", p.r.o.Node, "group", p.r.o.Group, "epoch", p.epoch, "position", last.After())
 	}
 	waiters := p.flights.land(n)

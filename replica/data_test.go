@@ -9,7 +9,6 @@ import (
 
 	"github.com/understudy-ha/understudy/fsm"
 	"github.com/understudy-ha/understudy/internal/ident"
-	"github.com/understudy-ha/understudy/journal"
 	"github.com/understudy-ha/understudy/journal/entry"
 )
 
@@ -164,10 +163,7 @@ func TestRetention(t *testing.T) {
 				t.Fatal(err)
 			}
 			c.eventually("the flush is known", func() bool { return n.rep.data.Flushed() == n.rep.data.Position() })
-			c.must(fsm.Command{Renew: &fsm.Renew{
-				Node: id, Directory: ident.DirectoryID("d-" + string(id)), Incarnation: n.life,
-				Flushed: map[ident.GroupName]ident.Position{orders: n.rep.data.Flushed()},
-			}})
+			c.renew(id)
 		}
 	}
 	report("a", "b")
@@ -200,64 +196,6 @@ func TestRetention(t *testing.T) {
 	c.serves(to)
 	c.start("a")
 	c.level("a", "b", "c")
-}
-
-func TestUnneeded(t *testing.T) {
-	table := ident.HistoryTable{row(1, "a", 1), row(2, "b", 21)}
-	runs := []journal.Run{
-		{Epoch: 1, From: 1, To: 25, First: 2, Last: 26}, // 21..25 are outside
-		{Epoch: 2, From: 30, To: 40, First: 30, Last: 40},
-	}
-	rec := func(first, last ident.Sequence) journal.ReceiverInfo {
-		return journal.ReceiverInfo{First: first, Last: last}
-	}
-	cases := []struct {
-		name    string
-		flushed ident.Position
-		rec     journal.ReceiverInfo
-		want    bool
-	}{
-		{"events only", pos(1, 1), rec(1, 1), true},
-		{"part of a run, flushed", pos(2, 22), rec(1, 11), true},
-		{"part of a run, not flushed", pos(1, 8), rec(1, 11), false},
-		{"a run with a dead end, flushed to the fork", pos(1, 20), rec(12, 27), false},
-		{"a run with a dead end, flushed beyond the fork", pos(2, 21), rec(12, 27), true},
-		{"the newest", pos(2, 39), rec(28, 41), false},
-		{"the newest, flushed", pos(2, 40), rec(28, 41), true},
-	}
-	for _, c := range cases {
-		if got := unneeded(table, c.flushed, runs, c.rec); got != c.want {
-			t.Errorf("%s: %t", c.name, got)
-		}
-	}
-	if unneeded(table[:1], pos(1, 99), runs, rec(28, 41)) {
-		t.Error("an epoch that the table does not know")
-	}
-}
-
-func TestLowestFlushed(t *testing.T) {
-	node := func(kind fsm.NodeKind, at ident.Position) *fsm.Node {
-		n := &fsm.Node{Kind: kind, Flushed: map[ident.GroupName]ident.Position{}}
-		if !at.IsZero() {
-			n.Flushed[orders] = at
-		}
-		return n
-	}
-	a := fsm.Assignment{
-		Self: "a", Group: &fsm.Group{History: ident.HistoryTable{row(1, "a", 1), row(2, "b", 6)}},
-		Nodes: map[ident.NodeID]*fsm.Node{"a": node(fsm.KindData, pos(1, 1)), "b": node(fsm.KindData, pos(2, 8)), "w": node(fsm.KindWitness, pos(0, 0))},
-	}
-	if at, ok := lowestFlushed(a, orders, pos(2, 7)); !ok || at != pos(2, 7) {
-		t.Errorf("%s %t", at, ok)
-	}
-	a.Nodes["c"] = node(fsm.KindData, pos(0, 0))
-	if at, ok := lowestFlushed(a, orders, pos(2, 7)); ok {
-		t.Errorf("a node that never flushed: %s", at)
-	}
-	a.Nodes["c"] = node(fsm.KindData, pos(1, 9))
-	if at, ok := lowestFlushed(a, orders, pos(2, 7)); ok {
-		t.Errorf("a node outside the history: %s", at)
-	}
 }
 
 // A journal that fails ends the role for this life, loudly.

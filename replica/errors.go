@@ -3,6 +3,7 @@ package replica
 import (
 	"errors"
 	"fmt"
+	"syscall"
 
 	"github.com/understudy-ha/understudy/internal/ident"
 	"github.com/understudy-ha/understudy/journal/remote"
@@ -52,6 +53,23 @@ func (e *UnknownOutcomeError) Error() string {
 
 func (e *UnknownOutcomeError) Unwrap() error { return e.Reason }
 
+// NotDone tells whether an error of Write or Deposit says that surely nothing was done: it was never sequenced, and never will
+// be. Every other error leaves the outcome unknown.
+func NotDone(err error) bool {
+	var unknown *UnknownOutcomeError
+	if err == nil || errors.As(err, &unknown) { // whatever its reason is
+		return false
+	}
+	for _, sure := range []error{
+		ErrNotPrimary, ErrNoLease, ErrNotSequenced, ErrNoSync, ErrQueueFull, ErrTooLarge, ErrInvalid, ErrCondition, ErrClosed, ErrNotAttached,
+	} {
+		if errors.Is(err, sure) {
+			return true
+		}
+	}
+	return false
+}
+
 // FencedError refuses work of an epoch that is over: a higher one was promised here. Shipping sessions tell their peer so.
 type FencedError = remote.FencedError
 
@@ -73,6 +91,9 @@ type FatalError struct {
 }
 
 func (e *FatalError) Error() string {
+	if errors.Is(e.Err, syscall.ENOSPC) || errors.Is(e.Err, syscall.EDQUOT) {
+		return fmt.Sprintf("%s could not be written for want of space and is not used any more: free space in the data directory, then restart the node: %v", e.Part, e.Err)
+	}
 	return fmt.Sprintf("%s failed and is not used any more: restart the node after checking its disk: %v", e.Part, e.Err)
 }
 

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"github.com/understudy-ha/understudy/internal/ident"
+	"github.com/understudy-ha/understudy/replica/core"
 )
 
 // gate is the last gate before anything is appended to or removed from a journal: many may be inside, each for an epoch
@@ -26,7 +27,7 @@ func (g *gate) epoch() ident.Epoch { return ident.Epoch(g.promised.Load()) }
 // under way, which is as long as its fsync takes.
 func (g *gate) enter(e ident.Epoch) (leave func(), err error) {
 	for {
-		if have := g.epoch(); e < have {
+		if have := g.epoch(); core.BelowPromise(have, e) {
 			return nil, &FencedError{Have: have, Want: e}
 		}
 		g.mu.Lock()
@@ -37,7 +38,7 @@ func (g *gate) enter(e ident.Epoch) (leave func(), err error) {
 		g.mu.Unlock()
 		<-changed
 	}
-	if have := g.epoch(); e < have {
+	if have := g.epoch(); core.BelowPromise(have, e) {
 		g.mu.Unlock()
 		return nil, &FencedError{Have: have, Want: e}
 	}

@@ -9,12 +9,7 @@ import (
 	"github.com/understudy-ha/understudy/fsm"
 	"github.com/understudy-ha/understudy/internal/ident"
 	"github.com/understudy-ha/understudy/journal"
-)
-
-// A node is left alone for growRest after its growth was given up, twice as long each time, growRestMost at last.
-const (
-	growRest     = time.Second
-	growRestMost = time.Minute
+	"github.com/understudy-ha/understudy/replica/core"
 )
 
 // conductor makes the decisions of a serving primary that go through Raft: the in-sync set, and the steps of a planned
@@ -22,9 +17,8 @@ const (
 type conductor struct {
 	p        *primary
 	set      []ident.NodeID // in-sync set seen last
-	op       uint64         // switch-over for which writes are held; 0: none
-	since    time.Time      // writes are held
-	finished bool           // the switch-over that led here was reported
+	switches core.Switchover
+	finished bool // the switch-over that led here was reported
 }
 
 func (c *conductor) run(ctx context.Context) error {
@@ -56,22 +50,17 @@ func (c *conductor) look(ctx context.Context, a fsm.Assignment) {
 	c.finish(ctx, a)
 }
 
-// tell raises the events of a changed set.
+// tell notes changes of the set and raises their events.
 func (c *conductor) tell(a fsm.Assignment) {
 	p, g := c.p, a.Group
 	p.targets.settle(g)
-	for _, n := range g.InSync {
-		if n != a.Self && c.set != nil && !slices.Contains(c.set, n) {
-			p.r.event(Event{Kind: EventShadowGain, Peer: n, Epoch: p.epoch, Position: p.r.data.Position()})
-		}
-	}
 	for _, n := range c.set {
 		if !g.InSet(n) {
 			p.targets.lost(n)
-			p.r.event(Event{Kind: EventShadowLost, Peer: n, Epoch: p.epoch, Position: p.r.data.Position()})
 		}
 	}
 	c.set = g.InSync
+	p.r.tellPrimary(p)
 }
 
 // members does the next step towards the wanted in-sync set, and guards on_no_sync.
@@ -79,9 +68,9 @@ func (c *conductor) members(ctx context.Context, a fsm.Assignment) {
 	p, g := c.p, a.Group
 	view, _ := p.own.View()
 	inFlight := p.flights.snapshot()
-	outstanding := func(k acked) bool {
+	outstanding := func(k core.Acked) bool {
 		n := len(inFlight)
-		return n > 0 && !k.covers(inFlight[n-1].header)
+		return n > 0 && !k.Covers(inFlight[n-1].header)
 	}
 	// After a Handover SW is committed by acknowledgements, perhaps of a node that is not in the set yet.
 	reached := p.sw.After()
@@ -89,48 +78,56 @@ func (c *conductor) members(ctx context.Context, a fsm.Assignment) {
 		reached = p.sw.Before
 	}
 	members := p.targets.members(a, view.After, reached, outstanding)
-	c.guard(g, members)
-	p.doubt.Store(slices.ContainsFunc(members, func(m member) bool {
-		return m.inSet && (!m.connected || m.stalled >= p.r.o.Timing.Tick)
+	p.doubt.Store(slices.ContainsFunc(members, func(m core.Member) bool {
+		return m.InSet && (!m.Connected || m.Stalled >= p.r.o.Timing.Tick)
 	}))
-	d := decideSet(setRule{
-		sync: g.Spec.Delivery != fsm.DeliveryAsync, wanted: g.Spec.Secondaries, protect: protects(g),
-		switching: c.switching(a) != nil, target: switchTarget(a), shrinkAfter: p.r.o.Timing.ShrinkAfter,
-	}, members)
-	switch d.action {
-	case setRemove:
-		p.targets.say(d.node, d.reason)
-		c.changeSet(ctx, fsm.ChangeSet{Version: g.SetVersion, Remove: d.node, Reason: d.reason})
-	case setAdd:
-		p.targets.propose(d.node, g.SetVersion)
-		if c.changeSet(ctx, fsm.ChangeSet{Version: g.SetVersion, Add: d.node, Reason: d.reason}) {
-			p.targets.say(d.node, "")
+	rule := core.SetRule{
+		Sync: g.Spec.Delivery != fsm.DeliveryAsync, Wanted: g.Spec.Secondaries, Protect: core.Protects(g),
+		Switching: core.Switching(g, a.Self) != nil, Target: core.SwitchTarget(g), ShrinkAfter: p.r.o.Timing.ShrinkAfter,
+	}
+	c.guard(g, rule, members)
+	d := core.DecideSet(rule, members)
+	switch d.Action {
+	case core.SetRemove:
+		p.targets.say(d.Node, d.Reason)
+		c.changeSet(ctx, fsm.ChangeSet{Version: g.SetVersion, Remove: d.Node, Reason: d.Reason})
+	case core.SetAdd:
+		p.targets.propose(d.Node, g.SetVersion)
+		if c.changeSet(ctx, fsm.ChangeSet{Version: g.SetVersion, Add: d.Node, Reason: d.Reason}) {
+			p.targets.say(d.Node, "")
 		}
-	case setWait:
-		p.targets.wait(d.node)
-	case setForget:
-		p.r.log.Info("node does not become in-sync yet", "peer", d.node, "reason", d.reason)
-		p.targets.say(d.node, d.reason)
-		if c.switching(a) != nil {
-			p.targets.forget(d.node, growRest) // not its fault
+	case core.SetWait:
+		p.targets.wait(d.Node)
+	case core.SetForget:
+		p.r.log.Info("node does not become in-sync yet", "peer", d.Node, "reason", d.Reason)
+		p.targets.say(d.Node, d.Reason)
+		if core.Switching(g, a.Self) != nil {
+			p.targets.forget(d.Node, core.GrowRest) // not its fault
 		} else {
-			p.targets.giveUp(d.node)
+			p.targets.giveUp(d.Node)
 		}
 	}
 }
 
-// guard holds or refuses writes while no in-sync secondary is well, if the group asks for that.
-func (c *conductor) guard(g *fsm.Group, members []member) {
+// guard does with writes what on_no_sync says, and tells of it.
+func (c *conductor) guard(g *fsm.Group, rule core.SetRule, members []core.Member) {
 	p := c.p
-	well := slices.ContainsFunc(members, func(m member) bool { return m.inSet && m.stalled < p.r.o.Timing.ShrinkAfter })
-	unsafe := protects(g) && !well
-	held := p.paused.Swap(unsafe && g.Spec.OnNoSync == fsm.NoSyncHold)
-	refused := p.refuse.Swap(unsafe && g.Spec.OnNoSync == fsm.NoSyncRefuse)
-	if held != p.paused.Load() || refused != p.refuse.Load() {
-		p.turned.fire()
-	}
+	now := core.WritesUnder(g, rule, members)
+	before := p.writes.Swap(&now)
+	p.paused.Store(now == core.WritesHeld)
+	p.refuse.Store(now == core.WritesRefused)
 	if p.refuse.Load() {
 		p.queue.refuse(ErrNoSync)
+	}
+	if before != nil && *before == now || before == nil && now == core.WritesOpen {
+		return
+	}
+	p.turned.fire()
+	switch {
+	case now == core.WritesHeld || now == core.WritesRefused:
+		p.r.event(Event{Kind: EventNoSync, Epoch: p.epoch, Position: p.r.data.Position(), Detail: fmt.Sprintf("no in-sync secondary: writes are %s until one is back, as on_no_sync asks", now)})
+	case before != nil && (*before == core.WritesHeld || *before == core.WritesRefused):
+		p.r.event(Event{Kind: EventSyncBack, Epoch: p.epoch, Position: p.r.data.Position(), Detail: fmt.Sprintf("writes are not %s any more", *before)})
 	}
 }
 
@@ -154,112 +151,71 @@ func (c *conductor) propose(ctx context.Context, cmd fsm.Command) (fsm.Result, e
 	return c.p.control.Propose(ctx, cmd)
 }
 
-// switchTarget returns where a switch-over that runs and can still fail leads; "" when none does.
-func switchTarget(a fsm.Assignment) ident.NodeID {
-	op := a.Group.Operation
-	if op == nil || op.Kind != fsm.OperationSwitchover || op.State != fsm.OperationRunning || op.Committed {
-		return ""
-	}
-	return op.To
-}
-
-// switching returns the switch-over away from this node that asks for a hold, or nil.
-func (c *conductor) switching(a fsm.Assignment) *fsm.Operation {
-	op := a.Group.Operation
-	if op == nil || op.Kind != fsm.OperationSwitchover || op.State != fsm.OperationRunning || op.Committed || op.From != a.Self {
-		return nil
-	}
-	if op.Step != fsm.StepHold && op.Step != fsm.StepDrain {
-		return nil
-	}
-	return op
-}
-
-// switchOver does the old primary's part: hold, drain, Handover. What it cannot do within MaxPause it aborts. Writes stay
-// held and reads stopped until the own state shows the end of the operation, whichever it is.
+// switchOver does the old primary's part of a planned switch-over, step by step.
 func (c *conductor) switchOver(ctx context.Context, a fsm.Assignment) {
-	p, op := c.p, c.switching(a)
-	if c.op != 0 && (op == nil || op.ID != c.op) {
-		c.reopen(a)
-	}
-	if op == nil {
+	p := c.p
+	for {
+		e := c.switches.Step(p.targets.now(), a.Group, a.Self, func(op *fsm.Operation) string { return c.lacking(a, op) })
+		op := e.Operation
+		switch e.Action {
+		case core.SwitchReopens:
+			c.reopen(a)
+			continue
+		case core.SwitchHolds:
+			p.hold(true)
+			if !a.Group.InSet(op.To) {
+				p.targets.wait(op.To) // its acknowledgements have to count, as those of a member
+			}
+			continue
+		case core.SwitchAborts:
+			_, err := c.propose(ctx, fsm.Command{AbortSwitch: &fsm.AbortSwitch{
+				Group: p.r.o.Group, Operation: op.ID, Reason: fmt.Sprintf("not drained within %s: %s", op.MaxPause, e.Lacking),
+			}})
+			if err != nil {
+				p.r.log.Warn("proposed to abort the switch-over, outcome unknown", "operation", op.ID, "error", err)
+			}
+		case core.SwitchAdvances:
+			c.note(c.propose(ctx, fsm.Command{AdvanceSwitch: &fsm.AdvanceSwitch{
+				Group: p.r.o.Group, Operation: op.ID, From: fsm.StepHold, Node: a.Self, Detail: fmt.Sprintf("%d writes wait", p.queue.length()),
+			}}))
+		case core.SwitchHandsOver:
+			p.stopped.Store(true) // reads too, before Handover can be applied
+			p.turned.fire()
+			c.note(c.propose(ctx, c.handover(a, op)))
+		}
 		return
-	}
-	if c.op == 0 {
-		c.op, c.since = op.ID, time.Now()
-		p.hold(true)
-		if !a.Group.InSet(op.To) {
-			p.targets.wait(op.To) // its acknowledgements have to count, as those of a member
-		}
-	}
-	late := time.Since(c.since) >= op.MaxPause
-	switch {
-	case late:
-		_, err := c.propose(ctx, fsm.Command{AbortSwitch: &fsm.AbortSwitch{
-			Group: p.r.o.Group, Operation: op.ID, Reason: fmt.Sprintf("not drained within %s: %s", op.MaxPause, c.lacking(a, op)),
-		}})
-		if err != nil {
-			p.r.log.Warn("proposed to abort the switch-over, outcome unknown", "operation", op.ID, "error", err)
-		}
-	case op.Step == fsm.StepHold:
-		c.note(c.propose(ctx, fsm.Command{AdvanceSwitch: &fsm.AdvanceSwitch{
-			Group: p.r.o.Group, Operation: op.ID, From: fsm.StepHold, Node: a.Self, Detail: fmt.Sprintf("%d writes wait", p.queue.length()),
-		}}))
-	case c.lacking(a, op) == "":
-		p.stopped.Store(true) // reads too, before Handover can be applied
-		p.turned.fire()
-		c.note(c.propose(ctx, c.handover(a, op)))
 	}
 }
 
 func (c *conductor) note(res fsm.Result, err error) {
 	if err != nil || res.Refused != "" {
-		c.p.r.log.Warn("step of the switch-over not applied", "operation", c.op, "refused", res.Refused, "detail", res.Detail, "error", err)
+		c.p.r.log.Warn("step of the switch-over not applied", "operation", c.switches.Operation(), "refused", res.Refused, "detail", res.Detail, "error", err)
 	}
 }
 
-// lacking says what is missing for a Handover; "" when nothing is: everything that was sequenced is committed, in the store,
-// answered, and held by the target.
+// lacking says what is missing for a Handover; "" when nothing is.
 func (c *conductor) lacking(a fsm.Assignment, op *fsm.Operation) string {
 	p := c.p
 	view, _ := p.own.View()
-	member := a.Group.InSet(op.To)
-	switch {
-	case !p.serving.Load():
-		return "the primary does not serve yet"
-	case !p.flights.empty() || view.Durable != view.Last || p.r.data.Position() != view.After:
-		return "entries are not committed yet"
-	case p.owed.Load() > 0:
-		return "replies wait for the lease"
-	case !member && a.Group.Spec.Delivery != fsm.DeliveryAsync:
-		return fmt.Sprintf("node %s is not in the in-sync set", op.To)
-	case slices.ContainsFunc(p.targets.growing(), func(n ident.NodeID) bool { return n != op.To }):
-		return "a node is joining the in-sync set"
-	case !p.targets.holds(op.To, acked{durable: view.Last, held: view.After}, !member):
-		return fmt.Sprintf("node %s does not hold everything yet", op.To)
-	case a.Nodes[op.To] == nil:
-		return fmt.Sprintf("node %s is not known", op.To)
-	}
-	return ""
+	return core.Drain{
+		Serving:   p.serving.Load(),
+		Committed: p.flights.empty() && view.Durable == view.Last && p.r.data.Position() == view.After,
+		Owed:      p.owed.Load() > 0,
+		Growing:   p.targets.growing(),
+		Known:     a.Nodes[op.To] != nil,
+		Holds: func(fresh bool) bool {
+			return p.targets.holds(op.To, core.Acked{Durable: view.Last, Held: view.After}, fresh)
+		},
+	}.Lacking(a.Group, op.To)
 }
 
 // handover is commit point and release in one. The set is everybody who holds everything.
 func (c *conductor) handover(a fsm.Assignment, op *fsm.Operation) fsm.Command {
 	p := c.p
 	view, _ := p.own.View()
-	set := []ident.NodeID{op.To}
-	if a.Group.Spec.Delivery != fsm.DeliveryAsync {
-		set = append(set, a.Self)
-		for _, n := range a.Group.InSync {
-			if len(set) > a.Group.Spec.Secondaries {
-				break // no more are waited for than the operator wants
-			}
-			if n != a.Self && n != op.To && p.targets.holds(n, acked{durable: view.Last, held: view.After}, false) {
-				set = append(set, n)
-			}
-		}
-	}
-	slices.Sort(set)
+	set := core.HandoverSet(a.Group, a.Self, op.To, func(n ident.NodeID) bool {
+		return p.targets.holds(n, core.Acked{Durable: view.Last, Held: view.After}, false)
+	})
 	return fsm.Command{Handover: &fsm.Handover{
 		Group: p.r.o.Group, Operation: op.ID, Epoch: p.epoch, From: a.Self, FromLife: a.Life, To: op.To,
 		Incarnation: a.Nodes[op.To].Incarnation, Last: view.After, InSync: set,
@@ -269,13 +225,12 @@ func (c *conductor) handover(a fsm.Assignment, op *fsm.Operation) fsm.Command {
 // reopen goes on as primary after an abort.
 func (c *conductor) reopen(a fsm.Assignment) {
 	p := c.p
-	p.r.log.Info("the switch-over is over without a handover: serving again", "operation", c.op, "epoch", p.epoch)
+	p.r.log.Info("the switch-over is over without a handover: serving again", "epoch", p.epoch)
 	for _, n := range p.targets.growing() {
 		if a.Group.Spec.Delivery == fsm.DeliveryAsync {
 			p.targets.forget(n, 0)
 		}
 	}
-	c.op = 0
 	p.stopped.Store(false)
 	p.hold(false)
 }
@@ -286,7 +241,7 @@ func (c *conductor) finish(ctx context.Context, a fsm.Assignment) {
 	if c.finished || !p.serving.Load() {
 		return
 	}
-	if op == nil || op.Kind != fsm.OperationSwitchover || !op.Committed || op.To != a.Self || op.Epoch != p.epoch {
+	if !core.FinishesSwitch(a.Group, a.Self, p.epoch) {
 		c.finished = op == nil
 		return
 	}
@@ -305,10 +260,10 @@ func (p *primary) beginHandedOver(ctx context.Context, g *fsm.Group) error {
 	if !ok || g.OpenEpoch != p.epoch || g.OpenNode != r.o.Node {
 		return fmt.Errorf("epoch %s of group %s is opened, but not for this node", p.epoch, r.o.Group)
 	}
-	grove := newGrove(g.History, r.data.Position(), r.shelf.runs(true)...)
-	before := beforeRow(g.History)
-	if !grove.connects(before) || before.History+1 != row.SW {
-		return fmt.Errorf("%w: epoch %s begins after %s, which is not held here without a hole (best is %s)", ErrNeedsPriming, p.epoch, before, grove.best())
+	grove := core.NewGrove(g.History, r.data.Position(), r.shelf.runs(true)...)
+	before := core.BeforeRow(g.History)
+	if !grove.Connects(before) || before.History+1 != row.SW {
+		return fmt.Errorf("%w: epoch %s begins after %s, which is not held here without a hole (best is %s)", ErrNeedsPriming, p.epoch, before, grove.Best())
 	}
 	data := p.switchData(g)
 	leave, err := r.gate.enter(p.epoch)

@@ -160,12 +160,13 @@ type plane struct {
 	leases  map[ident.NodeID]bool // granted; only counts for the primary, epoch and life of the group
 	alive   map[ident.NodeID]bool
 	away    map[ident.NodeID]*fsm.State   // cannot reach the others: its state stands still
+	looks   map[ident.NodeID]int          // how often each node looked at its state
 	veto    func(fsm.Command) (drop bool) // an outcome that gets lost: applied or not, the proposer hears an error
 }
 
 func newPlane() *plane {
 	s := &fsm.State{Nodes: map[ident.NodeID]*fsm.Node{}, Groups: map[ident.GroupName]*fsm.Group{}, NextOperation: 1}
-	p := &plane{state: s, changed: make(chan struct{}), leases: map[ident.NodeID]bool{}, alive: map[ident.NodeID]bool{}, away: map[ident.NodeID]*fsm.State{}}
+	p := &plane{state: s, changed: make(chan struct{}), leases: map[ident.NodeID]bool{}, alive: map[ident.NodeID]bool{}, away: map[ident.NodeID]*fsm.State{}, looks: map[ident.NodeID]int{}}
 	p.apply(fsm.Command{CreateCluster: &fsm.CreateCluster{Cluster: testCluster, Name: "test"}})
 	return p
 }
@@ -232,6 +233,7 @@ type link struct {
 func (l link) Assignment() (fsm.Assignment, <-chan struct{}) {
 	l.p.mu.Lock()
 	defer l.p.mu.Unlock()
+	l.p.looks[l.self]++
 	s := l.p.away[l.self]
 	if s == nil {
 		s = l.p.state.Snapshot()

@@ -152,23 +152,4 @@ func TestOverlay(t *testing.T) {
 	}
 }
 
-func TestKnownCommitted(t *testing.T) {
-	table := ident.HistoryTable{row(1, "a", 1), row(2, "b", 6)}
-	var k known
-	if got := k.committed(table); got != pos(1, 5) {
-		t.Fatalf("everything before SW is committed, got %s", got)
-	}
-	k.learn(1, pos(1, 9)) // of an epoch that is over: it says nothing about the present history
-	if got := k.committed(table); got != pos(1, 5) {
-		t.Fatalf("got %s", got)
-	}
-	k.learn(2, pos(2, 8))
-	k.learn(2, pos(2, 7))
-	k.learn(1, pos(1, 9))
-	if got := k.committed(table); got != pos(2, 8) {
-		t.Fatalf("got %s", got)
-	}
-	if got := k.committed(table[:1]); !got.IsZero() {
-		t.Fatalf("without the row it does not count, got %s", got)
-	}
-}
+func pos(e ident.Epoch, h ident.History) ident.Position { return ident.Position{Epoch: e, History: h} }

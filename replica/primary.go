@@ -9,9 +9,11 @@ import (
 	"time"
 
 	"github.com/understudy-ha/understudy/fsm"
+	"github.com/understudy-ha/understudy/internal/host"
 	"github.com/understudy-ha/understudy/internal/ident"
 	"github.com/understudy-ha/understudy/journal"
 	"github.com/understudy-ha/understudy/journal/entry"
+	"github.com/understudy-ha/understudy/replica/core"
 )
 
 // primary is one primary session: one epoch, in the life of the node that was promoted for it.
@@ -22,16 +24,19 @@ type primary struct {
 	own     *journal.Journal
 	sw      located // of this epoch, once it is deposited
 
+	began, recovered time.Time // of the takeover, for the steps of its operation
+
 	queue   *queue
 	flights flights
 	overlay overlay
 	targets *targets
 	conduct conductor
 
-	seals  sync.Mutex  // held while a bundle is sealed
+	seals  host.Turn   // held while a bundle is sealed
 	held   bool        // under seals: no bundle is sealed
 	paused atomic.Bool // on_no_sync hold, and no in-sync secondary is well
 	refuse atomic.Bool // on_no_sync refuse, and no in-sync secondary is well
+	writes atomic.Pointer[core.Writes]
 	doubt  atomic.Bool // a member of the set is away or makes no progress: it may be taken out
 
 	serving    atomic.Bool  // opened, and the store has reached SW
@@ -65,7 +70,7 @@ func (r *Replica) RunPrimary(ctx context.Context, c Control) error {
 	}
 	session, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	p := &primary{r: r, control: c, epoch: a.Group.Epoch, queue: &queue{max: r.o.QueueBytes}, stop: stop}
+	p := &primary{seals: host.NewTurn(), r: r, control: c, epoch: a.Group.Epoch, queue: &queue{max: r.o.QueueBytes}, stop: stop, began: r.o.Host.Clock.Now()}
 	p.targets = newTargets(p)
 	p.conduct.p = p
 	r.picture.begin(RolePrimary, p.epoch)
@@ -100,8 +105,8 @@ func (r *Replica) giveBack(ctx context.Context, c Control, e ident.Epoch) error 
 		if a.Group == nil || a.Group.Epoch != e {
 			return nil
 		}
-		f := fsm.Fence{Group: r.o.Group, Epoch: e, Force: true, Reason: fmt.Sprintf("node %s gives epoch %s back: %s", a.Self, e, why)}
-		if a.Group.Spec.AutoFailover == fsm.FailoverOff {
+		f := fsm.Fence{Group: r.o.Group, Epoch: e, Force: true, Automatic: true, Reason: fmt.Sprintf("node %s gives epoch %s back: %s", a.Self, e, why)}
+		if a.Group.Spec.AutoFailover == fsm.FailoverOff || a.Pause != nil {
 			f.To = a.Self // the role may not move by itself
 		}
 		limited, cancel := context.WithTimeout(ctx, r.o.Timing.Propose)
@@ -121,8 +126,7 @@ var errRoleOver = errors.New("the primary role is over")
 
 // mine tells whether the group still belongs to this session.
 func (p *primary) mine(a fsm.Assignment) bool {
-	g := a.Group
-	return g != nil && g.Epoch == p.epoch && g.Primary == a.Self && g.Incarnation == a.Life && g.Phase != fsm.PhaseFenced
+	return core.Mine(a.Group, p.epoch, a.Self, a.Life)
 }
 
 // fail ends the session.
@@ -147,6 +151,7 @@ func (p *primary) run(ctx context.Context) (err error) {
 	if err := p.establish(ctx); err != nil {
 		return err
 	}
+	p.recovered = p.r.o.Host.Clock.Now()
 	parts.start(ctx, p.targets.run)
 	a, err := p.openedState(ctx)
 	if err != nil {
@@ -229,24 +234,12 @@ func (p *primary) reachSwitch(ctx context.Context, g *fsm.Group, c *committer) e
 			return fmt.Errorf("%w: nothing here continues %s below SW %s", ErrNeedsPriming, r.data.Position(), p.sw.Fact)
 		}
 	}
-	c.floor = p.sw.Before
-	if handed, err := handedOver(g, p.epoch); err != nil {
+	floor, err := core.CommitFloor(g, p.epoch, p.sw.Before, p.sw.After())
+	if err != nil {
 		return err
-	} else if !handed {
-		c.floor = p.sw.After() // Open commits SW too
 	}
+	c.floor = floor
 	return p.refly(ctx)
-}
-
-// handedOver tells whether epoch e began with a Handover: then its SW is committed by the normal rule only. The operation
-// that did it may be over, so the certificate is asked.
-func handedOver(g *fsm.Group, e ident.Epoch) (bool, error) {
-	for i := len(g.Switches) - 1; i >= 0; i-- {
-		if g.Switches[i].Epoch == e {
-			return g.Switches[i].Kind == fsm.CertificateSwitchover, nil
-		}
-	}
-	return false, fmt.Errorf("no certificate of epoch %s", e)
 }
 
 // refly puts SW and all that follows it in the local journal into flight, as far as the store does not have it. After SW
@@ -302,7 +295,7 @@ func (p *primary) serve(ctx context.Context) error {
 	p.serving.Store(true)
 	p.turned.fire()
 	r.log.Info("serving as primary", "epoch", p.epoch, "sw", p.sw.Fact, "seq", p.sw.First)
-	r.event(Event{Kind: EventPrimary, Epoch: p.epoch, Position: p.sw.Fact, Journal: p.own.ID(), First: p.sw.First})
+	r.tellPrimary(p)
 	return ctx.Err()
 }
 
@@ -330,7 +323,9 @@ func (p *primary) janitor(ctx context.Context) error {
 }
 
 // admits tells whether bundles may be sealed now.
-func (p *primary) admits() bool { return p.serving.Load() && !p.paused.Load() && !p.stopped.Load() }
+func (p *primary) admits() bool {
+	return p.serving.Load() && !p.paused.Load() && !p.refuse.Load() && !p.stopped.Load()
+}
 
 // sealing keeps hold away while a bundle is sealed; false when writes are held.
 func (p *primary) sealing() (leave func(), ok bool) {

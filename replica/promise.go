@@ -10,6 +10,7 @@ import (
 
 	"github.com/understudy-ha/understudy/fsm"
 	"github.com/understudy-ha/understudy/internal/ident"
+	"github.com/understudy-ha/understudy/replica/core"
 )
 
 // The promise file holds the highest epoch this node promised for the group. Part of the format, 32 bytes, little endian:
@@ -68,14 +69,20 @@ func (p promiseFile) write(e ident.Epoch) error {
 func (r *Replica) promise(ctx context.Context, e ident.Epoch, then func() error) error {
 	return r.gate.exclusive(ctx, func() error {
 		have := r.gate.epoch()
-		if have > e {
+		due := core.Promise(have, e)
+		if due.Fenced {
 			return &FencedError{Have: have, Want: e}
 		}
-		if have < e {
+		if due.Write {
 			if err := r.promised.write(e); err != nil {
 				return &FatalError{Part: "the promise file", Err: err}
 			}
+		}
+		if due.Raise {
 			r.gate.promised.Store(uint64(e))
+			if err := r.o.Host.Failpoint("replica.promise:" + string(r.o.Group)); err != nil { // on disk, told to nobody
+				return err
+			}
 			r.o.Host.Trace("promise", "node", r.o.Node, "group", r.o.Group, "epoch", e)
 			r.event(Event{Kind: EventPromised, Epoch: e})
 		}
@@ -106,8 +113,8 @@ func (r *Replica) Promise(ctx context.Context, e ident.Epoch) (fsm.Report, error
 func (r *Replica) report() fsm.Report {
 	table := r.table()
 	applied := r.data.Position()
-	grove := newGrove(table, applied, r.shelf.runs(false)...)
-	received := grove.best()
+	grove := core.NewGrove(table, applied, r.shelf.runs(false)...)
+	received := grove.Best()
 	report := fsm.Report{Received: received, Committed: r.known.committed(table), Applied: applied, Torn: r.shelf.torn()}
 	if why := r.picture.needsPriming.Load(); why != nil {
 		report.Unable = *why

@@ -9,6 +9,7 @@ import (
 
 	"github.com/understudy-ha/understudy/internal/ident"
 	"github.com/understudy-ha/understudy/journal/entry"
+	"github.com/understudy-ha/understudy/replica/core"
 	"github.com/understudy-ha/understudy/replica/store"
 )
 
@@ -96,12 +97,13 @@ func (r *Replica) read(ctx context.Context, local bool, get func() (ident.Positi
 			}
 			continue
 		}
-		at, err := get()
+		var at ident.Position
+		var err error
+		may := core.Answer(func() { at, err = get() }, func() bool { return !p.stopped.Load() && p.control.CheckLease(p.epoch) == nil })
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return at, err
 		}
-		// After the work: nobody else can have served the epoch before this instant.
-		if lease := p.control.CheckLease(p.epoch); p.stopped.Load() || lease != nil {
+		if !may {
 			if local {
 				return r.readLocal(get, hide)
 			}
@@ -177,6 +179,10 @@ func (r *Replica) expire(ctx context.Context, old []expiry) error {
 			Writes:     []Write{{File: e.file, Key: e.key, Delete: true}},
 			Conditions: []Condition{{File: e.file, Key: e.key, Position: e.at}},
 		})
+		var unknown *UnknownOutcomeError
+		if errors.As(err, &unknown) { // what becomes of the deletion does not matter to a read: it is asked again elsewhere
+			return fmt.Errorf("%w: expire record of file %s: %v", ErrNotPrimary, e.file, err)
+		}
 		if err != nil && !errors.Is(err, ErrCondition) {
 			return fmt.Errorf("expire record of file %s: %w", e.file, err)
 		}

@@ -9,14 +9,16 @@ import (
 	"github.com/understudy-ha/understudy/internal/ident"
 	"github.com/understudy-ha/understudy/journal"
 	"github.com/understudy-ha/understudy/journal/entry"
+	"github.com/understudy-ha/understudy/replica/core"
 )
 
 // reconcile brings the store back into the history: what was applied outside it is reported, then undone, newest bundle
 // first, each batch setting the lower position, so that a crash in between changes nothing about what is left to do. It
-// runs only while the group is opened: before, it is not decided what is outside.
+// runs only while the group is opened: before, it is not decided what is outside. Nor does a state decide that is older than
+// the store.
 func (r *Replica) reconcile(ctx context.Context, g *fsm.Group) error {
 	start := r.data.Position()
-	if g.Phase != fsm.PhaseOpened || g.History.Contains(start) {
+	if !core.LeftHistory(g, start) {
 		return nil
 	}
 	undo, err := r.outsideStore(ctx, g.History, start)
@@ -26,6 +28,7 @@ func (r *Replica) reconcile(ctx context.Context, g *fsm.Group) error {
 	fork := undo[len(undo)-1].Before
 	r.log.Warn("the store left the history: backing out", "from", start, "fork", fork, "epoch", g.OpenEpoch, "bundles", len(undo))
 	r.undos.record(start, fork)
+	r.server.recovers()
 	if err := r.backouts().add(g, r.o.Node, nil, undo, r.o.Host.Clock.Now()); err != nil {
 		return err
 	}
@@ -35,6 +38,9 @@ func (r *Replica) reconcile(ctx context.Context, g *fsm.Group) error {
 		}
 		changes, err := appendUndo(nil, b.Bundle)
 		if err != nil {
+			return err
+		}
+		if err := r.o.Host.Failpoint("replica.undo:" + string(r.o.Group)); err != nil {
 			return err
 		}
 		if err := r.data.Apply(b.After(), b.Before, changes); err != nil {
@@ -108,11 +114,11 @@ func (r *Replica) outside(ctx context.Context, j *journal.Journal, table ident.H
 	var out []located
 	v, _ := j.View()
 	for _, run := range v.Runs {
-		if live(table, ident.Position{Epoch: run.Epoch, History: run.To}) {
+		if core.Live(table, ident.Position{Epoch: run.Epoch, History: run.To}) {
 			continue // then all of it is
 		}
 		from := run.From
-		if kept, ok := clip(table, run); ok {
+		if kept, ok := core.Clip(table, run); ok {
 			from = kept.To + 1
 		}
 		for h := from; h <= run.To; {

@@ -28,14 +28,16 @@ type Replica struct {
 	shelf    *shelf
 	visitors visitors // shipping sessions that other nodes have here
 	known    known    // what this life knows to be committed
-	undos    undoLog  // what was undone in this life
-	moved    pulse    // the store's position, or what is held, changed
+	fresh    freshness
+	undos    undoLog // what was undone in this life
+	moved    pulse   // the store's position, or what is held, changed
 	ships    atomic.Uint64
 
 	control atomic.Pointer[Control]
 	roles   chan struct{} // one token: at most one role session at a time
 	primary atomic.Pointer[primary]
 	turn    turn
+	server  server
 	picture picture // what Status shows of the session
 	closing sync.Once
 	closed  atomic.Bool
@@ -72,6 +74,9 @@ func (r *Replica) recover() error {
 	r.gate.promised.Store(uint64(e))
 	if err := r.shelf.load(); err != nil {
 		return err
+	}
+	if len(r.shelf.all()) > 0 {
+		r.server.recovers()
 	}
 	own, ok := r.shelf.get(r.o.Node)
 	if !ok {

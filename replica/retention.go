@@ -3,12 +3,10 @@ package replica
 import (
 	"context"
 	"fmt"
-	"math"
 	"time"
 
 	"github.com/understudy-ha/understudy/fsm"
-	"github.com/understudy-ha/understudy/internal/ident"
-	"github.com/understudy-ha/understudy/journal"
+	"github.com/understudy-ha/understudy/replica/core"
 )
 
 // retain deletes detached receivers beyond those to be kept, oldest first, as far as nobody needs them: every data node has
@@ -21,7 +19,7 @@ func (r *Replica) retain(ctx context.Context, a fsm.Assignment) error {
 	if err := r.flushDetached(ctx, g.Spec.KeepReceivers); err != nil {
 		return err
 	}
-	flushed, ok := lowestFlushed(a, r.o.Group, r.data.Flushed())
+	flushed, ok := core.LowestFlushed(a, r.data.Flushed())
 	if !ok || r.undos.settle(g.History, r.data.Flushed()) {
 		return nil
 	}
@@ -33,8 +31,8 @@ func (r *Replica) retain(ctx context.Context, a fsm.Assignment) error {
 			detached--
 		}
 		n := 0
-		end := lowestCopy(a, r.o.Group, j.ID().Node)
-		for n < detached-g.Spec.KeepReceivers && receivers[n].Last <= end && unneeded(g.History, flushed, view.Runs, receivers[n]) {
+		end := core.LowestCopy(a, j.ID().Node)
+		for n < detached-g.Spec.KeepReceivers && receivers[n].Last <= end && core.Unneeded(g.History, flushed, view.Runs, receivers[n].First, receivers[n].Last) {
 			n++
 		}
 		if n == 0 {
@@ -73,71 +71,4 @@ func (r *Replica) flushDetached(ctx context.Context, keep int) error {
 		return storeFailed(r.o.Store.Err())
 	}
 	return nil
-}
-
-// lowestFlushed returns the lowest position that a crash can take any registered data node back to. ok is false when one of
-// them is unknown or outside the history: then everything is kept.
-func lowestFlushed(a fsm.Assignment, group ident.GroupName, own ident.Position) (ident.Position, bool) {
-	lowest := own
-	for id, n := range a.Nodes {
-		if n.Kind != fsm.KindData {
-			continue
-		}
-		at, known := n.Flushed[group]
-		if id == a.Self {
-			at, known = own, true
-		}
-		if !known || at.IsZero() || !a.Group.History.Contains(at) {
-			return ident.Position{}, false
-		}
-		if at.History < lowest.History {
-			lowest = at
-		}
-	}
-	return lowest, !lowest.IsZero()
-}
-
-// lowestCopy returns up to where every other data node has its copy of what author wrote. A copy goes on from its end, even
-// where the store needs nothing of what follows; one that is empty may begin at any receiver.
-func lowestCopy(a fsm.Assignment, group ident.GroupName, author ident.NodeID) ident.Sequence {
-	lowest := ident.Sequence(math.MaxUint64)
-	for id, n := range a.Nodes {
-		if end := n.Copies[group][author]; id != a.Self && n.Kind == fsm.KindData && end > 0 {
-			lowest = min(lowest, end)
-		}
-	}
-	return lowest
-}
-
-// unneeded tells whether all facts in the receiver are at or below flushed. Facts outside the history are needed until the
-// flushed position lies beyond the point where they left it.
-func unneeded(t ident.HistoryTable, flushed ident.Position, runs []journal.Run, rec journal.ReceiverInfo) bool {
-	for _, run := range runs {
-		if run.First > rec.Last || run.Last < rec.First {
-			continue
-		}
-		if run.Epoch > t.Last().Epoch {
-			return false
-		}
-		inside, ok := clip(t, run)
-		if ok && run.To > inside.To && flushed.History <= inside.To || !ok && flushed.History < run.From {
-			return false // a part of it is outside, and not left behind for good
-		}
-		if !ok {
-			continue
-		}
-		to := inside.To
-		if run.Last > rec.Last { // it goes on in the next receiver: its facts here end somewhere below
-			to = min(to, factsBefore(run, rec))
-		}
-		if to > flushed.History {
-			return false
-		}
-	}
-	return true
-}
-
-// factsBefore is an upper bound of the h of the run's last fact in the receiver: every fact takes a sequence.
-func factsBefore(run journal.Run, rec journal.ReceiverInfo) ident.History {
-	return run.From + ident.History(rec.Last-max(run.First, 1))
 }

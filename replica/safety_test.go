@@ -8,7 +8,6 @@ import (
 
 	"github.com/understudy-ha/understudy/fsm"
 	"github.com/understudy-ha/understudy/internal/ident"
-	"github.com/understudy-ha/understudy/journal/remote"
 	"github.com/understudy-ha/understudy/journal/remote/wire"
 )
 
@@ -115,66 +114,4 @@ func TestHandoverWaitsForTheOwnDisk(t *testing.T) {
 	}
 	c.serves("b")
 	b.mustGet("k", "v", false)
-}
-
-// An acknowledgement counts only in the session that brought it, and towards a growth only in one that began after every
-// removal that Free had allowed was over.
-func TestAcknowledgementsBelongToTheirSession(t *testing.T) {
-	p := &primary{r: &Replica{o: Options{Node: "a"}}, epoch: 2}
-	ts := newTargets(p)
-	restarted := 0
-	own := &shipment{author: "a", cancel: func() { restarted++ }}
-	copied := &shipment{author: "c"}
-	tg := &target{node: "b", ship: map[ident.NodeID]*shipment{"a": own, "c": copied}}
-	ts.nodes["b"] = tg
-	ack := wire.Ack{Received: 9, Durable: 9, Held: pos(2, 9), Applied: pos(2, 8)}
-	want := acked{durable: 9, held: pos(2, 9)}
-
-	ts.began(tg, own)
-	ts.heard(tg, copied, ack) // of another journal
-	if ts.acked("b") != (acked{}) {
-		t.Fatal("an acknowledgement for another journal counts")
-	}
-	ts.heard(tg, own, ack)
-	if ts.acked("b") != want || !ts.holds("b", want, false) {
-		t.Fatalf("acknowledged %+v", ts.acked("b"))
-	}
-	ts.began(tg, own)
-	if ts.acked("b") != (acked{}) || ts.holds("b", want, false) || !tg.applied.IsZero() {
-		t.Fatalf("a new session begins with %+v", ts.acked("b"))
-	}
-
-	fresh := func() bool {
-		ts.mu.Lock()
-		defer ts.mu.Unlock()
-		return ts.freshLocked(tg)
-	}
-	tg.growing = true
-	ts.heard(tg, own, ack)
-	if fresh() || ts.holds("b", want, true) {
-		t.Fatal("a copy's session may still remove what the acknowledgement rests on")
-	}
-	live := remote.SessionState{Phase: remote.PhaseLive}
-	ts.stands(tg, own, live)
-	ts.stands(tg, copied, live)
-	if fresh() || restarted != 1 {
-		t.Fatalf("acknowledged before the copy was settled: fresh, or %d restarts instead of one", restarted)
-	}
-	if fresh() || restarted != 1 {
-		t.Fatal("restarted again before the new session began")
-	}
-	ts.began(tg, own)
-	if !fresh() || ts.holds("b", want, true) {
-		t.Fatal("the new session is the one that counts, once it has acknowledged")
-	}
-	ts.heard(tg, own, ack)
-	if !ts.holds("b", want, true) {
-		t.Fatal("acknowledged in the session that counts")
-	}
-	ts.mu.Lock()
-	copied.settled = 0 // its next session said Free
-	ts.mu.Unlock()
-	if fresh() {
-		t.Fatal("a removal may be under way again")
-	}
 }

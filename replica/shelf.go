@@ -6,11 +6,12 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 
+	"github.com/understudy-ha/understudy/internal/host"
 	"github.com/understudy-ha/understudy/internal/ident"
 	"github.com/understudy-ha/understudy/journal"
+	"github.com/understudy-ha/understudy/replica/core"
 )
 
 // shelf keeps the journals of one group that this node holds, by author. Journals are added, never taken away before close.
@@ -18,13 +19,13 @@ type shelf struct {
 	o   *Options
 	dir string // <data>/journals/<group>
 
-	mu     sync.Mutex // held while a journal is opened
+	mu     host.Turn // held while a journal is opened
 	closed bool
 	held   atomic.Pointer[map[ident.NodeID]*journal.Journal] // replaced, never modified
 }
 
 func newShelf(o *Options) *shelf {
-	s := &shelf{o: o, dir: o.FS.PathJoin(o.Dir, "journals", string(o.Group))}
+	s := &shelf{mu: host.NewTurn(), o: o, dir: o.FS.PathJoin(o.Dir, "journals", string(o.Group))}
 	s.held.Store(&map[ident.NodeID]*journal.Journal{})
 	return s
 }
@@ -96,16 +97,16 @@ func (s *shelf) all() []*journal.Journal {
 }
 
 // runs returns the runs of all journals held; only what is durable here when durable is set.
-func (s *shelf) runs(durable bool) []bough {
-	var out []bough
+func (s *shelf) runs(durable bool) []core.Bough {
+	var out []core.Bough
 	for author, j := range *s.held.Load() {
 		v, _ := j.View()
 		runs := v.Runs
 		if durable {
-			runs = durableRuns(v)
+			runs = core.RunsUpTo(v.Runs, v.Durable, v.DurableAfter)
 		}
 		for _, run := range runs {
-			out = append(out, bough{Run: run, author: author})
+			out = append(out, core.Bough{Run: run, Author: author})
 		}
 	}
 	return out

@@ -11,6 +11,7 @@ import (
 	"github.com/understudy-ha/understudy/internal/ident"
 	"github.com/understudy-ha/understudy/journal"
 	"github.com/understudy-ha/understudy/journal/remote"
+	"github.com/understudy-ha/understudy/replica/core"
 )
 
 // Role is what the replica does at the moment.
@@ -42,9 +43,10 @@ type Status struct {
 	Role         Role
 	Epoch        ident.Epoch // of the role session; for a backup the group's, as known here
 	Phase        fsm.Phase
-	Serving      bool // primary: opened, reconciled, reads and writes are answered while the lease is valid
-	Held         bool // primary: writes wait for a switch-over
-	HeldWrites   int  // writes that wait at this moment
+	Serving      bool        // primary: opened, reconciled, reads and writes are answered while the lease is valid
+	Held         bool        // primary: writes wait for a switch-over
+	HeldWrites   int         // writes that wait at this moment
+	Writes       core.Writes // primary: what becomes of writes for want of an in-sync secondary
 	Promised     ident.Epoch
 	Torn         bool // a torn tail was cut and this node not compared with another one since
 	NeedsPriming bool
@@ -64,7 +66,7 @@ type Status struct {
 	Targets  []TargetStatus // primary only
 	Resync   *Resync        // backup only; nil when there is nothing to do
 
-	LagSeconds float64 // backup: since when it is not known to have everything committed, see Behind; -1: never was
+	LagSeconds float64 // not at a serving primary: since when it is not known to have everything committed, see Behind; -1: never was
 	Error      string  // why the last session ended, "" when well
 }
 
@@ -123,12 +125,15 @@ type EventKind string
 
 // Kinds of events.
 const (
-	EventPrimary       EventKind = "SRPRIMARY"        // this node serves as primary
-	EventStandby       EventKind = "SRSTANDBY"        // this node is a backup outside the in-sync set
-	EventSecondary     EventKind = "SRSECONDARY"      // this node is an in-sync backup
-	EventShadowLost    EventKind = "SRSHADOWLOST"     // the primary lost an in-sync secondary
-	EventShadowGain    EventKind = "SRSHADOWGAIN"     // the primary gained one
-	EventRecovered     EventKind = "SRRECOVERCMPL"    // this backup is level again
+	EventPrimary       EventKind = "SRPRIMARY" // the six of roles: as in package core
+	EventStandby       EventKind = "SRSTANDBY"
+	EventSecondary     EventKind = "SRSECONDARY"
+	EventShadowLost    EventKind = "SRSHADOWLOST"
+	EventShadowGain    EventKind = "SRSHADOWGAIN"
+	EventRecovered     EventKind = "SRRECOVERCMPL"
+	EventSecondaryLost EventKind = "SECONDARYLOST"    // this primary lost one of several shadows
+	EventNoSync        EventKind = "NOSYNC"           // this primary holds or refuses writes: it has no in-sync secondary
+	EventSyncBack      EventKind = "SYNCBACK"         // and goes on
 	EventPromised      EventKind = "PROMISED"         // an epoch was promised on disk
 	EventRejournaled   EventKind = "REJOURNALED"      // the unconfirmed tail was deposited in the local journal
 	EventTrimmed       EventKind = "TRIMMED"          // the tail of a copy was removed
@@ -150,6 +155,7 @@ type Event struct {
 	Journal  ident.JournalID
 	First    ident.Sequence
 	Last     ident.Sequence
+	Shadows  string // events of roles, of a primary: its shadows, "none" when it is alone
 	Detail   string
 }
 
@@ -162,7 +168,7 @@ type picture struct {
 	reconciled   atomic.Bool
 	needsPriming atomic.Pointer[string] // why; it outlives sessions, until the store is level; nil: it is not needed
 	held         atomic.Bool
-	levelAt      atomic.Int64 // unix nanoseconds when this backup last had everything committed; 0: never
+	levelAt      atomic.Int64 // unix nanoseconds: everything that was committed then is in the store, see freshness; 0: never
 }
 
 type sessionPicture struct {
@@ -236,6 +242,8 @@ func (r *Replica) Status() Status {
 	}
 	if s.Role != RolePrimary {
 		s.Epoch = a.Group.Epoch
+	}
+	if p := r.primary.Load(); p == nil || !p.serving.Load() {
 		s.LagSeconds = -1
 		if behind, ok := r.Behind(); ok {
 			s.LagSeconds = behind.Seconds()
@@ -248,6 +256,9 @@ func (r *Replica) Status() Status {
 	if p != nil {
 		author = r.o.Node
 		s.Serving, s.HeldWrites = p.serving.Load(), p.queue.length()
+		if s.Writes = core.WritesOpen; p.writes.Load() != nil {
+			s.Writes = *p.writes.Load()
+		}
 	}
 	if j, ok := r.shelf.get(author); ok {
 		v, _ := j.View()
@@ -289,23 +300,25 @@ func (t *targets) status(a fsm.Assignment, v journal.View) []TargetStatus {
 	defer t.mu.Unlock()
 	out := make([]TargetStatus, 0, len(t.nodes))
 	for _, n := range slices.Sorted(maps.Keys(t.nodes)) {
-		out = append(out, t.nodes[n].status(a.Group, t.p.r.o.Node, v, t.p.entryBytes.Load()))
+		out = append(out, t.statusLocked(a.Group, t.nodes[n], v))
 	}
 	return out
 }
 
-func (tg *target) status(g *fsm.Group, self ident.NodeID, v journal.View, entryBytes int64) TargetStatus {
+// statusLocked describes one target. The caller holds mu.
+func (t *targets) statusLocked(g *fsm.Group, tg *target, v journal.View) TargetStatus {
+	held, applied := t.roster.Acked(tg.node).Held, t.roster.Applied(tg.node)
 	s := TargetStatus{
 		Node: tg.node, State: TargetNone, Delivery: fsm.DeliveryAsync, Received: tg.ack.Received, Durable: tg.ack.Durable,
-		Confirmed: min(tg.ack.Received, v.Durable), Held: tg.acked.held, AppliedAt: tg.applied, Reason: tg.reason,
+		Confirmed: min(tg.ack.Received, v.Durable), Held: held, AppliedAt: applied, Reason: tg.reason,
 	}
 	if g.InSet(tg.node) && g.Spec.Delivery != fsm.DeliveryAsync {
 		s.Delivery = fsm.DeliverySync
 	}
-	if s.Applied = min(sequenceOf(v, tg.applied), s.Durable); tg.applied == tg.acked.held && !tg.applied.IsZero() {
+	if s.Applied = min(sequenceOf(v, applied), s.Durable); applied == held && !applied.IsZero() {
 		s.Applied = s.Durable
 	}
-	own := tg.ship[self]
+	own := tg.ship[t.p.r.o.Node]
 	if own == nil {
 		return s
 	}
@@ -320,7 +333,7 @@ func (tg *target) status(g *fsm.Group, self ident.NodeID, v journal.View, entryB
 		s.State = TargetCatchup
 	case remote.PhaseLive:
 		s.State = TargetAsync
-		if tg.acked.held.IsZero() {
+		if held.IsZero() {
 			s.State = TargetCatchup // something below is still missing
 		} else if s.Delivery == fsm.DeliverySync {
 			s.State = TargetSync
@@ -328,18 +341,10 @@ func (tg *target) status(g *fsm.Group, self ident.NodeID, v journal.View, entryB
 	}
 	if v.Last > s.Durable {
 		s.LagEntries = uint64(v.Last - s.Durable)
-		s.LagBytes = min(int64(s.LagEntries)*entryBytes, v.Bytes)
-		s.LagSeconds = tg.lagging()
+		s.LagBytes = min(int64(s.LagEntries)*t.p.entryBytes.Load(), v.Bytes)
+		s.LagSeconds = t.roster.Stalled(tg.node, t.now()).Seconds()
 	}
 	return s
-}
-
-// lagging returns for how long the target has owed something.
-func (tg *target) lagging() float64 {
-	if tg.stalledAt.IsZero() {
-		return 0
-	}
-	return time.Since(tg.stalledAt).Seconds()
 }
 
 // Wait waits until ready accepts the status, which it looks at again and again; it is for operations and tests.

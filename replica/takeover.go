@@ -11,6 +11,7 @@ import (
 	"github.com/understudy-ha/understudy/internal/ident"
 	"github.com/understudy-ha/understudy/journal"
 	"github.com/understudy-ha/understudy/journal/entry"
+	"github.com/understudy-ha/understudy/replica/core"
 )
 
 // establish makes sure that this epoch's SW stands in the local journal, with everything before it durable here. It is the
@@ -27,7 +28,7 @@ func (p *primary) establish(ctx context.Context) error {
 	if err := p.findSwitch(a.Group); err != nil || p.sw.Raw != nil {
 		return err
 	}
-	if a.Group.Phase == fsm.PhaseOpened {
+	if core.BeginningOf(a.Group, false) == core.HandedRole {
 		return p.beginHandedOver(ctx, a.Group)
 	}
 	return p.takeOver(ctx, a.Group)
@@ -73,8 +74,11 @@ func (p *primary) findSwitch(g *fsm.Group) error {
 // committed beyond the store follows after Open.
 func (p *primary) takeOver(ctx context.Context, g *fsm.Group) error {
 	r := p.r
-	grove := newGrove(g.History, r.data.Position(), r.shelf.runs(true)...)
-	best := grove.best()
+	if g.OpenNode != "" { // the first epoch of a group has nothing to redo
+		r.server.recovers()
+	}
+	grove := core.NewGrove(g.History, r.data.Position(), r.shelf.runs(true)...)
+	best := core.TakeoverEnd(grove)
 	if err := p.reaches(g, best); err != nil {
 		return err
 	}
@@ -101,6 +105,9 @@ func (p *primary) takeOver(ctx context.Context, g *fsm.Group) error {
 	if err != nil {
 		return err
 	}
+	if err := r.o.Host.Failpoint("replica.takeover:" + string(r.o.Group)); err != nil {
+		return err
+	}
 	if err := p.depositSwitch(best, data); err != nil {
 		return err
 	}
@@ -118,20 +125,14 @@ func (p *primary) takeOver(ctx context.Context, g *fsm.Group) error {
 // reaches refuses to open on a branch that lacks what every member of the set has: everything before the last row's SW, and
 // that SW itself when its epoch began with Open, which commits it. Only an operator who accepted loss may go on from less.
 func (p *primary) reaches(g *fsm.Group, best ident.Position) error {
-	last := g.History.Last()
-	if last.Epoch == 0 {
-		return nil
-	}
-	need := ident.Position{Epoch: last.Epoch, History: last.SW}
-	if handed, err := handedOver(g, last.Epoch); err != nil {
+	need, err := core.Needed(g)
+	if err != nil {
 		return err
-	} else if handed {
-		need = beforeRow(g.History)
 	}
 	if best.Compare(need) >= 0 {
 		return nil
 	}
-	if g.Operation != nil && g.Operation.AllowLoss {
+	if core.LossAllowed(g) {
 		p.r.log.Warn("taking over with loss, as an operator allowed", "best", best, "epoch", p.epoch)
 		return nil
 	}
@@ -164,10 +165,10 @@ func (p *primary) switchData(g *fsm.Group) switchData {
 
 // confirmedEnd returns up to where the branch need not be deposited again: before the last row's SW, in the store, confirmed
 // by whoever wrote it, or in the local journal anyway.
-func (p *primary) confirmedEnd(grove *grove, best ident.Position) (ident.Position, error) {
+func (p *primary) confirmedEnd(grove *core.Grove, best ident.Position) (ident.Position, error) {
 	r := p.r
 	// Each of these is the end of a part of some branch; on this branch they hold as far as they lie on it.
-	sure := []bough{}
+	var sure []core.Bough
 	for _, j := range r.shelf.all() {
 		v, _ := j.View()
 		end := v.Last
@@ -177,62 +178,38 @@ func (p *primary) confirmedEnd(grove *grove, best ident.Position) (ident.Positio
 		if end < v.First || end == 0 {
 			continue
 		}
-		cut := v
+		cut, after := v.Durable, v.DurableAfter
 		if end < v.Last {
 			b, err := j.BundleAt(end)
 			if err != nil {
 				return ident.Position{}, journalFailed(j, err)
 			}
-			cut.Durable, cut.DurableAfter = end, b.After()
+			cut, after = end, b.After()
 			if b.Last() > end {
-				cut.Durable, cut.DurableAfter = b.First-1, b.Before
+				cut, after = b.First-1, b.Before
 			}
 		}
-		for _, run := range durableRuns(cut) {
-			sure = append(sure, bough{Run: run, author: j.ID().Node})
+		for _, run := range core.RunsUpTo(v.Runs, cut, after) {
+			sure = append(sure, core.Bough{Run: run, Author: j.ID().Node})
 		}
 	}
-	path, ok := grove.path(best)
+	at, ok := core.ConfirmedEnd(grove, sure, best)
 	if !ok {
-		return ident.Position{}, fmt.Errorf("the way to %s is not held any more", best)
-	}
-	at := grove.floor.fork // in the store
-	if before := beforeRow(grove.floor.table); before.History > at.History {
-		at = before
-	}
-	for _, b := range path {
-		for at.History < b.To {
-			next := ident.Position{Epoch: b.Epoch, History: max(at.History, b.From-1) + 1}
-			s, ok := covering(sure, next)
-			if !ok {
-				return at, nil
-			}
-			at = ident.Position{Epoch: b.Epoch, History: min(s.To, b.To)}
-		}
+		return at, fmt.Errorf("the way to %s is not held any more", best)
 	}
 	return at, nil
 }
 
-// covering returns the bough that contains p and reaches up furthest.
-func covering(boughs []bough, p ident.Position) (best bough, found bool) {
-	for _, b := range boughs {
-		if b.Epoch == p.Epoch && b.From <= p.History && p.History <= b.To && (!found || b.To > best.To) {
-			best, found = b, true
-		}
-	}
-	return best, found
-}
-
 // rejournal deposits the branch from after confirmed up to best again, each bundle as one bundle with its history position,
 // time and origin. What stands in the local journal already is left out.
-func (p *primary) rejournal(ctx context.Context, grove *grove, confirmed, best ident.Position) (first, last ident.Sequence, err error) {
-	path, ok := grove.path(best)
+func (p *primary) rejournal(ctx context.Context, grove *core.Grove, confirmed, best ident.Position) (first, last ident.Sequence, err error) {
+	path, ok := grove.Path(best)
 	if !ok {
 		return 0, 0, fmt.Errorf("the way to %s is not held any more", best)
 	}
 	at := confirmed
 	for _, b := range path {
-		j, _ := p.r.shelf.get(b.author)
+		j, _ := p.r.shelf.get(b.Author)
 		for at.History < b.To {
 			if ctx.Err() != nil {
 				return first, last, context.Cause(ctx)
@@ -326,14 +303,14 @@ func (p *primary) openedState(ctx context.Context) (fsm.Assignment, error) {
 		if !p.mine(a) {
 			return a, errRoleOver
 		}
-		if a.Group.Phase == fsm.PhaseOpened {
-			if a.Group.OpenEpoch != p.epoch {
-				return a, errRoleOver
-			}
+		if core.MayServe(a.Group, p.epoch) {
 			return a, nil
 		}
+		if a.Group.Phase == fsm.PhaseOpened {
+			return a, errRoleOver
+		}
 		acks := p.targets.changed.wait()
-		if p.acknowledged(a) || !time.Now().Before(grace) {
+		if core.AllHold(a.Group, a.Self, p.control.Alive, p.holdsSwitch) || !time.Now().Before(grace) {
 			if err := p.proposeOpen(ctx, a); err != nil {
 				return a, err
 			}
@@ -363,20 +340,7 @@ func waitAny(ctx context.Context, d time.Duration, one, other <-chan struct{}) e
 }
 
 func (p *primary) holdsSwitch(n ident.NodeID) bool {
-	return p.targets.holds(n, acked{durable: p.sw.Last(), held: p.sw.After()}, false)
-}
-
-// acknowledged tells whether every member of the set that lives holds SW.
-func (p *primary) acknowledged(a fsm.Assignment) bool {
-	if a.Group.Spec.Delivery == fsm.DeliveryAsync {
-		return true
-	}
-	for _, n := range a.Group.InSync {
-		if n != a.Self && p.control.Alive(n) && !p.holdsSwitch(n) {
-			return false
-		}
-	}
-	return true
+	return p.targets.holds(n, core.Acked{Durable: p.sw.Last(), Held: p.sw.After()}, false)
 }
 
 // proposeOpen proposes Open once. An unknown outcome is not assumed: the caller looks at the state.
@@ -385,11 +349,15 @@ func (p *primary) proposeOpen(ctx context.Context, a fsm.Assignment) error {
 	if err != nil {
 		return err
 	}
-	set := openSet(a.Group, a.Nodes, a.Self, p.holdsSwitch)
+	set := core.OpenSet(a.Group, a.Nodes, a.Self, p.holdsSwitch)
+	if err := p.r.o.Host.Failpoint("replica.open:" + string(p.r.o.Group)); err != nil { // SW is durable, nobody knows
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, p.r.o.Timing.Propose)
 	defer cancel()
 	res, err := p.control.Propose(ctx, fsm.Command{Open: &fsm.Open{
 		Group: p.r.o.Group, Epoch: p.epoch, Node: a.Self, Incarnation: a.Life, Rows: rows, InSync: set,
+		Began: p.began, Recovered: p.recovered,
 	}})
 	switch {
 	case err != nil:
@@ -406,12 +374,12 @@ func (p *primary) proposeOpen(ctx context.Context, a fsm.Assignment) error {
 // opened.
 func (p *primary) rows(g *fsm.Group) ([]ident.HistoryRow, error) {
 	r := p.r
-	grove := newGrove(g.History, r.data.Position(), r.shelf.runs(true)...)
-	path, ok := grove.path(p.sw.After())
+	grove := core.NewGrove(g.History, r.data.Position(), r.shelf.runs(true)...)
+	path, ok := grove.Path(p.sw.After())
 	if !ok {
 		return nil, fmt.Errorf("%w: the history below SW %s is not durable here without a hole", ErrNeedsPriming, p.sw.After())
 	}
-	rows := rowsFor(g.History, path)
+	rows := core.RowsFor(g.History, path)
 	for i := range rows {
 		row := &rows[i]
 		if row.Epoch == p.epoch {

@@ -7,12 +7,13 @@ import (
 	"github.com/understudy-ha/understudy/fsm"
 	"github.com/understudy-ha/understudy/internal/ident"
 	"github.com/understudy-ha/understudy/journal"
+	"github.com/understudy-ha/understudy/replica/core"
 )
 
 // trim removes the unconfirmed tail of every copy that is not the present primary's journal, as far as cutRule lets it go:
 // the entries live on in another journal here, or are outside the history. It runs after Open.
 func (r *Replica) trim(ctx context.Context, g *fsm.Group) error {
-	if g.Phase != fsm.PhaseOpened || g.OpenEpoch != g.Epoch {
+	if !core.TrimDue(g, r.gate.epoch()) {
 		return nil
 	}
 	for _, j := range r.shelf.all() {
@@ -36,7 +37,7 @@ func (r *Replica) trimCopy(ctx context.Context, g *fsm.Group, j *journal.Journal
 	}
 	var from, to ident.Sequence
 	err := r.gate.exclusive(ctx, func() error {
-		if r.gate.epoch() > g.Epoch {
+		if !core.TrimDue(g, r.gate.epoch()) {
 			return nil // the next fence is under way: keep everything for its report
 		}
 		end, ok, err := r.trimEnd(g, j)
@@ -62,21 +63,5 @@ func (r *Replica) trimCopy(ctx context.Context, g *fsm.Group, j *journal.Journal
 func (r *Replica) trimEnd(g *fsm.Group, j *journal.Journal) (end ident.Sequence, ok bool, err error) {
 	c := r.cutRule(g, j.ID().Node)
 	v, _ := j.View()
-	end = v.Last
-	facts := false
-	last := end
-	for end > v.Confirmed && end >= v.First {
-		b, err := j.BundleAt(end)
-		if err != nil {
-			return 0, false, err
-		}
-		if b.First <= v.Confirmed || b.Session >= g.Epoch || c.keeps(b.Header) != "" {
-			break
-		}
-		end = b.First - 1
-		if b.Facts > 0 {
-			facts, last = true, end // events in front of the lowest removed fact stay: they tell nothing wrong
-		}
-	}
-	return last, facts, nil
+	return c.TrimEnd(v.Confirmed, v.First, v.Last, headers(j))
 }

@@ -22,10 +22,15 @@ func house() map[string]room {
 	return map[string]room{
 		"internal/ident":    {1, nil, "value types that everything names; anything below them would be in every package"},
 		"internal/host":     {1, nil, "the seam to the machine knows nothing of what runs on it"},
+		"internal/watchdog": {1, nil, "watches calls; whose calls and what follows is decided above"},
 		"internal/archtest": {1, nil, "rules about the code do not use the code"},
 		"client":            {1, nil, "public: users of the client must not pull in the server"},
 
-		"fsm": {2, []string{"internal/ident"},
+		"internal/failpoint": {1, []string{"internal/host"},
+			"acts at points that others name; only binaries for tests contain it"},
+		"internal/mutant": {1, nil, "a list of names; the rules that they break stand in the packages that use it"},
+
+		"fsm": {2, []string{"internal/ident", "internal/mutant"},
 			"pure and deterministic: with a clock, a disk or a journal at hand, two nodes could decide differently"},
 		"journal/entry": {2, []string{"internal/ident"},
 			"a format only; it is read without a journal"},
@@ -42,19 +47,31 @@ func house() map[string]room {
 			"as api"},
 		"api/console": {3, []string{"client", "internal/ident"},
 			"as api"},
-		"cluster": {3, []string{"internal/ident", "internal/host", "fsm"},
+		"cluster/core": {3, []string{"internal/ident", "internal/mutant", "fsm"},
+			"decisions of the control plane, pure: the simulator runs them with a clock and a network of its own"},
+		"cluster": {3, []string{"cluster/core", "internal/ident", "internal/host", "internal/watchdog", "fsm"},
 			"roles must not wait for data: it never sees a journal or a store"},
 		"replica/store": {3, []string{"internal/ident", "internal/host", "journal/entry"},
 			"keeps records; order and roles are decided above it"},
-		"replica": {3, append([]string{"replica/store"}, floor2...),
+		"replica/core": {3, []string{"internal/ident", "internal/mutant", "fsm", "journal/entry"},
+			"decisions of the data path, pure: the simulator runs them with disks and a network of its own"},
+		"replica": {3, append([]string{"replica/core", "replica/store", "internal/mutant"}, floor2...),
 			"data must not wait for roles: the control plane comes in as the Control interface"},
 
-		"cmd/internal/node": {4, floor3,
+		"cmd/internal/node": {4, append([]string{"internal/failpoint", "internal/watchdog"}, floor3...),
 			"the only place where the rooms of floor 3 meet"},
 		"cmd/internal/cli": {4, []string{"client", "cmd/internal/node", "internal/ident", "journal", "journal/entry"},
 			"talks to nodes only through client; journal and entry are for reading receivers from disk without a node"},
-		"cmd/internal/testcluster": {4, append([]string{"cmd/internal/node"}, floor3...),
+		"cmd/internal/testcluster": {4, append([]string{"cmd/internal/node", "internal/watchdog"}, floor3...),
 			"several nodes in one test process"},
+		"cmd/internal/simulation": {4, []string{"cluster/core", "replica/core", "fsm", "journal/entry", "internal/ident", "internal/mutant"},
+			"drives the decisions of floor 3 alone: with a disk, a network or a clock in it a seed would not replay"},
+		"cmd/internal/oracle": {1, nil,
+			"judges histories of any kind of cluster: it must not know how one is run"},
+		"cmd/internal/nodesim": {4, append([]string{"cmd/internal/node", "cmd/internal/oracle", "internal/mutant"}, floor3...),
+			"whole nodes in virtual time"},
+		"cmd/internal/faultlab": {4, []string{"client", "cmd/internal/oracle", "internal/failpoint", "internal/ident"},
+			"real processes, seen as a client and a network see them: nothing of a node may run in the test's own process"},
 		"cmd/understudy": {4, []string{"cmd/internal/cli"},
 			"main is thin"},
 	}
@@ -70,7 +87,7 @@ type ban struct {
 
 func bans() []ban {
 	return []ban{
-		{in: []string{"internal/ident", "fsm", "journal/entry", "journal/remote/wire"},
+		{in: []string{"internal/ident", "fsm", "journal/entry", "journal/remote/wire", "cluster/core", "replica/core"},
 			imports: []string{"os", "net", "math/rand", "crypto/rand", "sync", "github.com/cockroachdb"},
 			except:  []string{"fsm/machine.go"}, // the adapter to hashicorp/raft
 			why:     "pure: no disk, no network, no chance, no goroutines"},

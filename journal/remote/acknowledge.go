@@ -23,14 +23,14 @@ func (in *inbound) acknowledge(ctx context.Context) error {
 		case <-changed:
 		case <-shifted:
 		case m := <-in.outbox:
-			if err := in.w.Write(m); err != nil {
+			if err := in.write(m); err != nil {
 				return in.unsent(m, err)
 			}
 			started = started || m.Type() == wire.TypeStart
 			wrote = true
 		case <-tick.C:
 			if !wrote {
-				if err := in.w.Write(wire.Heartbeat{}); err != nil {
+				if err := in.write(wire.Heartbeat{}); err != nil {
 					return in.unsent(wire.Heartbeat{}, err)
 				}
 			}
@@ -52,12 +52,12 @@ func (in *inbound) acknowledge(ctx context.Context) error {
 			}
 			ack := wire.Ack{Received: view.Last, Durable: view.Durable, Held: held, Applied: applied}
 			if n := in.debt.settle(view.Durable); n > 0 {
-				if err := in.w.Write(wire.Credit{Bytes: uint64(n)}); err != nil {
+				if err := in.write(wire.Credit{Bytes: uint64(n)}); err != nil {
 					return in.unsent(wire.Credit{}, err)
 				}
 			}
 			if ack != said {
-				if err := in.w.Write(ack); err != nil {
+				if err := in.write(ack); err != nil {
 					return in.unsent(ack, err)
 				}
 				said, wrote = ack, true
@@ -67,6 +67,11 @@ func (in *inbound) acknowledge(ctx context.Context) error {
 			return in.unsent(wire.Ack{}, err)
 		}
 	}
+}
+
+func (in *inbound) write(m wire.Message) error {
+	in.said.note(time.Now())
+	return in.w.Write(m)
 }
 
 func (in *inbound) unsent(m wire.Message, err error) error {

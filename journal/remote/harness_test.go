@@ -187,6 +187,8 @@ type stage struct {
 	asked     []ident.Sequence // by Removable
 	hellos    []wire.Hello
 	progress  []wire.Progress
+	level     ident.Position // as said last
+	asOf      time.Time
 	held      ident.Position
 	changed   chan struct{}
 	open      int
@@ -255,6 +257,12 @@ func (p *pass) Progress(m wire.Progress) {
 	p.s.mu.Lock()
 	defer p.s.mu.Unlock()
 	p.s.progress = append(p.s.progress, m)
+}
+
+func (p *pass) Level(at ident.Position, asOf time.Time) {
+	p.s.mu.Lock()
+	defer p.s.mu.Unlock()
+	p.s.level, p.s.asOf = at, asOf
 }
 
 func (p *pass) Held() (held, applied ident.Position, changed <-chan struct{}) { // between Enter and leave

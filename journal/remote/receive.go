@@ -30,6 +30,7 @@ type inbound struct {
 
 	outbox chan wire.Message // from the reading to the writing goroutine, unbuffered
 	debt   debt
+	said   sayings
 	idle   bool // the copy is longer than what the source has: nothing may come
 }
 
@@ -164,13 +165,20 @@ func (in *inbound) take(m wire.Message) error {
 	if err != nil {
 		return err
 	}
-	p, moved := m.(wire.Progress)
 	err = in.append(m)
 	leave()
-	if err == nil && moved {
-		in.gate.Progress(p)
+	if err != nil {
+		return err
 	}
-	return err
+	switch m := m.(type) {
+	case wire.Progress:
+		in.gate.Progress(m)
+	case wire.Level:
+		if asOf, ok := in.said.before(m.Heard); ok {
+			in.gate.Level(m.Position, asOf)
+		}
+	}
+	return nil
 }
 
 // append changes the copy as m says. The gate is held.
@@ -196,7 +204,7 @@ func (in *inbound) append(m wire.Message) error {
 		in.debt.add(h.Last(), len(m.Raw))
 	case wire.Progress:
 		in.copy.Mark(m.Durable, m.Committed)
-	case wire.Heartbeat:
+	case wire.Heartbeat, wire.Level:
 	case wire.End:
 		return errEnded
 	default:

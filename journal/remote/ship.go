@@ -30,6 +30,7 @@ type shipment struct {
 	offers   chan wire.Offer // holds one: the target waits for a Match before it offers more
 	starts   chan wire.Start // holds one
 	returned atomic.Int64    // bytes that came back as Credit
+	heard    atomic.Uint64   // frames
 	wake     chan struct{}   // holds one: credit came
 
 	// of the running goroutine
@@ -154,8 +155,18 @@ func (p *shipment) flush() error {
 	return nil
 }
 
-// beat keeps the target from giving this side up.
-func (p *shipment) beat() error {
+// beat keeps the target from giving this side up, and tells it how old its copy is. It knows that only once something of this
+// session's epoch is committed: before, what others had committed may not yet be so here.
+func (p *shipment) beat(view journal.View, heard uint64) error {
+	if p.s.o.Author && p.progress.Position.Epoch == p.s.o.Epoch && min(view.Committed, view.Last) <= p.progress.Committed {
+		p.wrote = false
+		return p.write(wire.Level{Position: p.progress.Position, Heard: heard})
+	}
+	return p.live()
+}
+
+// live is beat when there is nothing to tell.
+func (p *shipment) live() error {
 	if p.wrote {
 		p.wrote = false
 		return nil
@@ -189,7 +200,7 @@ func (p *shipment) match(ctx context.Context) (wire.Start, error) {
 			p.started = true
 			return start, nil
 		case <-tick.C:
-			if err := p.beat(); err != nil {
+			if err := p.live(); err != nil {
 				return wire.Start{}, err
 			}
 		case <-ctx.Done():
@@ -258,7 +269,8 @@ func (p *shipment) stream(ctx context.Context, start wire.Start) error {
 	defer tick.Stop()
 	p.lazy = time.NewTimer(0)
 	defer p.lazy.Stop()
-	for live, due := false, false; ; {
+	for live, due, beat := false, false, false; ; {
+		heard := p.heard.Load() // before the view: what the view shows is not older
 		view, changed := o.Journal.View()
 		more, dry, err := false, true, error(nil)
 		switch {
@@ -273,6 +285,10 @@ func (p *shipment) stream(ctx context.Context, start wire.Start) error {
 			err = p.report(view, due)
 			due = false
 		}
+		if err == nil && beat {
+			err = p.beat(view, heard)
+			beat = false
+		}
 		if err != nil {
 			return err
 		}
@@ -280,6 +296,7 @@ func (p *shipment) stream(ctx context.Context, start wire.Start) error {
 			select {
 			case <-tick.C:
 				p.s.tell()
+				beat = true
 			default:
 			}
 			continue
@@ -298,9 +315,7 @@ func (p *shipment) stream(ctx context.Context, start wire.Start) error {
 			due = true
 		case <-tick.C:
 			p.s.tell()
-			if err := p.beat(); err != nil {
-				return err
-			}
+			beat = true
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -398,6 +413,7 @@ func (p *shipment) read() error {
 		if err != nil {
 			return heard(err, o.Target, o.Timeout)
 		}
+		p.heard.Add(1)
 		if no, ok := f.Message.(wire.Refuse); ok {
 			return &Refusal{Code: no.Code, Text: no.Text}
 		}

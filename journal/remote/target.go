@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/understudy-ha/understudy/internal/host"
 	"github.com/understudy-ha/understudy/internal/ident"
 	"github.com/understudy-ha/understudy/journal"
 	"github.com/understudy-ha/understudy/journal/remote/wire"
@@ -38,6 +39,8 @@ type Admission interface {
 	Removable(after ident.Sequence, h wire.Hello) error
 	// Progress hears how far the source is, in order. The journal's Mark was called before.
 	Progress(p wire.Progress)
+	// Level hears that nothing that was committed at asOf, by this node's clock, lies beyond at.
+	Level(at ident.Position, asOf time.Time)
 	// Held returns what Ack says beyond the journal's own ends, and a channel closed when either position changed.
 	Held() (held, applied ident.Position, changed <-chan struct{})
 	// Close ends the admission. The session has stopped using everything it got.
@@ -97,13 +100,13 @@ type server struct {
 	host Host
 	o    ServeOptions
 
-	removal sync.Mutex // held over Removable and the removal, so that two sessions never each rely on what the other removes
+	removal host.Turn // held over Removable and the removal, so that two sessions never each rely on what the other removes
 }
 
 // Serve takes sessions from ln until ctx ends, then tells the sources that the node stops, closes ln and joins all
 // sessions. It returns nil then, and an error only when ln failed before.
 func Serve(ctx context.Context, ln net.Listener, h Host, o ServeOptions) error {
-	s := &server{host: h, o: o.withDefaults()}
+	s := &server{host: h, o: o.withDefaults(), removal: host.NewTurn()}
 	var sessions sync.WaitGroup
 	defer sessions.Wait()
 	ctx, cancel := context.WithCancel(ctx)

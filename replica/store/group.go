@@ -5,11 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
 
+	"github.com/understudy-ha/understudy/internal/host"
 	"github.com/understudy-ha/understudy/internal/ident"
 	"github.com/understudy-ha/understudy/journal/entry"
 )
@@ -20,7 +20,7 @@ type Group struct {
 	name   ident.GroupName
 	prefix []byte // of all record keys of the group
 
-	apply    sync.Mutex                     // held during Apply: the compare and the set are one
+	apply    host.Turn                      // held during Apply: the compare and the set are one
 	landing  landing                        // no view is taken while a batch is committed
 	position atomic.Pointer[ident.Position] // what the database holds; written under apply
 	flushed  atomic.Pointer[ident.Position] // what it holds for certain after a crash; written by Store.refresh
@@ -44,7 +44,7 @@ func (e *PositionError) Error() string {
 }
 
 func newGroup(s *Store, name ident.GroupName) *Group {
-	return &Group{store: s, name: name, prefix: groupPrefix(name)}
+	return &Group{apply: host.NewTurn(), store: s, name: name, prefix: groupPrefix(name)}
 }
 
 // Name returns the group's name.

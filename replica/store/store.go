@@ -15,6 +15,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/understudy-ha/understudy/internal/host"
 	"github.com/understudy-ha/understudy/internal/ident"
 )
 
@@ -51,7 +52,7 @@ type Store struct {
 	mu     sync.Mutex // guards groups; durable is the order of refreshes
 	groups map[ident.GroupName]*Group
 
-	durableMu sync.Mutex // held while flushed positions are read and published, so that they never step back in time
+	durableMu host.Turn // held while flushed positions are read and published, so that they never step back in time
 	flushes   chan struct{}
 
 	stop      chan struct{} // closed when Close begins to stop the goroutines
@@ -103,12 +104,13 @@ func Open(o Options) (*Store, error) {
 		o.Logger = hclog.NewNullLogger()
 	}
 	s := &Store{
-		log:     o.Logger,
-		stall:   o.Stall,
-		health:  newHealth(o.Logger),
-		groups:  make(map[ident.GroupName]*Group),
-		flushes: make(chan struct{}, 1),
-		stop:    make(chan struct{}),
+		durableMu: host.NewTurn(),
+		log:       o.Logger,
+		stall:     o.Stall,
+		health:    newHealth(o.Logger),
+		groups:    make(map[ident.GroupName]*Group),
+		flushes:   make(chan struct{}, 1),
+		stop:      make(chan struct{}),
 	}
 	po := &pebble.Options{
 		FS:                          &fuseFS{FS: o.FS, health: s.health},

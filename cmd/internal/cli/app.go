@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -40,7 +41,7 @@ func Main(args []string, in io.Reader, out, errOut io.Writer) int {
 	if !signal.Ignored(syscall.SIGHUP) { // under nohup it stays ignored
 		signals = append(signals, syscall.SIGHUP)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), signals...)
+	ctx, stop := interruptible(signals)
 	defer stop()
 	a := &app{in: in, out: out, err: errOut}
 	root := newRoot(a)
@@ -59,6 +60,34 @@ func Main(args []string, in io.Reader, out, errOut io.Writer) int {
 		reportError(errOut, err, a.output == "json")
 	}
 	return exitCode(err)
+}
+
+// interruption is the cause of a context that a signal ended.
+type interruption struct{ signal os.Signal }
+
+func (i interruption) Error() string { return i.signal.String() + " signal received" }
+
+// Is makes an interruption a cancellation, too.
+func (i interruption) Is(target error) bool { return target == context.Canceled }
+
+// interruptible returns a context that ends with the first of the signals; its cause is an interruption.
+func interruptible(signals []os.Signal) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	got := make(chan os.Signal, 1)
+	signal.Notify(got, signals...)
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		select {
+		case s := <-got:
+			cancel(interruption{s})
+		case <-ctx.Done():
+		}
+	})
+	return ctx, func() {
+		signal.Stop(got)
+		cancel(nil)
+		watching.Wait()
+	}
 }
 
 // errReported marks an error whose message the command has printed itself.
@@ -80,7 +109,7 @@ func newRoot(a *app) *cobra.Command {
 journal and to journals on other nodes, where it is replayed. When the primary fails an understudy takes the part.
 
 Exit codes: 0 done, 1 failed, 2 usage, 12 precondition failed and nothing changed, 18 failed and rolled back,
-22 done but a follow-up is incomplete, 75 still running.`,
+22 done but a follow-up is incomplete, 74 a node gave up, 75 still running or not decided yet.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		PersistentPreRunE: func(*cobra.Command, []string) error {
@@ -106,11 +135,11 @@ Exit codes: 0 done, 1 failed, 2 usage, 12 precondition failed and nothing change
 			root.AddCommand(c)
 		}
 	}
-	section("run", "Run nodes:", newDev(a), newServer(a), newConfig(a), newVersion(a))
+	section("run", "Run nodes:", newDev(a), newServer(a), newRelease(a), newConfig(a), newVersion(a))
 	section("watch", "Look:", newStatus(a), newWhy(a), newHistory(a), newEvents(a), newOperation(a), newJournal(a), newBackout(a))
-	section("act", "Change roles:", newSwitchover(a), newCancel(a), newFailover(a), newSwitchback(a))
-	section("data", "Records:", newGet(a), newPut(a), newDelete(a), newList(a), newLoad(a))
-	root.AddCommand(newDemo(a))
+	section("act", "Change roles:", newSwitchover(a), newCancel(a), newFailover(a), newSwitchback(a), newMaintenance(a), newPause(a), newResume(a))
+	section("data", "Records:", newGet(a), newPut(a), newDelete(a), newList(a), newReceipt(a), newLoad(a))
+	root.AddCommand(newDemo(a), newMeasure(a))
 	return root
 }
 

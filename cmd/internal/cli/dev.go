@@ -19,12 +19,6 @@ import (
 	"github.com/understudy-ha/understudy/client"
 )
 
-const (
-	firstRestart = time.Second // pause before a node that died is restarted; doubled up to lastRestart
-	lastRestart  = 30 * time.Second
-	steadyAfter  = time.Minute // a node that ran this long starts at firstRestart again
-)
-
 type devOptions struct {
 	nodes    int
 	data     string
@@ -40,7 +34,9 @@ func newDev(a *app) *cobra.Command {
 		Short: "Run a cluster on this machine: three real server processes, Ctrl-C stops all",
 		Long: `Run a cluster on this machine, in the foreground: real server processes, children of this one.
 Data is kept in --data between runs. A node that was killed can be started again with
-"understudy server --config DIR/a/understudy.yaml", or by itself with --restart.`,
+"understudy server --config DIR/a/understudy.yaml", or by itself with --restart. When a node dies this process says so to
+the others, so that its roles fail over at once. Ctrl-C stops all nodes with their roles; a node that gets SIGTERM hands
+them over first.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.fixed = cmd.Flags().Changed("base-port")
@@ -190,11 +186,11 @@ func (a *app) superviseDev(ctx context.Context, c *devCluster, restart bool) err
 			}
 		})
 	}
-	pause := map[*devNode]time.Duration{}
+	again := map[*devNode]*restarts{}
 	since := map[*devNode]time.Time{}
 	due := make(chan *devNode)
 	for _, n := range c.nodes {
-		since[n] = time.Now()
+		since[n], again[n] = time.Now(), &restarts{}
 		watch(n, n.process)
 	}
 	alive := len(c.nodes)
@@ -211,12 +207,7 @@ func (a *app) superviseDev(ctx context.Context, c *devCluster, restart bool) err
 				fmt.Fprintf(a.err, "  start it again: %s server --config %s\n", shellQuote(os.Args[0]), shellQuote(filepath.Join(n.dir, "understudy.yaml")))
 				continue
 			}
-			if wait := pause[n]; wait == 0 || time.Since(since[n]) > steadyAfter {
-				pause[n] = firstRestart
-			} else {
-				pause[n] = min(2*wait, lastRestart)
-			}
-			wait := pause[n]
+			wait, _ := again[n].died(time.Since(since[n])) // somebody sits in front of it: it never gives up
 			fmt.Fprintf(a.err, "  it is restarted in %s\n", humanDuration(wait))
 			wg.Go(func() {
 				select {

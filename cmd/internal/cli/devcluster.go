@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/understudy-ha/understudy/client"
@@ -36,6 +37,10 @@ type devCluster struct {
 	dir      string
 	nodes    []*devNode
 	warnings io.Writer // warnings of the nodes, line by line; safe for several writers
+	silent   bool      // nobody says that a process is dead, as when a host is lost
+	keepers  sync.WaitGroup
+	ending   context.Context // ends with stop
+	end      context.CancelFunc
 }
 
 // portLayout gives the HTTP, gossip, Raft and ship port of the i-th node.
@@ -83,6 +88,7 @@ func newDevCluster(dir string, nodes int, ports portLayout, fixed bool, warnings
 		return nil, exitWith(exitPrecondition, "the cluster in %s has more than %d nodes: give the same --nodes as before, or choose another --data", dir, nodes)
 	}
 	c := &devCluster{dir: dir, warnings: warnings}
+	c.ending, c.end = context.WithCancel(context.Background())
 	for i := range nodes {
 		n := &devNode{name: devName(i), dir: filepath.Join(dir, devName(i))}
 		planned := devAddresses(ports(i))
@@ -211,11 +217,35 @@ func (c *devCluster) startNode(n *devNode) error {
 		return err
 	}
 	n.process = p
+	if !c.silent {
+		config := n.config
+		c.keepers.Go(func() { c.keep(config, p) })
+	}
 	return nil
 }
 
-// stop stops all nodes in an orderly way and returns when none runs. Closing hurry kills what is left.
+// keep waits for the end of a node's process and, unless it was told to stop, says to the others that it is dead.
+func (c *devCluster) keep(config node.Config, p *process) {
+	<-p.done
+	if p.asked.Load() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(c.ending, releaseWait)
+	defer cancel()
+	r, err := releaseDead(ctx, config, nil)
+	switch {
+	case err != nil && c.ending.Err() != nil:
+	case err != nil:
+		fmt.Fprintf(c.warnings, "understudy: %v\n", err)
+	case r.Released:
+		fmt.Fprintf(c.warnings, "understudy: %s\n", r)
+	}
+}
+
+// stop stops all nodes in an orderly way, their roles stay, and returns when none runs. Closing hurry kills what is left.
 func (c *devCluster) stop(hurry <-chan struct{}) error {
+	defer c.keepers.Wait()
+	c.end()
 	var all []*process
 	for _, n := range c.nodes {
 		if n.process != nil {

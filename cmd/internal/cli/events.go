@@ -18,33 +18,36 @@ func newEvents(a *app) *cobra.Command {
 		on       target
 		follow   bool
 		severity string
+		group    string
+		kinds    []string
 	)
 	cmd := &cobra.Command{
 		Use:   "events",
 		Short: "Show what happened on a node",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			least := slices.Index(severities(), severity)
-			if least < 0 {
+			if !slices.Contains(severities(), severity) {
 				return usagef("--severity %q: want one of %s", severity, strings.Join(severities(), ", "))
 			}
+			q := client.EventQuery{Severity: severity, Group: group, Kinds: kinds}
 			return a.withTarget(cmd.Context(), on, func(cl *client.Client) error {
 				if follow {
-					return a.followEvents(cmd.Context(), cl, least)
+					return a.followEvents(cmd.Context(), cl, q)
 				}
 				ctx, cancel := context.WithTimeout(cmd.Context(), askTimeout)
 				defer cancel()
-				all, err := cl.Events(ctx, 0, 0)
+				all, err := cl.FindEvents(ctx, q, 0)
 				if err != nil {
 					return err
 				}
-				all = slices.DeleteFunc(all, func(e client.Event) bool { return slices.Index(severities(), e.Severity) < least })
 				return a.show(all, func(w io.Writer) { writeEvents(w, all) })
 			})
 		},
 	}
 	on.flag(cmd)
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with new ones until Ctrl-C")
+	cmd.Flags().StringVar(&group, "group", "", "only events of this group, and those of none")
+	cmd.Flags().StringSliceVar(&kinds, "kind", nil, "only events of these kinds, such as SRPRIMARY,SRSHADOWLOST")
 	cmd.Flags().StringVar(&severity, "severity", client.SeverityInfo, "lowest severity shown: "+strings.Join(severities(), ", "))
 	return cmd
 }
@@ -54,13 +57,13 @@ func severities() []string {
 	return []string{client.SeverityInfo, client.SeverityWarning, client.SeverityError, client.SeverityCritical}
 }
 
-// followEvents prints events until ctx ends. The ids are those of one process: when the node restarts, or another node
+// followEvents prints events until ctx ends. The ids are those of one node and go on when it restarts; when another node
 // answers, they start anew.
-func (a *app) followEvents(ctx context.Context, cl *client.Client, least int) error {
-	var since uint64
+func (a *app) followEvents(ctx context.Context, cl *client.Client, q client.EventQuery) error {
+	from := "" // the node heard last
 	complained := false
 	for {
-		for e, err := range cl.Follow(ctx, since) {
+		for e, err := range cl.FollowEvents(ctx, q) {
 			if err != nil {
 				if ctx.Err() != nil {
 					return nil
@@ -70,14 +73,14 @@ func (a *app) followEvents(ctx context.Context, cl *client.Client, least int) er
 					fmt.Fprintln(a.err, "  trying again")
 					complained = true
 				}
-				since = 0
 				break
 			}
 			complained = false
-			since = e.ID
-			if slices.Index(severities(), e.Severity) < least {
-				continue
+			if from != "" && from != e.Node {
+				from, q.Since = "", 0 // these ids say nothing about another node's
+				break
 			}
+			from, q.Since = e.Node, e.ID
 			if err := a.showLine(e, func(w io.Writer) { fmt.Fprintln(w, eventLine(e)) }); err != nil {
 				return err
 			}

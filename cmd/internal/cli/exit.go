@@ -18,7 +18,8 @@ const (
 	exitPrecondition = 12 // a precondition failed and nothing was changed
 	exitRolledBack   = 18 // it failed and was rolled back
 	exitIncomplete   = 22 // it is done but a follow-up is incomplete
-	exitRunning      = 75 // it is still running
+	exitGaveUp       = 74 // a node gave up: its disk hangs, or something it cannot do without has failed
+	exitRunning      = 75 // it is still running, or whether it was done is not decided yet
 )
 
 // exitError is an error with an exit code of its own.
@@ -52,6 +53,8 @@ func exitCode(err error) int {
 		return exitPrecondition
 	case client.CodeInvalid, client.CodeTooLarge, client.CodeUnsupported:
 		return exitUsage
+	case client.CodeUnknownOutcome:
+		return exitRunning
 	}
 	return exitFailure
 }
@@ -87,6 +90,8 @@ func reportError(w io.Writer, err error, asJSON bool) {
 // asCommands turns a remedy that speaks HTTP, as nodes do, into one for somebody at a command line.
 func asCommands(remedy string) string {
 	return strings.NewReplacer(
+		"GET /v1/receipts/POSITION", "`understudy receipt POSITION`",
+		"GET /v1/receipts/", "understudy receipt ",
 		"GET /v1/groups/GROUP/why", "`understudy why GROUP`",
 		"GET /v1/groups lists", "`understudy status` lists",
 		"GET /v1/nodes lists", "`understudy status` lists",
@@ -98,7 +103,9 @@ func asCommands(remedy string) string {
 		"a longer ?wait=", "a longer --wait",
 		"read without local=true", "read without --local",
 		"a larger max_lag", "a larger --max-lag",
-		"accept the loss with allow_data_loss", "accept the loss with --allow-data-loss",
+		"with allow_data_loss and dry_run", "with --allow-data-loss --dry-run",
+		"end the pause (DELETE /v1/pause)", "end it with `understudy resume`",
+		"POST /v1/groups/GROUP/switchover", "`understudy switchover GROUP`",
 		"use switchover with to", "use `understudy switchover GROUP --to NODE`",
 		`with "to"`, "with --to",
 		"leave `at` away", "leave --at away",

@@ -151,13 +151,9 @@ func writeOperation(w io.Writer, o client.Operation) {
 	t := newTable("STEP", "NODE", ">AFTER", ">TOOK", "DETAIL")
 	t.indent = "  "
 	for i, s := range o.Steps {
-		end := o.Ended
-		if i+1 < len(o.Steps) {
-			end = o.Steps[i+1].At
-		}
 		length := ""
-		if !end.IsZero() {
-			length = humanDuration(end.Sub(s.At))
+		if o.Finished() || i+1 < len(o.Steps) {
+			length = humanDuration(time.Duration(s.Took))
 		}
 		t.add(s.Name, s.Node, humanDuration(s.At.Sub(o.Started)), length, s.Detail)
 	}

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -27,9 +28,10 @@ type process struct {
 	dir  string // its directory: configuration, log, pid
 	cmd  *exec.Cmd
 
-	done chan struct{} // closed when the process has ended and its output is written
-	err  error         // how it ended; valid after done
-	tail []string      // its last lines of output; valid after done
+	asked atomic.Bool   // it was told to stop: its end is no death
+	done  chan struct{} // closed when the process has ended and its output is written
+	err   error         // how it ended; valid after done
+	tail  []string      // its last lines of output; valid after done
 }
 
 // startProcess starts `server` for the configuration in dir. Its output goes, each line prefixed with the node's name, to
@@ -185,8 +187,14 @@ func (p *process) kill() {
 	<-p.done
 }
 
-// ask asks the process to stop in an orderly way and does not wait.
-func (p *process) ask() { _ = p.cmd.Process.Signal(syscall.SIGTERM) }
+// ask asks the process to stop in an orderly way, with its roles, and does not wait.
+func (p *process) ask() { p.tell(syscall.SIGINT) }
+
+// tell sends the process a signal that stops it.
+func (p *process) tell(s os.Signal) {
+	p.asked.Store(true)
+	_ = p.cmd.Process.Signal(s) // it fails only when the process has ended
+}
 
 // stopProcesses asks all that run to stop, waits, and kills what is left after grace or when hurry is closed. The returned error
 // names the ones that had to be killed or ended badly.

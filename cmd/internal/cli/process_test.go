@@ -21,7 +21,7 @@ const childMode = "CLI_TEST_CHILD"
 // childMain is a server in the view of the process that started it.
 func childMain(mode string) int {
 	stop := make(chan os.Signal, 1)
-	signal.Notify(stop, syscall.SIGTERM)
+	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
 	fmt.Println("2026-01-02T15:04:05.000Z [INFO]  understudy: started as", strings.Join(os.Args[1:], " "))
 	fmt.Fprintln(os.Stderr, "2026-01-02T15:04:05.000Z [WARN]  understudy: a warning", "<"+os.Getenv("UNDERSTUDY_NODE")+">")
 	switch mode {

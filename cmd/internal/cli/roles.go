@@ -163,37 +163,6 @@ func newCancel(a *app) *cobra.Command {
 	}
 }
 
-func newFailover(a *app) *cobra.Command {
-	var r client.FailoverRequest
-	var wait time.Duration
-	cmd := &cobra.Command{
-		Use:   "failover GROUP --to NODE",
-		Short: "Force the primary role to a node, also against a living primary",
-		Long: `Force the primary role to a node, also against a living primary. Without --allow-data-loss only an in-sync node
-is accepted, so nothing that was acknowledged is lost. Prefer switchover while the primary answers.`,
-		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if r.To == "" {
-				return usagef("--to is missing: name the node that takes over; `understudy status %s` shows which are in sync", args[0])
-			}
-			return a.withClient(func(cl *client.Client) error {
-				ask, cancel := context.WithTimeout(cmd.Context(), wait+askTimeout)
-				defer cancel()
-				op, err := cl.Failover(ask, args[0], r, wait)
-				if err != nil {
-					return err
-				}
-				return a.operationResult(op)
-			})
-		},
-	}
-	f := cmd.Flags()
-	f.StringVar(&r.To, "to", "", "node that takes over (required)")
-	f.BoolVar(&r.AllowDataLoss, "allow-data-loss", false, "accept a node that may lack acknowledged writes; what is lost is reported")
-	f.DurationVar(&wait, "wait", 30*time.Second, "wait this long for the end, then leave with exit code 75")
-	return cmd
-}
-
 func newWhy(a *app) *cobra.Command {
 	var to string
 	cmd := &cobra.Command{
@@ -236,6 +205,9 @@ func writeReadiness(w io.Writer, r client.Readiness) {
 		fmt.Fprintf(w, "  pause about %s, %s to drain, loss %s\n", humanDuration(time.Duration(r.EstimatedPause)),
 			plural(int(r.EntriesToDrain), "entry", "entries"), loss)
 	}
+	for _, n := range r.Notes {
+		fmt.Fprintf(w, "  note: %s\n", n)
+	}
 	writeChecks(w, r.Checks)
 }
 
@@ -256,49 +228,6 @@ func writeChecks(w io.Writer, checks []client.Check) {
 				t.add(c.Name, result, c.Value, c.Limit, asCommands(c.Detail))
 			}
 		}
-	}
-	t.write(w)
-}
-
-func newHistory(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:   "history GROUP",
-		Short: "List every promotion of a group, with its certificate",
-		Args:  cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withClient(func(cl *client.Client) error {
-				ctx, cancel := context.WithTimeout(cmd.Context(), askTimeout)
-				defer cancel()
-				all, err := cl.History(ctx, args[0])
-				if err != nil {
-					return err
-				}
-				return a.show(all, func(w io.Writer) { writeHistory(w, all) })
-			})
-		},
-	}
-}
-
-func writeHistory(w io.Writer, all []client.Certificate) {
-	if len(all) == 0 {
-		fmt.Fprintln(w, "No promotion yet.")
-		return
-	}
-	t := newTable("TIME", "KIND", ">EPOCH", "FROM → TO", "BEGINS AT", ">OPEN AFTER", "LOSS", "REASON")
-	for _, c := range all {
-		opened := ""
-		if !c.Opened.IsZero() {
-			opened = humanDuration(c.Opened.Sub(c.At))
-		}
-		who := fromTo(c.From, c.To)
-		if c.From == "" {
-			who = c.To
-		}
-		loss := c.Loss
-		if len(c.Better) > 0 {
-			loss += "; better: " + strings.Join(c.Better, ", ")
-		}
-		t.add(humanTime(c.At), c.Kind, c.Epoch, who, c.SW, opened, loss, c.Reason)
 	}
 	t.write(w)
 }

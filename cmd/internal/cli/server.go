@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strings"
+	"syscall"
 
 	"github.com/goccy/go-yaml"
 	"github.com/hashicorp/go-hclog"
@@ -19,10 +21,16 @@ import (
 
 func newServer(a *app) *cobra.Command {
 	var path string
+	var supervise bool
 	cmd := &cobra.Command{
 		Use:   "server --config FILE",
 		Short: "Run one node until it is told to stop (SIGTERM)",
-		Args:  cobra.NoArgs,
+		Long: `Run one node until it is told to stop. SIGTERM hands its primary roles over first, for at most timing.hand_over;
+SIGINT stops it at once, with its roles, as for a stop of the whole cluster.
+
+With --supervise the node is a child of this process. When the child dies this process says so to another member, so that
+the roles fail over within a fraction of a second instead of when the lease has run out, and starts it again.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if path == "" {
 				return usagef("--config is missing: name the node's configuration file")
@@ -30,6 +38,9 @@ func newServer(a *app) *cobra.Command {
 			c, err := node.ReadConfig(path)
 			if err != nil {
 				return &exitError{exitUsage, err}
+			}
+			if supervise {
+				return a.supervise(cmd.Context(), path, c, restarts{})
 			}
 			log := hclog.New(&hclog.LoggerOptions{
 				Name:   "understudy",
@@ -39,16 +50,38 @@ func newServer(a *app) *cobra.Command {
 			if unknown := node.UnknownOverrides(os.Environ()); len(unknown) > 0 {
 				log.Warn("environment variables that set nothing; see deploy/understudy.yaml for the names", "names", strings.Join(unknown, ", "))
 			}
-			err = node.Run(cmd.Context(), c, log)
+			ctx, stop := stopCause(cmd.Context())
+			defer stop()
+			err = node.Run(ctx, c, log)
 			var refused *node.PreconditionError
 			if errors.As(err, &refused) {
 				return &exitError{exitPrecondition, err}
+			}
+			var gaveUp *node.GaveUpError
+			if errors.As(err, &gaveUp) {
+				return &exitError{exitGaveUp, err}
 			}
 			return err
 		},
 	}
 	cmd.Flags().StringVar(&path, "config", "", "configuration file (YAML)")
+	cmd.Flags().BoolVar(&supervise, "supervise", false, "run the node as a child: release its lease when it dies, and restart it")
 	return cmd
+}
+
+// stopCause returns a context that ends with ctx, with the cause that a node understands: only SIGTERM asks it to hand its
+// roles over.
+func stopCause(ctx context.Context) (context.Context, func()) {
+	own, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		cause := context.Cause(ctx)
+		var by interruption
+		if errors.As(cause, &by) && by.signal != syscall.SIGTERM {
+			cause = fmt.Errorf("%w: %w", node.ErrStay, cause)
+		}
+		cancel(cause)
+	})
+	return own, func() { stop(); cancel(nil) }
 }
 
 func newConfig(a *app) *cobra.Command {
@@ -97,7 +130,7 @@ func writeConfig(w io.Writer, path string, c node.Config) {
 	for _, g := range c.Groups {
 		p.add("group", "%s, files %q", g.Name, g.Files)
 	}
-	p.add("timing", "lease %s, renewed every %s, shrink after %s", c.Timing.Lease, c.Timing.Renew, c.Timing.ShrinkAfter)
+	p.add("timing", "lease %s, renewed every %s, shrink after %s, hand over within %s", c.Timing.Lease, c.Timing.Renew, c.Timing.ShrinkAfter, c.Timing.HandOver)
 	p.add("log level", "%s", c.LogLevel)
 	p.write(w, "  ")
 }

@@ -106,7 +106,13 @@ func writeStatus(w io.Writer, st client.Status) {
 	if st.RaftLeader == "" {
 		concerns = append(concerns, fmt.Sprintf("node %s knows no Raft leader: no role can change", st.Node))
 	}
+	if p := st.Pause; p != nil {
+		concerns = append(concerns, "automatic failover is paused: "+orderText(*p))
+	}
 	for _, n := range st.Nodes {
+		if n.Maintenance != nil {
+			concerns = append(concerns, fmt.Sprintf("node %s is in maintenance: %s", n.ID, orderText(*n.Maintenance)))
+		}
 		switch {
 		case n.State != "alive" && n.State != "":
 			concerns = append(concerns, fmt.Sprintf("node %s is %s%s", n.ID, n.State, lastSeen(n.LastContact)))
@@ -127,7 +133,7 @@ func writeStatus(w io.Writer, st client.Status) {
 	t := newTable("NODE", "STATE", "LEASE", "KIND", "HTTP")
 	for _, n := range st.Nodes {
 		state := n.State
-		if n.Maintenance {
+		if n.Maintenance != nil {
 			state += ", maintenance"
 		}
 		t.add(n.ID, state, n.Lease, n.Kind, n.HTTP)
@@ -186,6 +192,12 @@ func groupConcerns(g client.GroupStatus) (all []string) {
 			}
 			add("%s receives nothing%s", t.Node, why)
 		}
+	}
+	switch g.Writes {
+	case "alone":
+		add("writes are acknowledged without an in-sync secondary")
+	case "held", "refused":
+		add("writes are %s until an in-sync secondary is back", g.Writes)
 	}
 	if g.Held > 0 && g.Operation == nil {
 		add("%s held", plural(g.Held, "write is", "writes are"))

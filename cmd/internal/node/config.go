@@ -33,8 +33,9 @@ type Config struct {
 	Advertise Addresses       `yaml:"advertise,omitempty"` // what others are told; each default is the one in Listen
 	Groups    []fsm.GroupSpec `yaml:"groups,omitempty"`    // created by the bootstrapping node when the cluster is new
 	Timing    Timing          `yaml:"timing"`
-	LogLevel  string          `yaml:"log_level"` // trace | debug | info | warn | error
-	Insecure  bool            `yaml:"insecure"`  // allow addresses beyond loopback although nothing is encrypted
+	Hooks     Hooks           `yaml:"hooks,omitempty"` // programs run for events
+	LogLevel  string          `yaml:"log_level"`       // trace | debug | info | warn | error
+	Insecure  bool            `yaml:"insecure"`        // allow addresses beyond loopback although nothing is encrypted
 }
 
 // Addresses are host:port pairs of one node, one for each of its listeners.
@@ -65,6 +66,8 @@ type Timing struct {
 	Lease       time.Duration `yaml:"lease"`        // validity of the node lease: a lost host is replaced after it
 	Renew       time.Duration `yaml:"renew"`        // how often the lease is renewed
 	ShrinkAfter time.Duration `yaml:"shrink_after"` // a silent in-sync secondary holds writes up this long
+	Watchdog    time.Duration `yaml:"watchdog"`     // a write to the disk that takes longer ends the process
+	HandOver    time.Duration `yaml:"hand_over"`    // a node that is stopped hands its roles over for at most so long; 0: not at all
 }
 
 // DefaultConfig returns the defaults. Node, Cluster and Data have none.
@@ -75,7 +78,7 @@ func DefaultConfig() Config {
 		Listen: Addresses{
 			HTTP: "127.0.0.1:7400", Gossip: "127.0.0.1:7401", Raft: "127.0.0.1:7402", Ship: "127.0.0.1:7403",
 		},
-		Timing:   Timing{Lease: 2 * time.Second, Renew: 500 * time.Millisecond, ShrinkAfter: time.Second},
+		Timing:   Timing{Lease: 2 * time.Second, Renew: 500 * time.Millisecond, ShrinkAfter: time.Second, Watchdog: 5 * time.Second, HandOver: 10 * time.Second},
 		LogLevel: "info",
 	}
 }
@@ -233,6 +236,8 @@ func overrides() []override {
 		duration("LEASE", func(c *Config) *time.Duration { return &c.Timing.Lease }),
 		duration("RENEW", func(c *Config) *time.Duration { return &c.Timing.Renew }),
 		duration("SHRINK_AFTER", func(c *Config) *time.Duration { return &c.Timing.ShrinkAfter }),
+		duration("WATCHDOG", func(c *Config) *time.Duration { return &c.Timing.Watchdog }),
+		duration("HAND_OVER", func(c *Config) *time.Duration { return &c.Timing.HandOver }),
 		text("LOG_LEVEL", func(c *Config) *string { return &c.LogLevel }),
 		flag("INSECURE", func(c *Config) *bool { return &c.Insecure }),
 	}
@@ -286,6 +291,7 @@ func (c *Config) Validate() error {
 	p = append(p, c.checkAddresses()...)
 	p = append(p, checkGroups(c.Groups, name)...)
 	p = append(p, c.Timing.check()...)
+	p = append(p, c.Hooks.check()...)
 	if !slices.Contains([]string{"trace", "debug", "info", "warn", "error"}, c.LogLevel) {
 		add("log_level: %q: want trace, debug, info, warn or error", c.LogLevel)
 	}
@@ -380,6 +386,10 @@ func checkGroups(groups []fsm.GroupSpec, name *regexp.Regexp) (p []error) {
 		oneOf("on_no_sync", g.OnNoSync, "degrade", "hold", "refuse")
 		oneOf("auto_failover", g.AutoFailover, "lossless", "off")
 		oneOf("images", g.Images, "auto", "both", "after")
+		oneOf("switchback", g.Switchback, fsm.SwitchbackManual, fsm.SwitchbackAuto)
+		if g.SwitchbackAfter < 0 {
+			add("switchback_after", "%s: must not be negative", g.SwitchbackAfter)
+		}
 		if g.Secondaries < 0 {
 			add("secondaries", "%d: must not be negative", g.Secondaries)
 		}
@@ -404,6 +414,12 @@ func (t Timing) check() (p []error) {
 	}
 	if t.ShrinkAfter < 10*time.Millisecond {
 		add("timing.shrink_after: %s: must be at least 10ms", t.ShrinkAfter)
+	}
+	if t.Watchdog < 100*time.Millisecond {
+		add("timing.watchdog: %s: must be at least 100ms, and far above what a sync of the disk takes", t.Watchdog)
+	}
+	if t.HandOver < 0 {
+		add("timing.hand_over: %s: must not be negative; 0s stops without a hand-over", t.HandOver)
 	}
 	return p
 }

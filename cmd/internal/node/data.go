@@ -92,9 +92,25 @@ func (d data) write(ctx context.Context, w replica.Write) (_ client.WriteResult,
 	}
 	receipt, err := rep.Write(ctx, replica.Transaction{Writes: []replica.Write{w}})
 	if err != nil {
-		return client.WriteResult{}, false, d.n.explain(group, err)
+		return client.WriteResult{}, false, d.n.explainWrite(group, err)
 	}
 	return writeResult(group, receipt), receipt.Found, nil
+}
+
+// Receipt tells what has become of the write at a position.
+func (d data) Receipt(ctx context.Context, group ident.GroupName, at ident.Position, wait time.Duration) (client.Receipt, error) {
+	if _, _, err := d.n.group(string(group)); err != nil {
+		return client.Receipt{}, err
+	}
+	rep := d.n.replicas.get(group)
+	if rep == nil {
+		return client.Receipt{}, d.n.elsewhere(group)
+	}
+	s, err := rep.Settle(ctx, at, wait)
+	if err != nil {
+		return client.Receipt{}, d.n.explain(group, err)
+	}
+	return client.Receipt{Position: at.Format(group), Outcome: string(s.Outcome), Committed: s.Committed.Format(group), Epoch: uint64(s.Epoch), Node: string(d.n.config.Node)}, nil
 }
 
 func writeResult(group ident.GroupName, r replica.Receipt) client.WriteResult {
@@ -192,14 +208,25 @@ func (n *Node) elsewhere(group ident.GroupName) *api.Elsewhere {
 	return &api.Elsewhere{}
 }
 
+// explainWrite is explain for a write: an error that does not say that surely nothing was done leaves the outcome unknown.
+func (n *Node) explainWrite(group ident.GroupName, err error) error {
+	if replica.NotDone(err) {
+		return n.explain(group, err)
+	}
+	e := &client.Error{Code: client.CodeUnknownOutcome, Detail: "the write was journaled, but it is not confirmed: the primary lost its role or its secondaries, or the time for the request was over",
+		Reason: err.Error(), Remedy: "read the record to see whether it was done"}
+	var unknown *replica.UnknownOutcomeError
+	if errors.As(err, &unknown) {
+		e.Position = unknown.Position.Format(group)
+		e.Remedy = "ask GET /v1/receipts/" + e.Position + " whether it was done, before you repeat it"
+	}
+	return e
+}
+
 // explain turns an error of the replica into what a caller over HTTP is told.
 func (n *Node) explain(group ident.GroupName, err error) error {
-	var unknown *replica.UnknownOutcomeError
 	var stale *replica.StaleError
 	switch {
-	case errors.As(err, &unknown): // before everything else: its reason may be one that is safe to send elsewhere, it is not
-		return &client.Error{Code: client.CodeUnknownOutcome, Detail: "the write was journaled, but the primary lost its role or its shadows before it could be confirmed",
-			Reason: err.Error(), Remedy: "read the record to see whether it was done", Position: unknown.Position.Format(group)}
 	case errors.Is(err, replica.ErrNotPrimary), errors.Is(err, replica.ErrNoLease):
 		return n.elsewhere(group)
 	case errors.Is(err, replica.ErrNotFound):

@@ -123,7 +123,7 @@ func TestReadiness(t *testing.T) {
 		{"target", func(f *facts) { f.to = "w" }},
 		{"target", func(f *facts) { f.to = "a" }},
 		{"target_alive", func(f *facts) { f.alive = func(ident.NodeID) bool { return false } }},
-		{"target_maintenance", func(f *facts) { f.assignment.Nodes["b"].Maintenance = true }},
+		{"target_maintenance", func(f *facts) { f.assignment.Nodes["b"].Maintenance = &fsm.Order{Reason: "disk"} }},
 		{"target_lag", func(f *facts) { f.lag["b"] = maxSwitchLag + 1 }},
 		{"target_lag", func(f *facts) { delete(f.lag, "b") }},
 	} {
@@ -260,7 +260,7 @@ func TestAgeWithoutLease(t *testing.T) {
 	now := time.Hour
 	l := newLeaseAges(func() time.Duration { return now })
 	gone := errors.New("expired")
-	s := replica.Status{Group: "g", Role: replica.RolePrimary}
+	s := replica.Status{Group: "g", Role: replica.RolePrimary, Serving: true}
 	if age := l.copyLag(s, gone); age != -1 || tooOld(age, time.Second) == nil || tooOld(age, 0) != nil {
 		t.Errorf("never had one: %v", age)
 	}
@@ -273,6 +273,9 @@ func TestAgeWithoutLease(t *testing.T) {
 	}
 	if age := l.copyLag(replica.Status{Group: "g", Role: replica.RoleBackup, LagSeconds: 0.5}, gone); age != 0.5 {
 		t.Errorf("a backup has no lease: %v", age)
+	}
+	if age := l.copyLag(replica.Status{Group: "g", Role: replica.RolePrimary, LagSeconds: 7}, nil); age != 7 {
+		t.Errorf("a lease makes the copy of a primary that still recovers no younger: %v", age)
 	}
 }
 

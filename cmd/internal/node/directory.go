@@ -7,9 +7,9 @@ import (
 	"io"
 	"os"
 	"strconv"
-	"sync"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/understudy-ha/understudy/internal/host"
 	"github.com/understudy-ha/understudy/internal/ident"
 )
 
@@ -32,7 +32,7 @@ type directory struct {
 	life ident.Incarnation
 	lock io.Closer
 
-	mu sync.Mutex
+	mu host.Turn // held while the identity is written
 	id identity
 }
 
@@ -48,7 +48,7 @@ func openDirectory(fs vfs.FS, path string, node ident.NodeID, cluster string, ra
 	if err != nil {
 		return nil, &PreconditionError{fmt.Errorf("data directory %s is in use by another process: stop it first, or give this node a directory of its own: %w", path, err)}
 	}
-	d := &directory{fs: fs, path: path, lock: lock}
+	d := &directory{fs: fs, path: path, lock: lock, mu: host.NewTurn()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, lock.Close())

@@ -165,7 +165,7 @@ func (j journals) DepositEntry(ctx context.Context, group, typ string, data []by
 	}
 	receipt, err := rep.Deposit(ctx, entry.Type{typ[0], typ[1]}, data)
 	if err != nil {
-		return client.WriteResult{}, j.n.explain(name, err)
+		return client.WriteResult{}, j.n.explainWrite(name, err)
 	}
 	return writeResult(name, receipt), nil
 }

@@ -16,7 +16,7 @@ type metrics struct {
 	last, confirmed, committed, applied       *prometheus.Desc
 	journalBytes                              *prometheus.Desc
 	remoteState, lagEntries, lagBytes, lagSec *prometheus.Desc
-	lease, hasLeader, held                    *prometheus.Desc
+	lease, hasLeader, held, writes            *prometheus.Desc
 }
 
 func newMetrics(n *Node) *metrics {
@@ -41,12 +41,13 @@ func newMetrics(n *Node) *metrics {
 		lease:        desc("lease_seconds", "Time left of this node's lease."),
 		hasLeader:    desc("raft_has_leader", "1 when this node knows a Raft leader."),
 		held:         desc("requests_held", "Writes that wait for a switch-over at this moment.", "group"),
+		writes:       desc("writes_state", "1 for what becomes of writes, on the primary: open, or alone, held, refused without an in-sync secondary.", "group", "state"),
 	}
 }
 
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{m.build, m.role, m.epoch, m.inSync, m.last, m.confirmed, m.committed, m.applied, m.journalBytes, m.remoteState,
-		m.lagEntries, m.lagBytes, m.lagSec, m.lease, m.hasLeader, m.held} {
+		m.lagEntries, m.lagBytes, m.lagSec, m.lease, m.hasLeader, m.held, m.writes} {
 		ch <- d
 	}
 }
@@ -87,6 +88,11 @@ func (m *metrics) group(gauge func(*prometheus.Desc, float64, ...string), st *fs
 	s := rep.Status()
 	gauge(m.applied, float64(s.AppliedSequence), group)
 	gauge(m.held, float64(s.HeldWrites), group)
+	if s.Role == replica.RolePrimary {
+		for _, state := range []string{"open", "alone", "held", "refused"} {
+			gauge(m.writes, truth(string(s.Writes) == state), group, state)
+		}
+	}
 	for _, j := range s.Journals {
 		id := j.ID.String()
 		gauge(m.last, float64(j.View.Last), group, id)

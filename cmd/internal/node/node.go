@@ -22,6 +22,7 @@ import (
 	"github.com/understudy-ha/understudy/cluster"
 	"github.com/understudy-ha/understudy/fsm"
 	"github.com/understudy-ha/understudy/internal/host"
+	"github.com/understudy-ha/understudy/internal/watchdog"
 	"github.com/understudy-ha/understudy/journal/remote"
 	"github.com/understudy-ha/understudy/replica/store"
 )
@@ -34,6 +35,10 @@ type Options struct {
 	Host    host.Host
 	Timing  cluster.Timing // zero fields: the defaults, lease and renewal from the configuration
 	Logger  hclog.Logger
+
+	Raft          cluster.Disk         // nil: files in RaftDir
+	Gossip        cluster.GossipBinder // nil: TCP and UDP
+	MemTableBytes int64                // 0: the store's default
 }
 
 // Node is one running node.
@@ -52,10 +57,12 @@ type Node struct {
 	peers     *peers
 	leases    *leaseAges
 	registry  *prometheus.Registry
+	timings   *timings
 
 	cancel context.CancelCauseFunc
 	work   sync.WaitGroup
 	failed chan error // the first fatal error
+	hang   hang
 	close  func() error
 }
 
@@ -73,10 +80,15 @@ func (e *PreconditionError) Unwrap() error { return e.Err }
 // openTimeout bounds how long a node looks for its cluster before it gives up with an error.
 const openTimeout = 60 * time.Second
 
-// Run runs one node until ctx ends. It returns nil after a clean stop. <data>/pid says which process it is; a clean stop
-// removes it.
+// Run runs one node until ctx ends. It hands its primary roles over first, for at most Config.Timing.HandOver, unless the
+// cause of ctx is ErrStay; then it stops. It returns nil after a clean stop. <data>/pid says which process it is; a clean
+// stop removes it.
 func Run(ctx context.Context, c Config, log hclog.Logger) error {
-	n, err := Open(ctx, Options{Config: c, Host: host.Real(), Logger: log})
+	h, err := machine()
+	if err != nil {
+		return err
+	}
+	n, err := Open(ctx, Options{Config: c, Host: h, Logger: log})
 	if err != nil {
 		return err
 	}
@@ -86,7 +98,12 @@ func Run(ctx context.Context, c Config, log hclog.Logger) error {
 	}
 	select {
 	case <-ctx.Done():
-		log.Info("stopping")
+		log.Info("stopping", "cause", context.Cause(ctx))
+		if c.Timing.HandOver > 0 && !errors.Is(context.Cause(ctx), ErrStay) {
+			within, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.Timing.HandOver)
+			n.HandOver(within)
+			cancel()
+		}
 		err := n.Close()
 		if rerr := os.Remove(pid); rerr != nil {
 			log.Debug("pid file stays", "error", rerr)
@@ -94,7 +111,7 @@ func Run(ctx context.Context, c Config, log hclog.Logger) error {
 		return err
 	case err := <-n.failed:
 		log.Error("node gives up", "error", err)
-		return errors.Join(err, n.Close())
+		return &GaveUpError{errors.Join(err, n.Close())}
 	}
 }
 
@@ -118,10 +135,12 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 	n.resyncs = newResyncs(o.Host.Clock.Now)
 	n.peers = newPeers(o.Host.Network)
 	n.leases = newLeaseAges(o.Host.Clock.Boot)
+	n.timings = newTimings(c.Node)
+	n.hang.seen = make(chan struct{})
 	var undo closers
 	n.close = sync.OnceValue(func() error {
 		cancel(errors.New("node closes"))
-		return undo.close()
+		return n.hang.join("closing the node", hungClose, undo.close)
 	})
 	defer func() {
 		if err != nil {
@@ -132,14 +151,23 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 	if err := n.bind(&undo); err != nil {
 		return nil, err
 	}
+	dog := watchdog.New("data disk", c.Timing.Watchdog, n.fail)
+	undo.add(dog.Close)
+	o.FS = dog.FS(o.FS)
 	if n.directory, err = openDirectory(o.FS, c.Data, c.Node, c.Cluster, o.Host.Random); err != nil {
 		return nil, err
 	}
 	undo.add(n.directory.Close)
+	kept, err := n.events.keep(o.FS, n.directory.file("events"))
+	if err != nil {
+		return nil, err
+	}
+	undo.add(kept.close)
+	undo.add(runHooks(n.events, c.Hooks, log.Named("hook")).close)
 	advertise := n.advertised()
 
 	if c.Kind == fsm.KindData {
-		n.store, err = store.Open(store.Options{FS: o.FS, Dir: n.directory.file("store"), Logger: log.Named("store"), OnFatal: n.fail})
+		n.store, err = store.Open(store.Options{FS: o.FS, Dir: n.directory.file("store"), Logger: log.Named("store"), OnFatal: n.fail, MemTableBytes: o.MemTableBytes})
 		if err != nil {
 			return nil, fmt.Errorf("open the store: %w", err)
 		}
@@ -152,12 +180,15 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 	if timing.Lease == 0 {
 		timing.Lease, timing.Renew = c.Timing.Lease, c.Timing.Renew
 	}
+	if timing.DiskHang == 0 {
+		timing.DiskHang = c.Timing.Watchdog
+	}
 	joining, stop := context.WithTimeout(ctx, openTimeout)
 	defer stop()
 	n.cluster, err = cluster.Open(joining, cluster.Options{
 		Node: c.Node, Directory: n.directory.id.Directory, Kind: c.Kind, Priority: c.Priority, Name: c.Cluster, Identity: n.directory,
 		Addresses: advertise, RaftListener: n.listeners.raft, GossipBind: c.Listen.Gossip, Bootstrap: c.Bootstrap, Join: c.Join,
-		Groups: c.Groups, Dir: o.RaftDir, Incarnation: n.directory.life, Host: o.Host, Logger: log.Named("cluster"), Timing: timing,
+		Groups: c.Groups, Dir: o.RaftDir, Disk: o.Raft, Gossip: o.Gossip, Incarnation: n.directory.life, Host: o.Host, Logger: log.Named("cluster"), Timing: timing,
 		Flushed: n.replicas.flushed, Copies: n.replicas.copies, OnFatal: n.fail,
 	})
 	if err != nil {
@@ -168,7 +199,9 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 	}
 	undo.add(n.cluster.Close)
 	undo.add(n.peers.close)
-	undo.add(func() error { n.work.Wait(); return nil })
+	undo.add(func() error {
+		return n.hang.join("a role session", hungSessions, func() error { n.work.Wait(); return nil })
+	})
 	undo.add(func() error { cancel(errors.New("node closes")); return nil })
 
 	n.spawn(func() error { return n.replicas.run(run) })
@@ -177,6 +210,7 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 		return remote.Serve(run, n.listeners.ship, n.replicas, remote.ServeOptions{
 			Cluster: n.directory.ClusterID(), Self: c.Node, Logger: log.Named("ship")})
 	})
+	n.timings.register(n.registry)
 	n.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), newMetrics(n))
 	interfaces := api.New(api.Options{
 		Node: string(c.Node), Data: data{n}, Roles: roles{n}, Journals: journals{n}, Network: o.Host.Network,
@@ -188,7 +222,7 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 	return n, nil
 }
 
-// Close stops the node and joins everything it started. It is idempotent.
+// Close stops the node and joins everything it started, but for what hangs in a disk that does. It is idempotent.
 func (n *Node) Close() error { return n.close() }
 
 // Failed yields the error for which the node cannot go on; the owner must Close it then.
@@ -198,6 +232,7 @@ func (n *Node) Failed() <-chan error { return n.failed }
 func (n *Node) HTTP() string { return n.listeners.http.Addr().String() }
 
 func (n *Node) fail(err error) {
+	n.hang.note(err)
 	select {
 	case n.failed <- err:
 	default: // only the first counts

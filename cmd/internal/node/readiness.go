@@ -19,18 +19,19 @@ type facts struct {
 	assignment fsm.Assignment
 	to         ident.NodeID
 	lease      error                  // nil: the primary's lease is valid now
+	writes     string                 // what becomes of writes for want of an in-sync secondary; "": not known
 	leader     ident.NodeID           // Raft leader, "" when none is known
 	lag        map[ident.NodeID]int64 // entries each target lacks; absent: no session
 	alive      func(ident.NodeID) bool
 }
 
 // switchTarget chooses where a switch-over goes when the operator named nobody: to the preferred node if it is an in-sync
-// secondary, else to the in-sync secondary with the lowest priority number.
+// secondary, else to the in-sync secondary with the lowest priority number. A node in maintenance takes no role.
 func switchTarget(a fsm.Assignment) (ident.NodeID, bool) {
 	g := a.Group
 	var candidates []ident.NodeID
 	for _, n := range g.InSync {
-		if n != g.Primary && a.Nodes[n] != nil {
+		if n != g.Primary && a.Nodes[n] != nil && !a.Nodes[n].InMaintenance() {
 			candidates = append(candidates, n)
 		}
 	}
@@ -63,7 +64,7 @@ func readiness(f facts) client.Readiness {
 		}
 		r.Checks = append(r.Checks, c)
 	}
-	check("group_open", g.Phase == fsm.PhaseOpened, string(g.Phase), string(fsm.PhaseOpened), "a failover is under way: wait until the group is open again")
+	check("group_open", g.Phase == fsm.PhaseOpened, string(g.Phase), string(fsm.PhaseOpened), failingOver(f))
 	running := "none"
 	if g.Operation != nil {
 		running = fmt.Sprintf("%s %d at step %s", g.Operation.Kind, g.Operation.ID, g.Operation.Step)
@@ -80,6 +81,9 @@ func readiness(f facts) client.Readiness {
 	}
 	check("primary_lease", f.lease == nil, lease, "held", "the primary cannot renew its lease: check its connection to the Raft leader")
 
+	if f.writes != "" {
+		check("writes", true, f.writes, "open, or alone", "")
+	}
 	target := f.assignment.Nodes[f.to]
 	value := "registered data node"
 	switch {
@@ -98,7 +102,7 @@ func readiness(f facts) client.Readiness {
 	alive := f.alive(f.to)
 	check("target_alive", alive, word(alive, "alive", "not alive"), "alive", fmt.Sprintf("start node %s, or repair the network to it", f.to))
 	check("target_in_sync", true, word(slices.Contains(g.InSync, f.to), "in the set", "joins the set first"), "", "")
-	check("target_maintenance", !target.Maintenance, word(target.Maintenance, "on", "off"), "off", "end the maintenance of the node first")
+	check("target_maintenance", !target.InMaintenance(), word(target.InMaintenance(), "on", "off"), "off", "end the maintenance of the node first")
 	lag, session := f.lag[f.to]
 	value = "no session"
 	if session {
@@ -106,6 +110,23 @@ func readiness(f facts) client.Readiness {
 	}
 	check("target_lag", session && lag <= maxSwitchLag, value, fmt.Sprintf("%d entries", maxSwitchLag), "wait until the target has caught up (see …/resync)")
 	return summarize(r)
+}
+
+// failingOver says what a group that is not open is waiting for.
+func failingOver(f facts) string {
+	g := f.assignment.Group
+	text := "a failover is under way"
+	if op := g.Operation; op != nil {
+		text += fmt.Sprintf(" since %s (%s)", clock(op.Started), op.Reason)
+	}
+	if g.Phase == fsm.PhasePromoted {
+		return fmt.Sprintf("%s: %s was chosen and recovers; wait until the group is open again", text, g.Primary)
+	}
+	if to, _, _, ok, why := fsm.ChooseCandidate(g, f.assignment.Nodes, f.alive, true); !ok {
+		return fmt.Sprintf("%s: nobody can be chosen yet: %s", text, why)
+	} else {
+		return fmt.Sprintf("%s: %s is about to be chosen; wait until the group is open again", text, to)
+	}
 }
 
 func summarize(r client.Readiness) client.Readiness {

@@ -96,6 +96,9 @@ func (r *replicas) get(name ident.GroupName) *replica.Replica {
 	return r.open[name]
 }
 
+// Replica returns this node's copy of a group, nil while there is none: for programs that run a node in their own process.
+func (n *Node) Replica(name ident.GroupName) *replica.Replica { return n.replicas.get(name) }
+
 // Admit passes a shipping session to the group it is for.
 func (r *replicas) Admit(ctx context.Context, h wire.Hello) (remote.Admission, error) {
 	rep := r.get(h.Journal.Group)

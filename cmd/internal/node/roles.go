@@ -57,6 +57,8 @@ func (n *Node) propose(ctx context.Context, cmd fsm.Command) (fsm.Result, error)
 		return res, &client.Error{Code: client.CodeUnknownNode, Detail: res.Detail}
 	case fsm.RefusedInvalid:
 		return res, &client.Error{Code: client.CodeInvalid, Detail: res.Detail}
+	case fsm.RefusedPaused:
+		return res, &client.Error{Code: client.CodePrecondition, Detail: res.Detail, Reason: res.Refused, Remedy: "end the pause (DELETE /v1/pause)"}
 	}
 	return res, &client.Error{Code: client.CodePrecondition, Detail: res.Detail, Reason: res.Refused, Remedy: "the roles changed meanwhile: look at the status and ask again"}
 }
@@ -79,7 +81,8 @@ func (n *Node) group(name string) (*fsm.State, *fsm.Group, error) {
 func (r roles) CreateGroup(ctx context.Context, spec client.GroupSpec) error {
 	s := fsm.GroupSpec{Name: ident.GroupName(spec.Name), Order: spec.Order, Files: spec.Files, Preferred: ident.NodeID(spec.Preferred),
 		Delivery: fsm.Delivery(spec.Delivery), Secondaries: spec.Secondaries, OnNoSync: spec.OnNoSync, AutoFailover: spec.AutoFailover,
-		Images: spec.Images, ReceiverBytes: spec.ReceiverBytes, KeepReceivers: spec.KeepReceivers}
+		Images: spec.Images, ReceiverBytes: spec.ReceiverBytes, KeepReceivers: spec.KeepReceivers,
+		Switchback: spec.Switchback, SwitchbackAfter: time.Duration(spec.SwitchbackAfter)}
 	if s.Preferred == "" {
 		s.Preferred = r.n.config.Node
 	}
@@ -114,7 +117,9 @@ func (r roles) assess(name, to string) (client.Readiness, *fsm.Group, error) {
 		lag: map[ident.NodeID]int64{}, alive: r.n.cluster.Alive}
 	var pause time.Duration
 	if rep := r.n.replicas.get(g.Spec.Name); rep != nil {
-		for _, t := range rep.Status().Targets {
+		s := rep.Status()
+		f.writes = string(s.Writes)
+		for _, t := range s.Targets {
 			if t.State != "none" && t.State != "connecting" {
 				f.lag[t.Node] = int64(t.LagEntries)
 			}
@@ -124,6 +129,7 @@ func (r roles) assess(name, to string) (client.Readiness, *fsm.Group, error) {
 	out.EntriesToDrain = uint64(f.lag[target])
 	pause = 10*time.Millisecond + time.Duration(f.lag[target])*50*time.Microsecond
 	out.EstimatedPause, out.Loss = client.Duration(pause), "none"
+	out.Notes = orderNotes(st.Pause, g, st.Nodes)
 	return out, g, nil
 }
 
@@ -204,11 +210,17 @@ func (r roles) Failover(ctx context.Context, name string, q client.FailoverReque
 		case !slices.Contains(g.InSync, to.ID) && !q.AllowDataLoss:
 			return client.Operation{}, &client.Error{Code: client.CodePrecondition,
 				Detail: fmt.Sprintf("node %s is not in the in-sync set %v of group %s: writes acknowledged since it fell out would be lost", q.To, g.InSync, name),
-				Remedy: "choose a member of the set, or accept the loss with allow_data_loss; what is lost is then listed in the history and in the back-out report"}
+				Remedy: "choose a member of the set, or look at what would be lost, with allow_data_loss and dry_run, and accept it; it is then listed in the history and in the back-out report"}
 		case !r.n.cluster.Alive(to.ID):
 			return client.Operation{}, &client.Error{Code: client.CodePrecondition, Detail: fmt.Sprintf("node %s is not alive", q.To), Remedy: "start it first"}
 		case r.n.serves(g, to):
 			return client.Operation{}, &client.Error{Code: client.CodePrecondition, Detail: fmt.Sprintf("%s is primary already", q.To), Remedy: "name another node, or none to let the best one be chosen"}
+		}
+	}
+	var accept *fsm.Acceptance
+	if q.AllowDataLoss {
+		if accept, err = r.accepted(ctx, name, q); err != nil {
+			return client.Operation{}, err
 		}
 	}
 	var res fsm.Result
@@ -217,7 +229,7 @@ func (r roles) Failover(ctx context.Context, name string, q client.FailoverReque
 			return client.Operation{}, err
 		}
 		res, err = r.n.propose(ctx, fsm.Command{Fence: &fsm.Fence{Group: g.Spec.Name, Epoch: g.Epoch, Force: true, To: ident.NodeID(q.To),
-			AllowLoss: q.AllowDataLoss, Reason: "operator"}})
+			AllowLoss: q.AllowDataLoss, Accept: accept, Reason: "operator"}})
 		if res.Refused != fsm.RefusedEpoch {
 			break
 		}
@@ -300,20 +312,33 @@ func operation(o *fsm.Operation) client.Operation {
 	out := client.Operation{ID: o.ID, Kind: string(o.Kind), Group: string(o.Group), From: string(o.From), To: string(o.To), State: string(o.State), Step: o.Step,
 		Steps: []client.Step{}, Reason: o.Reason, Started: o.Started, Ended: o.Ended, MaxPause: client.Duration(o.MaxPause), AllowLoss: o.AllowLoss,
 		Committed: o.Committed, Epoch: uint64(o.Epoch), Error: o.Error}
-	for _, s := range o.Steps {
-		out.Steps = append(out.Steps, client.Step{Name: s.Name, At: s.At, Node: s.Node, Detail: s.Detail})
+	for i, s := range o.Steps {
+		out.Steps = append(out.Steps, client.Step{Name: s.Name, At: s.At, Took: client.Duration(o.Took(i)), Node: s.Node, Detail: s.Detail})
 	}
 	return out
 }
 
 func certificate(c *fsm.Certificate) client.Certificate {
 	out := client.Certificate{Group: string(c.Group), Kind: c.Kind, Operation: c.Operation, OldEpoch: uint64(c.OldEpoch), Epoch: uint64(c.Epoch), From: string(c.From), To: string(c.To),
-		InSync: names(c.InSync), Loss: c.Loss, Better: names(c.Better), At: c.At, Opened: c.Opened, Reason: c.Reason}
+		InSync: names(c.InSync), Loss: c.Loss, Better: names(c.Better), Started: c.Started, At: c.At, Opened: c.Opened, Reason: c.Reason}
 	if !c.SW.IsZero() {
 		out.SW = c.SW.Format(c.Group)
 	}
 	for _, x := range c.Candidates {
-		out.Candidates = append(out.Candidates, client.Candidate{Node: string(x.Node), Received: x.Received.String(), Committed: x.Committed.String(), Applied: x.Applied.String(), Torn: x.Torn})
+		out.Candidates = append(out.Candidates, client.Candidate{Node: string(x.Node), Received: x.Received.String(), Committed: x.Committed.String(), Applied: x.Applied.String(), Torn: x.Torn, Unable: x.Unable})
+	}
+	for _, x := range c.Passed {
+		p := client.PassedOver{Node: string(x.Node), Why: x.Why}
+		if !x.Received.IsZero() {
+			p.Received = x.Received.Format(c.Group)
+		}
+		out.PassedOver = append(out.PassedOver, p)
+	}
+	if a := c.Accepted; a != nil {
+		out.Accepted = &client.AcceptedLoss{Beyond: a.Beyond.Format(c.Group), Entries: a.Entries, By: a.By}
+		if !a.To.IsZero() {
+			out.Accepted.Highest = a.To.Format(c.Group)
+		}
 	}
 	return out
 }

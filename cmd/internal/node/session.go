@@ -111,10 +111,10 @@ func (t *trial) verdict(now time.Time) string {
 // it, or where roles do not move by themselves.
 func resignation(a fsm.Assignment, t trial, alive func(ident.NodeID) bool) *fsm.Fence {
 	g := a.Group
-	if t.failed < maxFailed || !a.IsPrimary() || g.Epoch != t.epoch || g.Spec.AutoFailover == fsm.FailoverOff || !g.Another(a.Self, a.Nodes, alive) {
+	if t.failed < maxFailed || !a.IsPrimary() || g.Epoch != t.epoch || g.Spec.AutoFailover == fsm.FailoverOff || a.Pause != nil || !g.Another(a.Self, a.Nodes, alive) {
 		return nil
 	}
-	return &fsm.Fence{Group: g.Spec.Name, Epoch: g.Epoch, Force: true, Reason: fmt.Sprintf("%s %s", a.Self, t.verdict(t.since))}
+	return &fsm.Fence{Group: g.Spec.Name, Epoch: g.Epoch, Force: true, Automatic: true, Reason: fmt.Sprintf("%s %s", a.Self, t.verdict(t.since))}
 }
 
 // unable is what a promise says against its own node: it was the last primary, it failed, and somebody else could be chosen.
@@ -248,6 +248,10 @@ func (s *sessions) promise(ctx context.Context, a fsm.Assignment) error {
 	res, err := s.control.Propose(ctx, fsm.Command{Promise: &fsm.Promise{Group: s.control.group, Report: report}})
 	if err != nil {
 		return err
+	}
+	if res.Refused == fsm.RefusedEpoch {
+		s.log.Debug("promise came late: the group has gone on", "epoch", a.Group.Epoch, "detail", res.Detail)
+		return nil
 	}
 	if res.Refused != "" {
 		return fmt.Errorf("report refused: %s %s", res.Refused, res.Detail)

@@ -19,7 +19,7 @@ func (r roles) Status(ctx context.Context, local bool) (client.Status, error) {
 	n := r.n
 	st, _ := n.cluster.State()
 	out := client.Status{Node: string(n.config.Node), Cluster: n.config.Cluster, ClusterID: string(n.cluster.ID()), RaftLeader: string(n.cluster.Leader()),
-		Version: version(), Started: n.started, Nodes: n.nodes(st), Groups: []client.GroupStatus{}}
+		Version: version(), Started: n.started, Nodes: n.nodes(st), Groups: []client.GroupStatus{}, Pause: pauseOf(st)}
 	groups := make([]*fsm.Group, 0, len(st.Groups))
 	for _, g := range st.Groups {
 		groups = append(groups, g)
@@ -125,7 +125,7 @@ func (n *Node) nodes(st *fsm.State) []client.NodeStatus {
 		case !n.cluster.LeaseHeld(x.ID):
 			lease = "expired"
 		}
-		out = append(out, client.NodeStatus{ID: string(x.ID), Kind: string(x.Kind), State: m.state, Lease: lease, Priority: x.Priority, Maintenance: x.Maintenance,
+		out = append(out, client.NodeStatus{ID: string(x.ID), Kind: string(x.Kind), State: m.state, Lease: lease, Priority: x.Priority, Maintenance: orderOf(x.Maintenance),
 			Incarnation: x.Incarnation.String(), LastContact: m.contact, HTTP: x.Addresses.HTTP, Gossip: x.Addresses.Gossip, Raft: x.Addresses.Raft, Ship: x.Addresses.Ship, Redis: x.Addresses.Redis})
 	}
 	sort.Slice(out, func(i, j int) bool { return out[i].ID < out[j].ID })
@@ -153,6 +153,9 @@ func (n *Node) groupStatus(st *fsm.State, g *fsm.Group) client.GroupStatus {
 	}
 	rep := n.replicas.get(g.Spec.Name)
 	if rep == nil {
+		if n.config.Kind == fsm.KindWitness {
+			out.Local.Role = client.RoleWitness
+		}
 		return out
 	}
 	s := rep.Status()
@@ -164,7 +167,7 @@ func (n *Node) groupStatus(st *fsm.State, g *fsm.Group) client.GroupStatus {
 		return out
 	}
 	out.Stale = false
-	out.Held = s.HeldWrites
+	out.Held, out.Writes = s.HeldWrites, string(s.Writes)
 	for _, t := range s.Targets {
 		out.Targets = append(out.Targets, client.Target{Node: string(t.Node), State: string(t.State), Delivery: string(t.Delivery), Received: uint64(t.Received), Durable: uint64(t.Durable),
 			Confirmed: uint64(t.Confirmed), Applied: uint64(t.Applied), Position: t.Held.Format(g.Spec.Name), LagEntries: t.LagEntries, LagBytes: uint64(max(t.LagBytes, 0)), LagSeconds: t.LagSeconds, Error: t.Reason})
@@ -188,9 +191,9 @@ func localCopy(g *fsm.Group, s replica.Status, role string, lease error, age flo
 }
 
 // copyLag tells how old a copy may be, in seconds; -1 when that is not known. At the primary it is the time since its lease
-// was last valid: another one may have taken over since.
+// was last valid: another one may have taken over since. A primary whose takeover is not finished is as old as it was as backup.
 func (l *leaseAges) copyLag(s replica.Status, lease error) float64 {
-	if s.Role == replica.RolePrimary {
+	if s.Role == replica.RolePrimary && s.Serving {
 		return l.look(s.Group, lease)
 	}
 	return s.LagSeconds
@@ -208,5 +211,6 @@ func ownResync(s replica.Status) *client.Resync {
 
 func spec(s fsm.GroupSpec) client.GroupSpec {
 	return client.GroupSpec{Name: string(s.Name), Order: s.Order, Files: slices.Clone(s.Files), Preferred: string(s.Preferred), Delivery: string(s.Delivery), Secondaries: s.Secondaries,
-		OnNoSync: s.OnNoSync, AutoFailover: s.AutoFailover, Images: s.Images, ReceiverBytes: s.ReceiverBytes, KeepReceivers: s.KeepReceivers}
+		OnNoSync: s.OnNoSync, AutoFailover: s.AutoFailover, Images: s.Images, ReceiverBytes: s.ReceiverBytes, KeepReceivers: s.KeepReceivers,
+		Switchback: s.Switchback, SwitchbackAfter: client.Duration(s.SwitchbackAfter)}
 }

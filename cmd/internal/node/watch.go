@@ -20,12 +20,16 @@ func (n *Node) watch(ctx context.Context) error {
 	}
 	groups := map[ident.GroupName]seen{}
 	past, first := uint64(0), true
+	var members map[ident.NodeID]string
+	var orders orderChanges
 	for {
 		st, changed := n.cluster.State()
 		n.lookAtLeases(st)
+		members = n.noteMembers(st, members)
+		orders.see(n, st)
 		for name, g := range st.Groups {
 			now := seen{epoch: g.Epoch, phase: g.Phase}
-			if old, ok := groups[name]; now != old && (ok || !first) {
+			if now != groups[name] && !first {
 				n.announce(g)
 			}
 			groups[name] = now
@@ -38,7 +42,9 @@ func (n *Node) watch(ctx context.Context) error {
 				}
 			}
 		}
-		first = false
+		if own := st.Nodes[n.config.Node]; own != nil && own.Incarnation == n.directory.life {
+			first = false // until here the log told what was before this life: it was told then
+		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
@@ -61,18 +67,19 @@ func (n *Node) announce(g *fsm.Group) {
 }
 
 func (n *Node) completed(op *fsm.Operation) {
-	severity, text := "info", fmt.Sprintf("%s %d to %s is done", op.Kind, op.ID, op.To)
+	severity := "info"
 	if op.State != fsm.OperationDone {
-		severity, text = "warning", fmt.Sprintf("%s %d to %s ended: %s %s", op.Kind, op.ID, op.To, op.State, op.Error)
+		severity = "warning"
 	}
-	n.events.add(severity, string(op.Group), "OPERATION", text, map[string]string{"operation": fmt.Sprint(op.ID), "took": op.Ended.Sub(op.Started).Round(time.Millisecond).String()})
+	n.timings.completed(op, n.config.Node)
+	n.events.add(severity, string(op.Group), "OPERATION", account(op), map[string]string{"operation": fmt.Sprint(op.ID), "took": op.Ended.Sub(op.Started).Round(time.Millisecond).String()})
 }
 
 // replicaEvent records what a replica reports of itself.
 func (n *Node) replicaEvent(e replica.Event) {
 	severity := "info"
 	switch e.Kind {
-	case replica.EventShadowLost, replica.EventBackedOut, replica.EventRejournaled:
+	case replica.EventShadowLost, replica.EventSecondaryLost, replica.EventNoSync, replica.EventBackedOut, replica.EventRejournaled:
 		severity = "warning"
 	case replica.EventNeedsPriming:
 		severity = "error"
@@ -83,6 +90,9 @@ func (n *Node) replicaEvent(e replica.Event) {
 	}
 	if e.Peer != "" {
 		fields["peer"] = string(e.Peer)
+	}
+	if e.Shadows != "" {
+		fields["shadows"] = e.Shadows
 	}
 	if e.Journal.Node != "" {
 		fields["journal"] = e.Journal.String()
@@ -106,15 +116,21 @@ func eventText(k replica.EventKind) string {
 	case replica.EventPrimary:
 		return "this node serves as primary"
 	case replica.EventStandby:
-		return "this node is a standby, outside the in-sync set"
+		return "this node is a standby: a spare outside the in-sync set"
 	case replica.EventSecondary:
 		return "this node is an in-sync secondary"
 	case replica.EventShadowLost:
-		return "an in-sync secondary was lost"
+		return "the last in-sync secondary was lost: this primary is alone"
+	case replica.EventSecondaryLost:
+		return "one of several in-sync secondaries left the set"
 	case replica.EventShadowGain:
 		return "an in-sync secondary was gained"
 	case replica.EventRecovered:
-		return "this copy is level again"
+		return "the recovery of this copy is complete"
+	case replica.EventNoSync:
+		return "writes wait or are refused: there is no in-sync secondary"
+	case replica.EventSyncBack:
+		return "writes go on: an in-sync secondary is back"
 	case replica.EventPromised:
 		return "older epochs are refused from here on"
 	case replica.EventRejournaled:

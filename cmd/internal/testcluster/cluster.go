@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -29,6 +30,10 @@ import (
 type Options struct {
 	Nodes []ident.NodeID // default a, b, c; the first one bootstraps
 	Group fsm.GroupSpec  // of group "default"; zero fields take the product's defaults
+
+	Witnesses []ident.NodeID // those of Nodes that hold no data; not the first one
+	Watchdog  time.Duration  // of the data disks; 0: the product's default
+	Hooks     node.Hooks     // of all nodes
 }
 
 // Cluster is a running cluster of whole nodes.
@@ -85,8 +90,15 @@ func Start(t testing.TB, o Options) *Cluster {
 		n.config = node.DefaultConfig()
 		n.config.Node, n.config.Cluster, n.config.Data = id, "test", "/"+string(id)
 		n.config.Bootstrap = i == 0
+		if slices.Contains(o.Witnesses, id) {
+			n.config.Kind = fsm.KindWitness
+		}
 		n.config.Listen = node.Addresses{HTTP: freePort(t), Gossip: freePort(t), Raft: freePort(t), Ship: freePort(t)}
 		n.config.Timing.ShrinkAfter = time.Second
+		if o.Watchdog != 0 {
+			n.config.Timing.Watchdog = o.Watchdog
+		}
+		n.config.Hooks = o.Hooks
 		n.config.Groups = []fsm.GroupSpec{o.Group}
 		c.join = append(c.join, n.config.Listen.Raft)
 		c.nodes[id] = n
@@ -196,7 +208,7 @@ func (n *Node) open() {
 	log := hclog.New(&hclog.LoggerOptions{Name: string(n.ID), Output: n.cluster.logs, Level: hclog.Debug})
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	running, err := node.Open(ctx, node.Options{Config: n.config, FS: n.fs, RaftDir: n.dir, Host: h, Timing: timing(), Logger: log})
+	running, err := node.Open(ctx, node.Options{Config: n.config, FS: stallFS{n.fs, n.disk}, RaftDir: n.dir, Host: h, Timing: timing(), Logger: log})
 	if err != nil {
 		n.cluster.t.Errorf("start node %s: %v", n.ID, err)
 		return
@@ -265,8 +277,9 @@ func (n *Node) Disk() *disk { return n.disk }
 
 // disk holds a node at its failpoints: a disk that hangs, or a moment the test needs to last.
 type disk struct {
-	mu   sync.Mutex
-	held map[string]*hold
+	mu      sync.Mutex
+	held    map[string]*hold
+	stalled chan struct{} // closed when the disk goes on; nil: it is not stalled
 }
 
 // hold is one failpoint at which the node waits.
@@ -316,6 +329,10 @@ func (d *disk) failpoint(name string) error {
 func (d *disk) release() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.stalled != nil {
+		close(d.stalled)
+		d.stalled = nil
+	}
 	for name, h := range d.held {
 		close(h.done)
 		delete(d.held, name)

@@ -20,6 +20,8 @@ type writer struct {
 	mu      sync.Mutex
 	acked   map[string]string
 	unknown map[string]string
+	refused int   // surely not done
+	last    error // of a write that was not acknowledged
 	stop    chan struct{}
 	done    sync.WaitGroup
 }
@@ -49,8 +51,12 @@ func (c *Cluster) write(n int) *writer {
 				case err == nil:
 					w.acked[key] = value
 				case errors.As(err, &refused) && refused.Code.NotDone():
+					w.refused++
 				default:
 					w.unknown[key] = value
+				}
+				if err != nil {
+					w.last = err
 				}
 				w.mu.Unlock()
 			}

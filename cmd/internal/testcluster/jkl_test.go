@@ -177,7 +177,12 @@ func (s *jkl) async() {
 	if _, err := b.Client().Failover(s.ctx, "default", client.FailoverRequest{To: "b"}, 10*time.Second); !errors.As(err, &refused) || !errors.Is(err, client.ErrPrecondition) {
 		s.t.Fatalf("failover without accepting loss: %v, want a refused precondition", err)
 	}
-	if _, err := b.Client().Failover(s.ctx, "default", client.FailoverRequest{To: "b", AllowDataLoss: true}, 20*time.Second); err != nil {
+	forecast, err := b.Client().ForecastFailover(s.ctx, "default", client.FailoverRequest{To: "b", AllowDataLoss: true})
+	if err != nil || forecast.Exact || forecast.Loss == "none" {
+		s.t.Fatalf("forecast: %+v, %v", forecast, err)
+	}
+	if _, err := b.Client().Failover(s.ctx, "default", client.FailoverRequest{To: "b", AllowDataLoss: true, Confirm: "default",
+		AcceptLossBeyond: forecast.Beyond, AcceptLossHighest: forecast.Highest}, 20*time.Second); err != nil {
 		s.t.Fatalf("failover: %v", err)
 	}
 	s.opened("b")

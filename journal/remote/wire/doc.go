@@ -37,6 +37,7 @@
 //	10 Refuse     target   code u16, text: up to 1024 bytes, to the end of the payload
 //	11 Credit     target   bytes u64
 //	12 End        source   code u16
+//	13 Level      source   position (epoch u64, h u64), heard u64
 //
 // # Limits
 //

@@ -41,12 +41,13 @@ const (
 	TypeRefuse    Type = 10 // target: why it ends the session
 	TypeCredit    Type = 11 // target: bytes that may be sent on top
 	TypeEnd       Type = 12 // source: why it ends the session
+	TypeLevel     Type = 13 // source: nothing committed lies beyond what it said
 )
 
 var typeNames = [...]string{
 	TypeHello: "hello", TypeOffer: "offer", TypeMatch: "match", TypeStart: "start", TypeReceiver: "receiver",
 	TypeBundle: "bundle", TypeProgress: "progress", TypeHeartbeat: "heartbeat", TypeAck: "ack", TypeRefuse: "refuse",
-	TypeCredit: "credit", TypeEnd: "end",
+	TypeCredit: "credit", TypeEnd: "end", TypeLevel: "level",
 }
 
 func (t Type) String() string {
@@ -83,6 +84,8 @@ func (t Type) payloadRange() (least, most int, ok bool) {
 		return 8, 8, true
 	case TypeEnd:
 		return 2, 2, true
+	case TypeLevel:
+		return 24, 24, true
 	}
 	return 0, 0, false
 }

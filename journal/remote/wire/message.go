@@ -69,6 +69,13 @@ type Progress struct {
 	Position  ident.Position // history position after Committed
 }
 
+// Level says that nothing that was committed at a moment lies beyond what Progress said last. The moment is not before the source
+// had read Heard frames of the target in this session: by its own clock the target knows when it wrote them.
+type Level struct {
+	Position ident.Position // as of the last Progress
+	Heard    uint64
+}
+
 // Heartbeat is sent when there was nothing else to say.
 type Heartbeat struct{}
 
@@ -111,6 +118,9 @@ func (Bundle) Type() Type { return TypeBundle }
 
 // Type returns TypeProgress.
 func (Progress) Type() Type { return TypeProgress }
+
+// Type returns TypeLevel.
+func (Level) Type() Type { return TypeLevel }
 
 // Type returns TypeHeartbeat.
 func (Heartbeat) Type() Type { return TypeHeartbeat }
@@ -170,6 +180,10 @@ func (m Bundle) appendPayload(dst []byte) ([]byte, error) { return append(dst, m
 
 func (m Progress) appendPayload(dst []byte) ([]byte, error) {
 	return appendWords(dst, uint64(m.Durable), uint64(m.Committed), uint64(m.Position.Epoch), uint64(m.Position.History)), nil
+}
+
+func (m Level) appendPayload(dst []byte) ([]byte, error) {
+	return appendWords(dst, uint64(m.Position.Epoch), uint64(m.Position.History), m.Heard), nil
 }
 
 func (m Heartbeat) appendPayload(dst []byte) ([]byte, error) { return dst, nil }
@@ -239,6 +253,8 @@ func decodeMessage(t Type, b []byte) (Message, error) {
 		return Bundle{Raw: b}, nil
 	case TypeProgress:
 		m = Progress{Durable: ident.Sequence(d.word()), Committed: ident.Sequence(d.word()), Position: d.position()}
+	case TypeLevel:
+		m = Level{Position: d.position(), Heard: d.word()}
 	case TypeHeartbeat:
 		m = Heartbeat{}
 	case TypeAck:

@@ -1,0 +1,107 @@
+package node
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/understudy-ha/understudy/fsm"
+	"github.com/understudy-ha/understudy/internal/ident"
+)
+
+func at(e ident.Epoch, h ident.History) ident.Position {
+	return ident.Position{Epoch: e, History: h}
+}
+
+// TestForecast has a row for every state of knowledge about what a failover may lose. Proves BX-4.
+func TestForecast(t *testing.T) {
+	answered := func(n ident.NodeID, inSync bool, last ident.Sequence, end ident.Position) *holder {
+		return &holder{node: &fsm.Node{ID: n, Kind: fsm.KindData}, inSync: inSync, answered: true, journals: map[ident.NodeID]held{"a": {last: last, end: end}}}
+	}
+	silent := func(n ident.NodeID, inSync bool, last ident.Sequence) *holder {
+		return &holder{node: &fsm.Node{ID: n, Kind: fsm.KindData, Flushed: map[ident.GroupName]ident.Position{"g": at(1, 5)}}, inSync: inSync,
+			failed: errors.New("no answer"), journals: map[ident.NodeID]held{"a": {last: last}}}
+	}
+	for _, c := range []struct {
+		name    string
+		phase   fsm.Phase
+		serving bool
+		holders []*holder
+		beyond  string
+		highest string
+		entries uint64
+		exact   bool
+		loss    string
+	}{
+		{"level", fsm.PhaseFenced, false, []*holder{answered("a", true, 20, at(1, 9)), answered("b", true, 20, at(1, 9)), answered("c", false, 20, at(1, 9))}, "g@1.9", "g@1.9", 0, true, "none"},
+		{"behind", fsm.PhaseFenced, false, []*holder{answered("a", true, 23, at(1, 12)), answered("b", true, 22, at(1, 11)), answered("c", false, 20, at(1, 9))},
+			"g@1.9", "g@1.12", 3, true, "what lies beyond g@1.9, the end of c: a holds 3 more, b holds 2 more"},
+		{"behind, and the primary goes on", fsm.PhaseOpened, true, []*holder{answered("a", true, 23, at(1, 12)), answered("c", false, 20, at(1, 9))},
+			"g@1.9", "g@1.12", 3, false, "a holds 3 more"},
+		{"level, and the primary goes on", fsm.PhaseOpened, true, []*holder{answered("a", true, 20, at(1, 9)), answered("c", false, 20, at(1, 9))},
+			"g@1.9", "g@1.9", 0, false, "no entry there is known"},
+		{"the primary is gone: its last lease", fsm.PhaseOpened, false, []*holder{silent("a", true, 27), answered("c", false, 20, at(1, 9))},
+			"g@1.9", "g@1.9", 7, false, "a told that it holds 7 more"},
+		{"the primary is gone, and told less", fsm.PhaseOpened, false, []*holder{silent("a", true, 15), answered("c", false, 20, at(1, 9))},
+			"g@1.9", "g@1.9", 0, false, "no entry there is known"},
+		{"a standby is gone", fsm.PhaseFenced, false, []*holder{answered("a", true, 20, at(1, 9)), silent("b", false, 20), answered("c", false, 20, at(1, 9))}, "g@1.9", "g@1.9", 0, true, "none"},
+		{"ahead by an epoch", fsm.PhaseFenced, false, []*holder{answered("a", true, 23, at(1, 12)), answered("c", false, 20, at(2, 9))}, "g@2.9", "g@2.9", 0, true, "none"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g := &fsm.Group{Spec: fsm.GroupSpec{Name: "g"}, Epoch: 2, Phase: c.phase, Primary: "a"}
+			f := forecast(g, "c", c.holders, c.serving)
+			if f.Beyond != c.beyond || f.Highest != c.highest || f.Entries != c.entries || f.Exact != c.exact || !strings.Contains(f.Loss, c.loss) || (f.Loss == "none") != (c.loss == "none") {
+				t.Fatalf("%+v", f)
+			}
+			if len(f.Nodes) != len(c.holders) || f.Confirm != "g" || f.Fate == "" || (f.Warning != "") != c.serving {
+				t.Fatalf("%+v", f)
+			}
+			for i, h := range c.holders {
+				if p := f.Nodes[i]; p.Answered != h.answered || p.Answered == (p.Told != "") || p.Answered == (p.Error != "") {
+					t.Errorf("node %+v", p)
+				}
+			}
+		})
+	}
+	g := &fsm.Group{Spec: fsm.GroupSpec{Name: "g"}, Epoch: 2, Phase: fsm.PhaseFenced, Primary: "a"}
+	if f := forecast(g, "c", []*holder{silent("a", true, 27), answered("c", false, 20, at(1, 9))}, false); f.Nodes[0].Told != "g/a up to 27, flushed g@1.5" || f.Primary != "" {
+		t.Errorf("told: %+v", f)
+	}
+	reported := answered("b", true, 20, at(1, 9))
+	reported.reported = at(1, 30)
+	if f := forecast(g, "c", []*holder{reported, answered("c", false, 20, at(1, 9))}, false); f.Highest != "g@1.30" || f.Entries != 21 || f.Nodes[0].Reported != "g@1.30" {
+		t.Errorf("reported: %+v", f)
+	}
+}
+
+// Proves that `why` names a pause, nodes in maintenance and a role that will return by itself, and that a switch-over without
+// a target avoids nodes in maintenance.
+func TestReadinessNotesOrders(t *testing.T) {
+	a := assignment(fsm.PhaseOpened)
+	if notes := orderNotes(nil, a.Group, a.Nodes); len(notes) != 0 {
+		t.Fatalf("%q", notes)
+	}
+	order := fsm.Order{Reason: "new disk", By: "ann", Until: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)}
+	a.Nodes["a"].Maintenance, a.Nodes["b"].Maintenance = &order, &order
+	a.Group.InSync = []ident.NodeID{"a", "b", "c"}
+	a.Group.Spec.Preferred, a.Group.Spec.Switchback, a.Group.Spec.SwitchbackAfter = "b", fsm.SwitchbackAuto, time.Minute
+	notes := strings.Join(orderNotes(&fsm.Pause{Order: order}, a.Group, a.Nodes), "\n")
+	for _, want := range []string{
+		"paused (new disk, by ann, until 2026-03-01T12:00:00Z): no automatic failover",
+		"a, the primary, is in maintenance (new disk, by ann, until 2026-03-01T12:00:00Z): hand the role over",
+		"b is in maintenance (new disk, by ann, until 2026-03-01T12:00:00Z): chosen by itself only if nobody else may be",
+		"the role returns to b by itself once it was level and well for 1m0s",
+	} {
+		if !strings.Contains(notes, want) {
+			t.Errorf("lacks %q:\n%s", want, notes)
+		}
+	}
+	if to, _ := switchTarget(a); to != "c" {
+		t.Errorf("a switch-over goes to %q: b is the preferred node, but in maintenance", to)
+	}
+	a.Group.InSync = []ident.NodeID{"a", "b"}
+	if to, ok := switchTarget(a); ok {
+		t.Errorf("a switch-over goes to %q, which is in maintenance", to)
+	}
+}

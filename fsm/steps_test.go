@@ -1,0 +1,86 @@
+package fsm
+
+import (
+	"testing"
+	"time"
+
+	"github.com/understudy-ha/understudy/internal/ident"
+)
+
+// failedOver has the group g failed over from a to b, with the dates that the nodes told.
+func failedOver(t *testing.T, f Fence, o Open) Operation {
+	t.Helper()
+	s := opened(t)
+	f.Group, f.Epoch, f.Renewal, f.Reason = "g", 1, s.Nodes["a"].Renewal, "the lease of a ran out"
+	s.must(Command{Fence: &f})
+	s.report("b", lifeB, position(1, 9))
+	s.must(Command{Promote: &Promote{Group: "g", Epoch: 2, To: "b", Incarnation: lifeB, Loss: LossNone, Why: "b has most"}})
+	o.Group, o.Epoch, o.Node, o.Incarnation = "g", 2, "b", lifeB
+	o.Rows, o.InSync = []ident.HistoryRow{row(2, "b", 10)}, []ident.NodeID{"b"}
+	s.must(Command{Open: &o})
+	return s.Past[len(s.Past)-1]
+}
+
+// Proves CL-3: the steps of a failover, from the last sign of life on, add up to its length, whatever the clocks of the nodes
+// that date them say.
+func TestStepsAddUp(t *testing.T) {
+	fence := noon.Add(11 * time.Second) // the fixture's clock when the fence is applied; promise, promote and open follow by the second
+	for _, c := range []struct {
+		name  string
+		fence Fence
+		open  Open
+		want  map[string]time.Duration
+	}{
+		{name: "nobody dated anything", want: map[string]time.Duration{StepFence: time.Second, StepReports: time.Second, StepRecover: time.Second}},
+		{
+			name:  "all dates are known",
+			fence: Fence{LastSeen: fence.Add(-2 * time.Second), Noticed: fence.Add(-500 * time.Millisecond), Evidence: "gossip"},
+			open:  Open{Began: fence.Add(2100 * time.Millisecond), Recovered: fence.Add(2900 * time.Millisecond)},
+			want: map[string]time.Duration{
+				StepDetect: 1500 * time.Millisecond, StepLease: 500 * time.Millisecond, StepFence: time.Second, StepReports: time.Second,
+				StepPromote: 100 * time.Millisecond, StepRecover: 800 * time.Millisecond, StepOpen: 100 * time.Millisecond,
+			},
+		},
+		{
+			name:  "clocks that are ahead",
+			fence: Fence{LastSeen: fence.Add(-time.Second), Noticed: fence.Add(time.Hour)},
+			open:  Open{Began: fence.Add(time.Hour), Recovered: fence.Add(time.Hour)},
+			want:  map[string]time.Duration{StepDetect: time.Second, StepFence: time.Second, StepReports: time.Second, StepPromote: time.Second},
+		},
+		{
+			name:  "clocks that are behind",
+			fence: Fence{LastSeen: fence.Add(time.Hour), Noticed: fence},
+			open:  Open{Began: noon, Recovered: noon},
+			want:  map[string]time.Duration{StepFence: time.Second, StepReports: time.Second, StepRecover: 0, StepOpen: time.Second},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			op := failedOver(t, c.fence, c.open)
+			var sum time.Duration
+			got := map[string]time.Duration{}
+			for i, s := range op.Steps {
+				if op.Took(i) < 0 {
+					t.Errorf("step %s took %s", s.Name, op.Took(i))
+				}
+				sum += op.Took(i)
+				got[s.Name] += op.Took(i)
+			}
+			if whole := op.Ended.Sub(op.Started); sum != whole || whole <= 0 || !op.Steps[0].At.Equal(op.Started) {
+				t.Errorf("the steps add up to %s, the operation took %s: %+v", sum, whole, op.Steps)
+			}
+			for name, took := range c.want {
+				if got[name] != took {
+					t.Errorf("step %s took %s, want %s: %+v", name, got[name], took, op.Steps)
+				}
+			}
+		})
+	}
+}
+
+// A running operation has no length yet.
+func TestRunningStepTookNothing(t *testing.T) {
+	op := fenced(t).group().Operation
+	if op.Took(0) != 0 || op.Steps[0].Name != StepFence {
+		t.Errorf("%+v took %s", op.Steps, op.Took(0))
+	}
+}

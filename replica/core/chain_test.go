@@ -1,0 +1,182 @@
+package core
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/understudy-ha/understudy/fsm"
+	"github.com/understudy-ha/understudy/internal/ident"
+	"github.com/understudy-ha/understudy/journal/entry"
+)
+
+func pos(e ident.Epoch, h ident.History) ident.Position { return ident.Position{Epoch: e, History: h} }
+
+func row(e ident.Epoch, n ident.NodeID, sw ident.History) ident.HistoryRow {
+	return ident.HistoryRow{Epoch: e, Node: n, SW: sw}
+}
+
+// run stands in author's journal: epoch e, from..to, continuing before.
+func run(author ident.NodeID, e ident.Epoch, from, to ident.History, before ident.Position) Bough {
+	return Bough{Author: author, Run: entry.Run{Epoch: e, From: from, To: to, Before: before, First: ident.Sequence(from), Last: ident.Sequence(to)}}
+}
+
+func TestGrove(t *testing.T) {
+	one := ident.HistoryTable{row(1, "a", 1)}
+	cases := []struct {
+		name     string
+		table    ident.HistoryTable
+		store    ident.Position
+		boughs   []Bough
+		best     ident.Position
+		connects []ident.Position
+		holes    []ident.Position
+	}{
+		{name: "nothing", best: pos(0, 0), connects: []ident.Position{{}}, holes: []ident.Position{pos(1, 1)}},
+		{
+			name: "one journal", table: one, boughs: []Bough{run("a", 1, 1, 9, pos(0, 0))},
+			best: pos(1, 9), connects: []ident.Position{pos(1, 1), pos(1, 9)}, holes: []ident.Position{pos(1, 10), pos(2, 3)},
+		},
+		{
+			name: "the store bridges what was deleted", table: one, store: pos(1, 5), boughs: []Bough{run("a", 1, 4, 9, pos(1, 3))},
+			best: pos(1, 9), connects: []ident.Position{pos(1, 2), pos(1, 5), pos(1, 6)},
+		},
+		{
+			name: "a gap above the store", table: one, store: pos(1, 5), boughs: []Bough{run("a", 1, 7, 9, pos(1, 6))},
+			best: pos(1, 5), holes: []ident.Position{pos(1, 7), pos(1, 9)},
+		},
+		{
+			name: "the tail lives on in another journal", table: one,
+			boughs: []Bough{
+				run("a", 1, 1, 19, pos(0, 0)), run("b", 1, 20, 25, pos(1, 19)), run("b", 2, 26, 30, pos(1, 25)),
+			},
+			best: pos(2, 30), connects: []ident.Position{pos(2, 26)},
+		},
+		{
+			name: "grown from the present journal only: a hole below", table: one,
+			boughs: []Bough{run("b", 1, 20, 25, pos(1, 19)), run("b", 2, 26, 30, pos(1, 25))},
+			best:   pos(0, 0), holes: []ident.Position{pos(2, 30), pos(1, 20)},
+		},
+		{
+			name: "what a later row left aside is dead", table: ident.HistoryTable{row(1, "a", 1), row(3, "b", 6)},
+			boughs: []Bough{run("a", 1, 1, 9, pos(0, 0)), run("b", 3, 6, 7, pos(1, 5))},
+			best:   pos(3, 7), connects: []ident.Position{pos(1, 5), pos(3, 6)}, holes: []ident.Position{pos(1, 6), pos(1, 9)},
+		},
+		{
+			name: "an epoch that never opened is dead once a later one did", table: ident.HistoryTable{row(1, "a", 1), row(3, "b", 6)},
+			boughs: []Bough{run("a", 1, 1, 9, pos(0, 0)), run("c", 2, 10, 12, pos(1, 9))},
+			best:   pos(1, 5), holes: []ident.Position{pos(2, 12)},
+		},
+		{
+			name: "an epoch newer than the table counts", table: one,
+			boughs: []Bough{run("a", 1, 1, 9, pos(0, 0)), run("b", 2, 8, 8, pos(1, 7)), run("c", 3, 10, 10, pos(1, 9))},
+			best:   pos(3, 10), connects: []ident.Position{pos(2, 8), pos(3, 10)},
+		},
+		{
+			name: "a store that left the history holds it up to the fork", table: ident.HistoryTable{row(1, "a", 1), row(2, "b", 6)}, store: pos(1, 9),
+			boughs: []Bough{run("b", 2, 6, 8, pos(1, 5))},
+			best:   pos(2, 8), connects: []ident.Position{pos(1, 5), pos(2, 6)}, holes: []ident.Position{pos(1, 6)},
+		},
+		{
+			name: "a store of an epoch without a row: its own branch shows the fork", table: ident.HistoryTable{row(1, "a", 1), row(3, "b", 6)}, store: pos(2, 9),
+			boughs: []Bough{run("c", 2, 4, 9, pos(1, 3)), run("b", 3, 6, 8, pos(1, 5))},
+			best:   pos(1, 3), connects: []ident.Position{pos(1, 3)}, holes: []ident.Position{pos(1, 4), pos(3, 8)},
+		},
+		{
+			name: "a store of an epoch without a row and without its branch: nothing is taken for shared", table: ident.HistoryTable{row(1, "a", 1), row(3, "b", 6)},
+			store: pos(2, 9), boughs: []Bough{run("b", 3, 6, 8, pos(1, 5))},
+			best: pos(0, 0), holes: []ident.Position{pos(1, 3), pos(3, 8)},
+		},
+		{
+			name: "handed over: the row stands before its SW", table: ident.HistoryTable{row(1, "a", 1), row(2, "b", 10)},
+			boughs: []Bough{run("a", 1, 1, 9, pos(0, 0))},
+			best:   pos(1, 9),
+		},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			for range 2 {
+				g := NewGrove(c.table, c.store, c.boughs...)
+				if got := g.Best(); got != c.best {
+					t.Errorf("best is %s, want %s", got, c.best)
+				}
+				for _, p := range c.connects {
+					if !g.Connects(p) || g.End(p) != p {
+						t.Errorf("%s is held, but does not connect", p)
+					}
+				}
+				for _, p := range c.holes {
+					if g.Connects(p) || !g.End(p).IsZero() {
+						t.Errorf("%s connects over a hole", p)
+					}
+				}
+				slices.Reverse(c.boughs) // the order of the journals does not matter
+			}
+		})
+	}
+}
+
+func TestPathAndRows(t *testing.T) {
+	table := ident.HistoryTable{row(1, "a", 1)}
+	g := NewGrove(table, pos(1, 4),
+		run("a", 1, 1, 9, pos(0, 0)), run("b", 1, 8, 9, pos(1, 7)), run("b", 2, 10, 12, pos(1, 9)),
+		run("c", 2, 12, 12, pos(2, 11)), run("c", 4, 13, 13, pos(2, 12)))
+	path, ok := g.Path(pos(4, 13))
+	if !ok {
+		t.Fatal("no path")
+	}
+	var got []string
+	for _, b := range path {
+		got = append(got, string(b.Author)+" "+pos(b.Epoch, b.From).String()+".."+b.To.String()+" after "+b.Before.String())
+	}
+	want := []string{"a 1.5..9 after 1.4", "b 2.10..12 after 1.9", "c 4.13..13 after 2.12"}
+	if !slices.Equal(got, want) {
+		t.Fatalf("path %q, want %q", got, want)
+	}
+	rows := RowsFor(table, path)
+	if len(rows) != 2 || rows[0] != row(2, "b", 10) || rows[1] != row(4, "c", 13) {
+		t.Fatalf("rows %+v", rows)
+	}
+	if path, ok := g.Path(pos(1, 3)); !ok || len(path) != 0 {
+		t.Fatalf("path into the store: %+v, %t", path, ok)
+	}
+}
+
+func TestRunsUpTo(t *testing.T) {
+	runs := []entry.Run{
+		{Epoch: 1, From: 1, To: 9, First: 1, Last: 4}, {Epoch: 2, From: 10, To: 14, First: 6, Last: 9}, {Epoch: 3, From: 15, To: 15, First: 11, Last: 11},
+	}
+	got := RunsUpTo(runs, 7, pos(2, 12))
+	if len(got) != 2 || got[0] != runs[0] || got[1].To != 12 || got[1].Last != 7 {
+		t.Fatalf("durable runs %+v", got)
+	}
+	if got := RunsUpTo(runs, 5, pos(1, 9)); len(got) != 1 {
+		t.Fatalf("durable runs %+v", got)
+	}
+}
+
+func TestForkOfOpenedRow(t *testing.T) {
+	table := ident.HistoryTable{row(1, "a", 1), row(2, "b", 6), row(5, "c", 9)}
+	for at, want := range map[ident.Position]ident.Position{
+		pos(1, 9): pos(1, 5), pos(2, 8): pos(2, 8), pos(2, 12): pos(2, 8), pos(5, 30): pos(5, 30), {}: {},
+	} {
+		if got := forkOf(table, at, nil); got != want {
+			t.Errorf("fork of %s is %s, want %s", at, got, want)
+		}
+	}
+}
+
+// Proves RJ-9: a node whose Raft state is older than its store, as after every restart, takes nothing back.
+func TestStoreNewerThanTheState(t *testing.T) {
+	g := &fsm.Group{Phase: fsm.PhaseOpened, History: ident.HistoryTable{row(1, "a", 1), row(3, "b", 6)}}
+	for at, want := range map[ident.Position]bool{
+		{}: false, pos(1, 5): false, pos(3, 9): false, pos(1, 6): true, pos(2, 6): true, pos(3, 5): true, pos(4, 20): false,
+	} {
+		if got := LeftHistory(g, at); got != want {
+			t.Errorf("a store at %s has left the history: %t", at, got)
+		}
+	}
+	g.Phase = fsm.PhaseFenced
+	if LeftHistory(g, pos(1, 6)) {
+		t.Error("between two primaries nothing is decided")
+	}
+}

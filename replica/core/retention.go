@@ -1,0 +1,76 @@
+package core
+
+import (
+	"math"
+
+	"github.com/understudy-ha/understudy/fsm"
+	"github.com/understudy-ha/understudy/internal/ident"
+	"github.com/understudy-ha/understudy/internal/mutant"
+	"github.com/understudy-ha/understudy/journal/entry"
+)
+
+// LowestFlushed returns the lowest position that a crash can take any registered data node back to. ok is false when one of
+// them is unknown or outside the history: then everything is kept.
+func LowestFlushed(a fsm.Assignment, own ident.Position) (ident.Position, bool) {
+	lowest := own
+	if mutant.On(mutant.DeleteNeeded) {
+		return own, !own.IsZero()
+	}
+	for id, n := range a.Nodes {
+		if n.Kind != fsm.KindData {
+			continue
+		}
+		at, known := n.Flushed[a.Group.Spec.Name]
+		if id == a.Self {
+			at, known = own, true
+		}
+		if !known || at.IsZero() || !a.Group.History.Contains(at) {
+			return ident.Position{}, false
+		}
+		if at.History < lowest.History {
+			lowest = at
+		}
+	}
+	return lowest, !lowest.IsZero()
+}
+
+// LowestCopy returns up to where every other data node has its copy of what author wrote, as it reported. A copy goes on
+// from its end, even where the store needs nothing of what follows. A node that reported none may have begun one since, so
+// nothing is deleted before it has reported its end, too.
+func LowestCopy(a fsm.Assignment, author ident.NodeID) ident.Sequence {
+	lowest := ident.Sequence(math.MaxUint64)
+	for id, n := range a.Nodes {
+		if id != a.Self && id != author && n.Kind == fsm.KindData {
+			lowest = min(lowest, n.Copies[a.Group.Spec.Name][author])
+		}
+	}
+	return lowest
+}
+
+// Unneeded tells whether all facts in a receiver, which has the sequences first..last, are at or below flushed. Facts
+// outside the history are needed until the flushed position lies beyond the point where they left it.
+func Unneeded(t ident.HistoryTable, flushed ident.Position, runs []entry.Run, first, last ident.Sequence) bool {
+	for _, run := range runs {
+		if run.First > last || run.Last < first {
+			continue
+		}
+		if run.Epoch > t.Last().Epoch {
+			return false
+		}
+		inside, ok := Clip(t, run)
+		if ok && run.To > inside.To && flushed.History <= inside.To || !ok && flushed.History < run.From {
+			return false // a part of it is outside, and not left behind for good
+		}
+		if !ok {
+			continue
+		}
+		to := inside.To
+		if run.Last > last { // it goes on in the next receiver: its facts here end somewhere below, since each takes a sequence
+			to = min(to, run.From+ident.History(last-max(run.First, 1)))
+		}
+		if to > flushed.History {
+			return false
+		}
+	}
+	return true
+}
