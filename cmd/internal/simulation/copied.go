@@ -1,0 +1,376 @@
+package simulation
+
+import (
+	"fmt"
+
+	"github.com/understudy-ha/understudy/fsm"
+	"github.com/understudy-ha/understudy/internal/ident"
+	"github.com/understudy-ha/understudy/replica/core"
+)
+
+// copied is one node's copy of one group. A store is a position: what it contains follows from that, since the oracle makes
+// sure that a position means one thing only.
+type copied struct {
+	n     *node
+	group ident.GroupName
+
+	// on disk
+	journals []*journal // by author's index; nil: not held
+	flushed  ident.Position
+	promise  ident.Epoch
+
+	// of this life
+	at        ident.Position // of the store
+	promised  ident.Epoch
+	known     core.Known
+	undo      core.UndoLog
+	visits    []*visit // by author's index
+	primary   *primary
+	conducted ident.Epoch
+	lacks     string // it needs priming, and why
+	proposing bool
+	asked     uint64 // switch-over it prepares for
+	level     ident.Position
+}
+
+func newCopied(n *node, g ident.GroupName) *copied {
+	return &copied{n: n, group: g, journals: make([]*journal, len(n.w.nodes))}
+}
+
+func (c *copied) String() string { return fmt.Sprintf("%s of %s", c.group, c.n.id) }
+
+// hold returns the journal of an author, and makes it when it is not held.
+func (c *copied) hold(author ident.NodeID) *journal {
+	i := int(author[0] - 'a')
+	if c.journals[i] == nil {
+		c.journals[i] = &journal{c: c, author: author}
+	}
+	return c.journals[i]
+}
+
+func (c *copied) own() *journal { return c.hold(c.n.id) }
+
+// open begins a life of the copy.
+func (c *copied) open(first bool) {
+	c.at, c.promised = c.flushed, c.promise
+	c.known, c.undo = core.Known{}, core.UndoLog{}
+	c.visits = make([]*visit, len(c.n.w.nodes))
+	c.primary, c.conducted, c.lacks, c.proposing, c.asked = nil, 0, "", false, 0
+	if !first { // J IN: an event, which moves sequences only
+		j := c.own()
+		b := &bundle{}
+		b.First, b.Count, b.Session, b.Before = j.last()+1, 1, c.promised, j.after()
+		b.chain = b.link(j.chain())
+		j.add(b, c.promised)
+	}
+}
+
+// crash ends a life of the copy.
+func (c *copied) crash(power bool) {
+	for _, j := range c.journals {
+		if j != nil {
+			j.crash(power)
+		}
+	}
+	c.primary = nil
+}
+
+// state is what the node sees of the group.
+func (c *copied) state() fsm.Assignment {
+	a, _ := c.n.state.Assign(c.group, c.n.id, c.n.life)
+	return a
+}
+
+// enters tells whether work of an epoch may change a journal.
+func (c *copied) enters(e ident.Epoch) bool { return !core.BelowPromise(c.promised, e) }
+
+// takePromise promises an epoch; false when a higher one was.
+func (c *copied) takePromise(e ident.Epoch) bool {
+	due := core.Promise(c.promised, e)
+	if due.Fenced {
+		return false
+	}
+	if due.Write {
+		c.promise = e
+	}
+	if due.Raise {
+		c.promised = e
+		c.n.w.note("promises", c.n.id, uint64(e), 0, 0)
+	}
+	return true
+}
+
+// grove is what the node holds; only what is on its disk when durable is set.
+func (c *copied) grove(t ident.HistoryTable, durable bool) *core.Grove {
+	return core.NewGrove(t, c.at, c.boughs(durable)...)
+}
+
+// moved tells everybody who waits for something of this copy.
+func (c *copied) moved() {
+	if p := c.primary; p != nil {
+		p.commit()
+	}
+	for _, v := range c.visits {
+		if v != nil {
+			v.acknowledge()
+		}
+	}
+	if p := c.primary; p != nil {
+		p.ship()
+	}
+	c.n.wake()
+}
+
+// look does what is due now.
+func (c *copied) look() {
+	a := c.state()
+	if a.Group == nil {
+		return
+	}
+	if c.primary != nil && !core.Mine(a.Group, c.primary.epoch, a.Self, a.Life) {
+		c.primary.end()
+	}
+	if a.PromiseDue() && !c.proposing && c.n.leases.Cover(c.n.boot(), c.group) == 0 {
+		c.report(a)
+	}
+	holds := core.Mine(a.Group, a.Group.Epoch, a.Self, a.Life)
+	switch {
+	case c.primary != nil:
+		c.primary.look(a)
+	case holds && c.conducted < a.Group.Epoch:
+		c.conduct(a)
+	default:
+		c.follow(a)
+	}
+	if c.n.w.chance(0.05) && c.n.hung <= c.n.w.now {
+		c.flush()
+	}
+}
+
+// flush brings the store to disk as it is.
+func (c *copied) flush() {
+	if c.flushed != c.at {
+		c.flushed = c.at
+		c.n.w.noteAt("flushes", c.n.id, c.at, 0)
+	}
+}
+
+// report promises the fenced epoch and says what the node holds.
+func (c *copied) report(a fsm.Assignment) {
+	g, w := a.Group, c.n.w
+	if !c.takePromise(g.Epoch) {
+		return
+	}
+	w.oracle.promises(c, g.Epoch)
+	r := fsm.Report{Node: c.n.id, Epoch: g.Epoch, Incarnation: a.Life, Applied: c.at, Unable: c.lacks}
+	r.Received = c.grove(g.History, false).Best()
+	r.Committed = c.known.Committed(g.History)
+	r.Torn = c.torn()
+	c.proposing = true
+	w.noteAt("reports", c.n.id, r.Received, uint64(g.Epoch))
+	c.n.propose(fsm.Command{Promise: &fsm.Promise{Group: c.group, Report: r}}, func(fsm.Result, error) { c.proposing = false })
+}
+
+func (c *copied) torn() bool {
+	for _, j := range c.journals {
+		if j != nil && j.torn {
+			return true
+		}
+	}
+	return false
+}
+
+// bundleOf finds the bundle that contains a fact.
+func (c *copied) bundleOf(p ident.Position, durable bool) (*bundle, *journal) {
+	for _, j := range c.journals {
+		if j == nil {
+			continue
+		}
+		if b := j.find(p); b != nil && (!durable || b.Last() <= j.durable) {
+			return b, j
+		}
+	}
+	return nil, nil
+}
+
+// follow is a backup's pass.
+func (c *copied) follow(a fsm.Assignment) {
+	g := a.Group
+	for _, v := range c.visits {
+		if v != nil {
+			v.learn(g)
+		}
+	}
+	if !c.reconcile(g) || !g.History.Contains(c.at) {
+		return
+	}
+	limit := core.ApplyLimit(c.known.Committed(g.History), func() ident.Position { return c.grove(g.History, true).Best() })
+	c.applyUpTo(g.History, limit)
+	c.trim(g)
+	if g.Phase != fsm.PhaseOpened || g.Primary == c.n.id {
+		return
+	}
+	if c.known.Epoch() == g.OpenEpoch && c.torn() && c.grove(g.History, true).Connects(c.known.Committed(g.History)) {
+		for _, j := range c.journals {
+			if j != nil {
+				j.torn = false
+			}
+		}
+	}
+	if c.undo.Settle(g.History, c.flushed) && c.at.History > c.undo.Down().History {
+		c.flush()
+	}
+	if c.lacks != "" && c.known.Epoch() == g.OpenEpoch && c.at.History >= c.known.Committed(g.History).History {
+		c.lacks = ""
+	}
+	c.retain(a)
+	c.prepare(a)
+}
+
+// reconcile takes one step back into the history, if the store is outside. It tells whether nothing is left to do.
+func (c *copied) reconcile(g *fsm.Group) bool {
+	w := c.n.w
+	if !core.LeftHistory(g, c.at) {
+		return true
+	}
+	// All bundles have to be found before anything is undone.
+	p := c.at
+	for !g.History.Contains(p) {
+		b, _ := c.bundleOf(p, false)
+		if b == nil || b.After() != p {
+			c.lacks = fmt.Sprintf("no bundle ends at %d.%d", p.Epoch, p.History)
+			w.fail("S12", "%s: the store is at %s, outside the history, and cannot be undone: %s", c, c.at, c.lacks)
+		}
+		p = b.Before
+	}
+	if want := w.oracle.fork(c.group, g.History, c.at); want != p {
+		w.fail("S12", "%s: the undo from %s would end at %s, the histories part at %s", c, c.at, p, want)
+	}
+	c.undo.Record(c.at, p)
+	b, _ := c.bundleOf(c.at, false)
+	w.noteAt("undoes", c.n.id, c.at, uint64(b.Before.History))
+	w.stats.Undos++
+	c.at = b.Before
+	if w.chance(0.2) {
+		c.flush() // the store flushes by itself, also in the middle
+	}
+	c.moved()
+	return g.History.Contains(c.at)
+}
+
+// applyUpTo brings the store forward with what is durable here.
+func (c *copied) applyUpTo(t ident.HistoryTable, limit ident.Position) {
+	start := c.at
+	for c.at.History < limit.History {
+		b := c.next(t)
+		if b == nil || b.After().History > limit.History {
+			break
+		}
+		c.at = b.After()
+	}
+	if c.at != start {
+		c.n.w.noteAt("applies", c.n.id, c.at, 0)
+		c.n.w.oracle.applies(c)
+		c.moved()
+	}
+}
+
+// next returns the durable bundle in the history that continues the store.
+func (c *copied) next(t ident.HistoryTable) *bundle {
+	for _, j := range c.journals {
+		if j == nil {
+			continue
+		}
+		for i := len(j.list) - 1; i >= 0; i-- {
+			b := j.list[i]
+			if b.Facts > 0 && b.Before == c.at && t.Contains(b.Fact) && b.Last() <= j.durable {
+				return b
+			}
+		}
+	}
+	return nil
+}
+
+// cutRule says what may be removed of an author's copy.
+func (c *copied) cutRule(g *fsm.Group, author ident.NodeID) core.CutRule {
+	r := core.CutRule{Group: g, Undo: c.undo.Guard(g.History, c.at, c.flushed)}
+	for _, b := range c.boughs(true) {
+		if b.Author != author {
+			r.Other = append(r.Other, b)
+		}
+	}
+	return r
+}
+
+// trim removes the unconfirmed tails of copies after an Open.
+func (c *copied) trim(g *fsm.Group) {
+	if !core.TrimDue(g, c.promised) {
+		return
+	}
+	for _, j := range c.journals {
+		if j == nil || j.author == c.n.id || j.author == g.Primary || j.last() <= j.confirmed || len(j.list) == 0 {
+			continue
+		}
+		end, ok, err := c.cutRule(g, j.author).TrimEnd(j.confirmed, j.first(), j.last(), j.headers)
+		if err != nil || !ok {
+			continue
+		}
+		c.n.w.stats.Trims++
+		c.n.w.note("trims", c.n.id, uint64(end), uint64(j.last()), uint64(j.author[0]))
+		j.rewind(end, g.Epoch)
+		c.moved()
+	}
+}
+
+// retain deletes receivers that nobody needs.
+func (c *copied) retain(a fsm.Assignment) {
+	g, w := a.Group, c.n.w
+	if g.Spec.KeepReceivers < 0 || g.Phase != fsm.PhaseOpened {
+		return
+	}
+	flushed, ok := core.LowestFlushed(a, c.flushed)
+	if !ok || c.undo.Settle(g.History, c.flushed) {
+		return
+	}
+	for _, j := range c.journals {
+		if j == nil {
+			continue
+		}
+		end := core.LowestCopy(a, j.author)
+		for len(j.list) >= receiverBundles*(g.Spec.KeepReceivers+2) {
+			first, last := j.list[0].First, j.list[receiverBundles-1].Last()
+			if last > end || last > j.durable || !core.Unneeded(g.History, flushed, j.spans(), first, last) {
+				break
+			}
+			w.oracle.deletes(c, j, receiverBundles)
+			w.stats.Deleted++
+			w.note("deletes", c.n.id, uint64(first), uint64(last), uint64(j.author[0]))
+			b := j.list[receiverBundles-1]
+			j.base, j.baseAt, j.baseChain = b.Last(), b.After(), b.chain
+			j.list, j.fresh = j.list[receiverBundles:], false
+		}
+	}
+}
+
+// prepare is what the target of a switch-over does first.
+func (c *copied) prepare(a fsm.Assignment) {
+	g := a.Group
+	if !core.PreparesSwitch(g, c.n.id) || c.proposing {
+		return
+	}
+	if c.asked != g.Operation.ID {
+		c.asked, c.level = g.Operation.ID, c.known.Committed(g.History)
+	}
+	if c.known.Epoch() != g.OpenEpoch || c.at.History < c.level.History {
+		return
+	}
+	c.proposing = true
+	c.n.propose(fsm.Command{AdvanceSwitch: &fsm.AdvanceSwitch{Group: c.group, Operation: g.Operation.ID, From: fsm.StepPrepare, Node: c.n.id}},
+		func(fsm.Result, error) { c.proposing = false })
+}
+
+// presentable tells whether a backup may show what its store has.
+func (c *copied) presentable() bool {
+	g := c.state().Group
+	return g != nil && c.lacks == "" && g.History.Contains(c.at) && c.at.History <= c.known.Committed(g.History).History
+}
