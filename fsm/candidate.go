@@ -244,8 +244,14 @@ func (g *Group) exceeds(r Report, reports []Report) string {
 		return fmt.Sprintf("%s ends at %s, below %s: more would be lost than was accepted. Look at the forecast again", r.Node, r.Received.Format(name), a.Beyond.Format(name))
 	}
 	for _, o := range reports {
-		if !a.To.IsZero() && o.Received.Compare(a.To) > 0 {
+		if a.To.IsZero() {
+			continue
+		}
+		if o.Received.Compare(a.To) > 0 {
 			return fmt.Sprintf("%s has received up to %s, beyond %s: more would be lost than was accepted. Look at the forecast again", o.Node, o.Received.Format(name), a.To.Format(name))
+		}
+		if o.Committed.Compare(a.To) > 0 { // nobody who holds it may have reported
+			return fmt.Sprintf("%s knows %s to be committed, beyond %s: more would be lost than was accepted. Look at the forecast again", o.Node, o.Committed.Format(name), a.To.Format(name))
 		}
 	}
 	return ""

@@ -199,6 +199,20 @@ func TestAcceptedLoss(t *testing.T) {
 	}
 }
 
+// TestAcceptedLossCountsWhatIsKnownToBeCommitted: nobody who holds the rest has to report for it to be known.
+func TestAcceptedLossCountsWhatIsKnownToBeCommitted(t *testing.T) {
+	f := opened(t)
+	f.must(Command{Fence: &Fence{Group: "g", Epoch: 1, Force: true, To: "c", AllowLoss: true, Reason: "operator",
+		Accept: &Acceptance{Beyond: position(1, 5), To: position(1, 5), By: "ann"}}})
+	f.must(Command{Promise: &Promise{Group: "g", Report: Report{Node: "c", Epoch: 2, Incarnation: lifeC, Received: position(1, 5), Committed: position(1, 9)}}})
+	if to, _, _, ok, why := ChooseCandidate(f.group(), f.Nodes, func(ident.NodeID) bool { return false }, true); ok || why == "" {
+		t.Errorf("chosen: %s, %q", to, why)
+	}
+	if r := f.do(Command{Promote: &Promote{Group: "g", Epoch: 2, To: "c", Incarnation: lifeC}}); r.Refused != RefusedLoss {
+		t.Errorf("got %+v: 1.6 to 1.9 are known to be committed, 1.5 was the most that was accepted", r)
+	}
+}
+
 // TestSnapshotsFromBeforeControl reads a snapshot that was written before there were pauses and maintenance.
 func TestSnapshotsFromBeforeControl(t *testing.T) {
 	raw, err := os.ReadFile("testdata/snapshot.v1.before_control.json")

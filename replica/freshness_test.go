@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/understudy-ha/understudy/fsm"
 	"github.com/understudy-ha/understudy/internal/ident"
 )
 
@@ -35,4 +36,32 @@ func TestFreshness(t *testing.T) {
 	expect("an old epoch says nothing", 2, 19, false, second(3))
 	f.say(2, at(20), second(4))
 	expect("never older than it was", 2, 20, true, second(5))
+}
+
+// A primary that was cut off, and replaced, does not tell the backups on its side of the cut that their copies are fresh.
+func TestDeposedPrimarySaysNothingAboutAge(t *testing.T) {
+	c := newCluster(t, fsm.GroupSpec{}, "a", "b", "c")
+	c.inSync("a", "b")
+	c.nodes["a"].mustPut("k", "old")
+	c.level("b", "c")
+	standby := c.nodes["c"].rep
+	c.eventually("c knows its age", func() bool { _, ok := standby.Behind(); return ok })
+	c.wires.sever("a", "b", true)
+	c.wires.sever("b", "c", true)
+	c.plane.isolate("a", true)
+	c.plane.isolate("c", true)
+	c.plane.lease("a", false) // it ran out
+	c.failover("b", false)
+	c.serves("b")
+	c.nodes["b"].mustPut("k", "new")
+	wrote := time.Now()
+	heard := c.nodes["a"].rep.Status()
+	for beats := 0; beats < 10; beats++ { // of the session between a and c, which goes on
+		time.Sleep(20 * time.Millisecond)
+		since := time.Since(wrote)
+		if behind, ok := standby.Behind(); ok && behind < since {
+			t.Fatalf("c says that it was level %s ago; b has acknowledged a write %s ago that c does not have (a: %+v)", behind, since, heard)
+		}
+	}
+	c.nodes["c"].mustGet("k", "old", true)
 }

@@ -238,7 +238,8 @@ func (l link) Assignment() (fsm.Assignment, <-chan struct{}) {
 	if s == nil {
 		s = l.p.state.Snapshot()
 	}
-	return fsm.Assignment{Self: l.self, Life: l.life, Group: s.Groups[orders], Nodes: s.Nodes}, l.p.changed
+	a, _ := s.Assign(orders, l.self, l.life)
+	return a, l.p.changed
 }
 
 func (l link) CheckLease(e ident.Epoch) error {

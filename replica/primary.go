@@ -115,6 +115,9 @@ func (r *Replica) giveBack(ctx context.Context, c Control, e ident.Epoch) error 
 		if err != nil || res.Refused != "" {
 			r.log.Debug("proposed a fence, not applied or outcome unknown", "epoch", e, "refused", res.Refused, "detail", res.Detail, "error", err)
 		}
+		if res.Refused != "" {
+			changed = nil // a refusal is a change of the state, too: not a reason to ask again at once
+		}
 		if err := waitAny(ctx, r.o.Timing.Tick, changed, nil); err != nil {
 			return err
 		}

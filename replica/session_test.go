@@ -149,3 +149,20 @@ func TestRepeatedTakeoverKeepsReceiver(t *testing.T) {
 	}
 	a.mustGet("k", "v", false)
 }
+
+// A pause keeps roles where they are; a primary whose session failed gives its epoch to itself, so that the group is served again.
+func TestGiveBackWhilePaused(t *testing.T) {
+	c := newCluster(t, fsm.GroupSpec{}, "a", "b")
+	c.inSync("a", "b")
+	a := c.nodes["a"]
+	a.mustPut("k", "v")
+	c.must(fsm.Command{SetPause: &fsm.SetPause{On: true, Reason: "test"}})
+	c.endSession(a)
+	c.eventually("the epoch is given back", func() bool { g := c.plane.group(); return g.Epoch == 2 && g.Phase == fsm.PhaseFenced })
+	if op := c.plane.group().Operation; op == nil || op.To != "a" {
+		t.Fatalf("the failover is %+v, not to a", op)
+	}
+	c.promote("a")
+	c.serves("a")
+	a.mustGet("k", "v", false)
+}

@@ -111,6 +111,7 @@ func (t *targets) source(ctx context.Context, tg *target, s *shipment) {
 			Heartbeat: r.o.Timing.Heartbeat, Timeout: r.o.Timing.Timeout,
 			Addr:      func() string { return t.address(tg.node) },
 			Free:      func() bool { return t.free(tg, s) },
+			Leads:     func() bool { return t.p.control.CheckLease(t.p.epoch) == nil && !t.p.stopped.Load() },
 			OnSession: func() { t.opened(tg, s) },
 			OnAck:     func(a wire.Ack) { t.heard(tg, s, a) },
 			OnState:   func(st remote.SessionState) { t.stands(tg, s, st) },

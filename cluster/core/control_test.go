@@ -2,6 +2,7 @@ package core
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -172,5 +173,55 @@ func TestSteady(t *testing.T) {
 	at(32, true, 0)
 	if s.Steady(g, nil, true, 40) != 0 {
 		t.Fatal("no such node")
+	}
+}
+
+// A failover that would lose more than its operator accepted is off. Where roles do not move by themselves, the node that had the
+// role takes it up again, if it may: the group is not left without a primary.
+func TestExceededFailoverGivesTheRoleBack(t *testing.T) {
+	const more = "fence 2 a has received up to default@1.9, beyond default@1.7: more would be lost than was accepted. Look at the forecast again: "
+	bounded := fsm.Command{Fence: &fsm.Fence{Group: group, Epoch: 1, Force: true, To: "b", AllowLoss: true,
+		Accept: &fsm.Acceptance{Beyond: ident.Position{Epoch: 1, History: 5}, To: ident.Position{Epoch: 1, History: 7}}}}
+	before := []fsm.Command{
+		{ChangeSet: &fsm.ChangeSet{Group: group, Epoch: 1, Version: 2, Remove: "b"}},
+		{ChangeSet: &fsm.ChangeSet{Group: group, Epoch: 1, Version: 3, Remove: "c"}},
+	}
+	reports := []fsm.Command{bounded, promised("b", 2, 5), promised("a", 1, 9)}
+	for _, c := range []struct {
+		how    string
+		spec   func(*fsm.GroupSpec)
+		before []fsm.Command
+		want   string
+	}{
+		{how: "free", want: more + "whoever may is chosen"},
+		{how: "paused", before: []fsm.Command{{SetPause: &fsm.SetPause{On: true, Reason: "r"}}},
+			want: more + "a keeps the role to a"},
+		{how: "off", spec: off,
+			want: more + "a keeps the role to a"},
+	} {
+		t.Run(c.how, func(t *testing.T) {
+			st := opened(t)
+			if c.spec != nil {
+				setSpec(st, c.spec)
+			}
+			for _, cmd := range slices.Concat(before, c.before, reports) {
+				must(t, st, cmd)
+			}
+			v := View{State: st.Snapshot(), Now: time.Unix(1000, 0), Groups: map[ident.GroupName]GroupView{group: {Waited: true}},
+				Dead: func(ident.NodeID) bool { return false }, Silent: func(ident.NodeID) bool { return false }}
+			got := Decide(v)
+			if described(got) != c.want {
+				t.Fatalf("decided %q, want %q", described(got), c.want)
+			}
+			if c.how == "free" {
+				return
+			}
+			must(t, st, got[0])
+			must(t, st, fsm.Command{Promise: &fsm.Promise{Group: group, Report: fsm.Report{Node: "a", Epoch: 3, Incarnation: 1, Received: ident.Position{Epoch: 1, History: 9}}}})
+			v.State = st.Snapshot()
+			if got := described(Decide(v)); got != "promote 3 a none" {
+				t.Fatalf("then %q", got)
+			}
+		})
 	}
 }

@@ -77,6 +77,9 @@ func (v View) fence(g *fsm.Group) (fsm.Command, bool) {
 	case n.Incarnation != g.Incarnation:
 		f.Reason = fmt.Sprintf("%s was restarted", n.ID)
 		if g.Spec.AutoFailover == fsm.FailoverOff || !v.State.MayFence(g, "") {
+			if !g.InSet(n.ID) { // an operator gave it the role with loss allowed, and it never opened: that was said of its old life
+				return fsm.Command{}, false
+			}
 			f.To = n.ID // the role may not move, but the node itself may take it up again
 		}
 	case n.Released:
@@ -144,11 +147,22 @@ func choice(g *fsm.Group, to ident.NodeID) string {
 // allowed for that node only. Without automatic failover the operator has to say whom else to take.
 func (v View) widen(g *fsm.Group) (fsm.Command, bool) {
 	op, own := g.Operation, v.Groups[g.Spec.Name]
-	if op == nil || op.To == "" || !own.Waited || g.Spec.AutoFailover == fsm.FailoverOff || v.State.Pause != nil {
+	if op == nil || op.To == "" || !own.Waited {
 		return fsm.Command{}, false
 	}
+	stays := g.Spec.AutoFailover == fsm.FailoverOff || v.State.Pause != nil
 	if more := g.Exceeded(v.State.Nodes); more != "" {
-		return fsm.Command{Fence: &fsm.Fence{Group: g.Spec.Name, Epoch: g.Epoch, Automatic: true, Reason: more + ": whoever may is chosen"}}, true
+		f := fsm.Fence{Group: g.Spec.Name, Epoch: g.Epoch, Automatic: true, Reason: more + ": whoever may is chosen"}
+		if stays { // what was asked for is off; the role goes back where it was
+			f.To, f.Reason = g.OpenNode, fmt.Sprintf("%s: %s keeps the role", more, g.OpenNode)
+			if !g.InSet(f.To) || !v.State.MayFence(g, f.To) {
+				return fsm.Command{}, false
+			}
+		}
+		return fsm.Command{Fence: &f}, true
+	}
+	if stays {
+		return fsm.Command{}, false
 	}
 	n := v.State.Nodes[op.To]
 	if gone := n == nil || n.Released || v.Dead(op.To) || !own.Fresh && v.Silent(op.To); !gone && !own.Stuck {

@@ -83,6 +83,8 @@ func TestDecide(t *testing.T) {
 		{name: "released, no automatic failover", before: []fsm.Command{released}, spec: off},
 		{name: "restarted", before: []fsm.Command{restarted}, own: GroupView{Covered: true, Fresh: true}, want: "fence 1 a was restarted"},
 		{name: "restarted, no automatic failover: only itself", before: []fsm.Command{restarted}, spec: off, want: "fence 1 a was restarted to a"},
+		{name: "restarted, no automatic failover, and it was given the role with loss allowed and never opened: its operator decides anew", spec: off,
+			before: []fsm.Command{{ChangeSet: &fsm.ChangeSet{Group: group, Epoch: 1, Version: 2, Remove: "b"}}, named, promised("b", 2, 5), promote, renewal(0, "b", 9)}},
 		{name: "fenced, nobody has promised", before: []fsm.Command{fenced}},
 		{name: "one has promised, others are alive", before: []fsm.Command{fenced, promised("b", 2, 5)}},
 		{name: "one has promised, others were waited for", before: []fsm.Command{fenced, promised("b", 2, 5)}, own: GroupView{Waited: true}, want: "promote 2 b none"},

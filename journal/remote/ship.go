@@ -158,7 +158,8 @@ func (p *shipment) flush() error {
 // beat keeps the target from giving this side up, and tells it how old its copy is. It knows that only once something of this
 // session's epoch is committed: before, what others had committed may not yet be so here.
 func (p *shipment) beat(view journal.View, heard uint64) error {
-	if p.s.o.Author && p.progress.Position.Epoch == p.s.o.Epoch && min(view.Committed, view.Last) <= p.progress.Committed {
+	level := p.progress.Position.Epoch == p.s.o.Epoch && min(view.Committed, view.Last) <= p.progress.Committed
+	if p.s.o.Author && level && p.s.o.Leads() { // asked after the view was taken
 		p.wrote = false
 		return p.write(wire.Level{Position: p.progress.Position, Heard: heard})
 	}

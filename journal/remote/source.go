@@ -28,6 +28,7 @@ type SourceOptions struct {
 	Network      host.Network   // dials
 	Logger       hclog.Logger   // nil: none
 	Free         func() bool    // Hello.Free, asked once per session, after OnSession; nil: false
+	Leads        func() bool    // tells that nobody else can have committed anything of the group up to now; nil: false, and then no target learns its age
 	Sessions     *atomic.Uint64 // counts the sessions of this life; shared by all sources of the process
 
 	// OnSession is called when a session is about to say Hello, before Free is asked. Acknowledgements of this journal heard
@@ -70,6 +71,9 @@ func (o SourceOptions) withDefaults() (SourceOptions, error) {
 	}
 	if o.Logger == nil {
 		o.Logger = hclog.NewNullLogger()
+	}
+	if o.Leads == nil {
+		o.Leads = func() bool { return false }
 	}
 	if o.Free == nil {
 		o.Free = func() bool { return false }

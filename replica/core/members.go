@@ -119,10 +119,11 @@ func DecideSet(rule SetRule, members []Member) SetDecision {
 		return SetDecision{SetRemove, surplus(rule, members), "more secondaries than wanted"}
 	}
 	// A member in maintenance stays until it is stopped, and another one takes its place before. A node in maintenance comes in
-	// only where the primary is alone and nobody else is on the way: a shadow for a while is better than none.
+	// only where the primary is alone and nobody else is on the way: a shadow for a while is better than none. A node that hangs,
+	// rests or waits to be primed is not on the way: under hold and refuse writes would wait for it without limit.
 	enough := lasting >= rule.Wanted || rule.Switching
 	alone := healthy == 0 && !slices.ContainsFunc(members, func(m Member) bool {
-		return !m.InSet && m.Alive && m.Connected && !m.Maintenance && !m.Barred
+		return !m.InSet && m.Alive && m.Connected && m.Progress && !m.Resting && m.Stalled < rule.ShrinkAfter && !m.Maintenance && !m.Barred
 	})
 	var candidates []Member
 	for _, m := range members {

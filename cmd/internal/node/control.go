@@ -18,7 +18,8 @@ type control struct {
 
 func (c control) Assignment() (fsm.Assignment, <-chan struct{}) {
 	st, changed := c.cluster.State()
-	return fsm.Assignment{Self: c.self, Life: c.life, Group: st.Groups[c.group], Nodes: st.Nodes}, changed
+	a, _ := st.Assign(c.group, c.self, c.life)
+	return a, changed
 }
 
 func (c control) CheckLease(e ident.Epoch) error { return c.cluster.CheckLease(c.group, e) }

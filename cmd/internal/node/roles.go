@@ -108,7 +108,7 @@ func (r roles) assess(name, to string) (client.Readiness, *fsm.Group, error) {
 	if g.Primary != r.n.config.Node && g.Phase == fsm.PhaseOpened {
 		return client.Readiness{}, nil, r.n.elsewhere(g.Spec.Name) // only the primary knows the lag
 	}
-	a := fsm.Assignment{Self: r.n.config.Node, Life: r.n.directory.life, Group: g, Nodes: st.Nodes}
+	a, _ := st.Assign(g.Spec.Name, r.n.config.Node, r.n.directory.life)
 	target := ident.NodeID(to)
 	if to == "" {
 		target, _ = switchTarget(a)

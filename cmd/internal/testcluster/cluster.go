@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -339,13 +340,18 @@ func (d *disk) release() {
 	}
 }
 
-// freePort finds a loopback port nobody uses; the kernel hands out others for a while.
+// freePort finds a loopback port nobody uses, below those that the kernel gives to outgoing connections: between now and the
+// moment the node binds it, and while the node is down, nobody else gets it.
 func freePort(t testing.TB) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	var err error
+	for range 100 {
+		var ln net.Listener
+		if ln, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 12000+rand.IntN(20000))); err == nil {
+			defer ln.Close()
+			return ln.Addr().String()
+		}
 	}
-	defer ln.Close()
-	return ln.Addr().String()
+	t.Fatalf("no free port: %v", err)
+	return ""
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -148,6 +149,35 @@ func TestPause(t *testing.T) {
 	if p, err := c.Node("a").Client().Resume(ctx); err != nil || p.Pause != nil {
 		t.Fatalf("resumed twice: %+v %v", p, err)
 	}
+}
+
+// TestPauseKeepsTheSet: while paused nobody new is taken into the in-sync set; at the end of the pause a standby is.
+func TestPauseKeepsTheSet(t *testing.T) {
+	c := Start(t, Options{Group: fsm.GroupSpec{Preferred: "a"}})
+	ctx := t.Context()
+	c.put("a", "k", 3)
+	before := c.until("a", "a has its shadow", func(g client.GroupStatus) bool { return servedBy("a")(g) && len(g.InSync) == 1 })
+	shadow, spare := before.InSync[0], "b"
+	if shadow == "b" {
+		spare = "c"
+	}
+	if _, err := c.Node("a").Client().Pause(ctx, client.OrderRequest{Reason: "new switches"}); err != nil {
+		t.Fatal(err)
+	}
+	c.Node(ident.NodeID(shadow)).Stop()
+	c.until("a", "a is alone", func(g client.GroupStatus) bool { return len(g.InSync) == 0 })
+	// The growth of a standby that is level takes a few heartbeats: it gets the time of many writes.
+	for i := range 20 {
+		c.put("a", fmt.Sprintf("alone%d-", i), 3)
+		time.Sleep(50 * time.Millisecond)
+		if g := c.until("a", "a serves", servedBy("a")); len(g.InSync) != 0 {
+			t.Fatalf("the set is %v during a pause, it was [%s]", g.InSync, shadow)
+		}
+	}
+	if _, err := c.Node("a").Client().Resume(ctx); err != nil {
+		t.Fatal(err)
+	}
+	c.until("a", "the standby replaces the shadow", func(g client.GroupStatus) bool { return slices.Equal(g.InSync, []string{spare}) })
 }
 
 // TestPauseEndsByItself: nobody has to remember a pause that has an end, and it outlives the Raft leader. Proves CL-3.
