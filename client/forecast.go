@@ -10,8 +10,8 @@ type LossForecast struct {
 	Primary string         `json:"primary"` // "" when nobody is
 	Loss    string         `json:"loss"`    // "none", or what may be lost, in words
 	Beyond  string         `json:"beyond"`  // the end of what To holds: everything after it may be lost
-	Highest string         `json:"highest"` // the highest end that any node that answered holds
-	Entries uint64         `json:"entries"` // known to lie between Beyond and the highest end told by anybody, at most
+	Highest string         `json:"highest"` // the highest end that any node that answered holds, or that is proved to be committed
+	Entries uint64         `json:"entries"` // known to lie between Beyond and the highest end told by anybody or proved, at most
 	Exact   bool           `json:"exact"`   // everybody who may hold more has answered, and nobody takes writes meanwhile
 	Nodes   []HeldPosition `json:"nodes"`   // what every data node holds or last told
 	First   []EntryAtRisk  `json:"first"`   // the first entries at risk, where a living node could be read

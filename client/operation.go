@@ -110,6 +110,7 @@ type FailoverRequest struct {
 	Confirm           string `json:"confirm,omitempty"`             // the name of the group, typed
 	AcceptLossBeyond  string `json:"accept_loss_beyond,omitempty"`  // Beyond of the forecast
 	AcceptLossHighest string `json:"accept_loss_highest,omitempty"` // Highest of the forecast; left out: however much lies beyond
+	AcceptEpoch       uint64 `json:"accept_epoch,omitempty"`        // Epoch of the forecast; left out: the one of the moment
 	By                string `json:"by,omitempty"`                  // left out: the address that the request came from
 }
 

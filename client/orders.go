@@ -27,6 +27,8 @@ type OrderRequest struct {
 type PauseState struct {
 	Pause *Order `json:"pause"` // null: not paused
 	Note  string `json:"note"`  // what that means
+
+	Warning string `json:"warning,omitempty"` // groups that lack in-sync secondaries and get no other ones until the pause ends
 }
 
 // MaintenanceState is the answer to the beginning or end of a node's maintenance.

@@ -69,7 +69,7 @@ type GroupSpec struct {
 	ReceiverBytes   int64    `json:"receiver_bytes,omitempty"`  // change of receiver at this size
 	KeepReceivers   int      `json:"keep_receivers,omitempty"`  // detached receivers kept although nobody needs them; -1: all
 	Switchback      string   `json:"switchback,omitempty"`      // manual (default) | auto: the role returns to the preferred node by itself
-	SwitchbackAfter Duration `json:"switchback_after,omitzero"` // auto: once that node was in sync and well for so long, default 1m
+	SwitchbackAfter Duration `json:"switchback_after,omitzero"` // auto: once that node was in sync and well for so long, at least 1s, default 1m
 }
 
 // GroupStatus is one group as its primary sees it; on a node that cannot ask the primary, as that node sees it (then

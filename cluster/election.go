@@ -80,6 +80,23 @@ func (c *Cluster) elect(ctx context.Context, dead ident.NodeID) {
 	}
 }
 
+// AwaitOther waits until this node knows a Raft leader that is not the dead one, for about as long as an election may last. A
+// proposal made before might be sent to the dead leader, where something else may take its connections: its outcome would be
+// unknown, and nobody would answer.
+func (c *Cluster) AwaitOther(ctx context.Context, dead ident.NodeID) {
+	ctx, cancel := context.WithTimeout(ctx, 2*c.timing.RaftElection)
+	defer cancel()
+	for c.leaderless(dead) {
+		select {
+		case <-time.After(electionLook):
+		case <-ctx.Done():
+			return
+		case <-c.ctx.Done():
+			return
+		}
+	}
+}
+
 // leaderless tells whether this node knows no leader but the dead one.
 func (c *Cluster) leaderless(dead ident.NodeID) bool {
 	if c.raft.State() == raft.Leader {

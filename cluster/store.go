@@ -18,6 +18,7 @@ type store struct {
 	snaps raft.SnapshotStore
 
 	watchdog *watchdog.Watchdog
+	onFatal  func(error)
 }
 
 // openStore opens the store on disk and creates it if needed.
@@ -26,7 +27,7 @@ func openStore(disk Disk, hang time.Duration, onFatal func(error), log hclog.Log
 	if err != nil {
 		return nil, err
 	}
-	s := &store{files: files, snaps: files.Snapshots, watchdog: watchdog.New("raft disk", hang, onFatal)}
+	s := &store{files: files, snaps: files.Snapshots, watchdog: watchdog.New("raft disk", hang, onFatal), onFatal: onFatal}
 	s.log, err = raft.NewLogCache(512, watchedLog{LogStore: files.Log, store: s})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open raft log: %w", err), s.watchdog.Close(), files.Close())
@@ -50,6 +51,15 @@ func (s *store) unused() (bool, error) {
 // close ends the watch and closes the files. Raft must have ended.
 func (s *store) close() error { return errors.Join(s.watchdog.Close(), s.files.Close()) }
 
+// wrote ends a write. One that fails is final: what Raft keeps in memory may not be what stands on disk any more (a log that was cut
+// and not appended to stops it for ever), so this life of the node ends, and the next one reads the disk.
+func (s *store) wrote(what string, err error) error {
+	if err != nil {
+		s.onFatal(fmt.Errorf("%s on raft's disk: %w: make space, or replace the disk; the node has to start anew", what, err))
+	}
+	return err
+}
+
 // watchedLog is the log store with its writes noted.
 type watchedLog struct {
 	raft.LogStore
@@ -58,17 +68,17 @@ type watchedLog struct {
 
 func (w watchedLog) StoreLog(l *raft.Log) error {
 	defer w.store.watchdog.Enter("store log")()
-	return w.LogStore.StoreLog(l)
+	return w.store.wrote("store log", w.LogStore.StoreLog(l))
 }
 
 func (w watchedLog) StoreLogs(l []*raft.Log) error {
 	defer w.store.watchdog.Enter("store logs")()
-	return w.LogStore.StoreLogs(l)
+	return w.store.wrote("store logs", w.LogStore.StoreLogs(l))
 }
 
 func (w watchedLog) DeleteRange(from, to uint64) error {
 	defer w.store.watchdog.Enter("delete logs")()
-	return w.LogStore.DeleteRange(from, to)
+	return w.store.wrote("delete logs", w.LogStore.DeleteRange(from, to))
 }
 
 // watchedStable is the stable store with its writes noted.
@@ -79,12 +89,12 @@ type watchedStable struct {
 
 func (w watchedStable) Set(k, v []byte) error {
 	defer w.store.watchdog.Enter("store vote")()
-	return w.StableStore.Set(k, v)
+	return w.store.wrote("store vote", w.StableStore.Set(k, v))
 }
 
 func (w watchedStable) SetUint64(k []byte, v uint64) error {
 	defer w.store.watchdog.Enter("store term")()
-	return w.StableStore.SetUint64(k, v)
+	return w.store.wrote("store term", w.StableStore.SetUint64(k, v))
 }
 
 // stable is Raft's store of terms and votes.

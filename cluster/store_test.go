@@ -63,3 +63,25 @@ func TestStoreReportsHangingDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestStoreReportsFailedWrite: a write that fails ends the node's life, whichever it is, since Raft does not survive all of them.
+func TestStoreReportsFailedWrite(t *testing.T) {
+	for name, write := range map[string]func(*store) error{
+		"store logs":  func(s *store) error { return s.log.StoreLogs([]*raft.Log{{Index: 1, Term: 1}}) },
+		"delete logs": func(s *store) error { return s.log.DeleteRange(1, 1) },
+		"store vote":  func(s *store) error { return s.stable().Set([]byte("k"), []byte("v")) },
+		"store term":  func(s *store) error { return s.stable().SetUint64([]byte("k"), 7) },
+	} {
+		var told error
+		s, err := openStore(Directory(t.TempDir()), time.Minute, func(err error) { told = err }, testLogger(t, "s"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.close(); err != nil { // the file is gone from under it
+			t.Fatal(err)
+		}
+		if err := write(s); err == nil || told == nil || !strings.Contains(told.Error(), name) {
+			t.Errorf("%s: %v, told %v", name, err, told)
+		}
+	}
+}

@@ -78,6 +78,9 @@ const (
 	ImagesAfter      = "after"
 )
 
+// MinSwitchbackAfter is the least wait before the role returns by itself: each attempt may hold writes.
+const MinSwitchbackAfter = time.Second
+
 // Limits of a receiver's size.
 const (
 	minReceiverBytes = 64 << 10
@@ -113,8 +116,8 @@ func (s GroupSpec) Validate() error {
 	choice("on_no_sync", s.OnNoSync, NoSyncDegrade, NoSyncHold, NoSyncRefuse)
 	choice("auto_failover", s.AutoFailover, FailoverLossless, FailoverOff)
 	choice("switchback", s.Switchback, "", SwitchbackManual, SwitchbackAuto)
-	if s.SwitchbackAfter < 0 {
-		bad("switchback_after: %s is negative", s.SwitchbackAfter)
+	if s.SwitchbackAfter < 0 || s.SwitchbackAfter > 0 && s.SwitchbackAfter < MinSwitchbackAfter {
+		bad("switchback_after: %s is below %s", s.SwitchbackAfter, MinSwitchbackAfter)
 	}
 	choice("images", s.Images, ImagesAuto, ImagesBoth, ImagesAfter)
 	if s.Secondaries < 1 || s.Secondaries > 16 {

@@ -3,6 +3,7 @@ package fsm
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/understudy-ha/understudy/internal/ident"
 )
@@ -32,6 +33,9 @@ func TestSpec(t *testing.T) {
 		"secondaries":    func(s *GroupSpec) { s.Secondaries = -1 },
 		"receiver_bytes": func(s *GroupSpec) { s.ReceiverBytes = 1 },
 		"keep_receivers": func(s *GroupSpec) { s.KeepReceivers = -2 },
+
+		"switchback_after: 1ms": func(s *GroupSpec) { s.Switchback, s.SwitchbackAfter = SwitchbackAuto, time.Millisecond },
+		"switchback_after: -1s": func(s *GroupSpec) { s.SwitchbackAfter = -time.Second },
 	} {
 		bad := good
 		edit(&bad)

@@ -85,7 +85,7 @@ type GroupSpec struct {
 	KeepReceivers int             `json:"keep_receivers" yaml:"keep_receivers"` // detached receivers kept per journal although nobody needs them; -1, the default: all
 
 	Switchback      string        `json:"switchback,omitempty" yaml:"switchback"`             // "" (manual, by command only) | auto
-	SwitchbackAfter time.Duration `json:"switchback_after,omitempty" yaml:"switchback_after"` // auto: the preferred node was in sync and well for so long, default 1 min
+	SwitchbackAfter time.Duration `json:"switchback_after,omitempty" yaml:"switchback_after"` // auto: the preferred node was in sync and well for so long, at least 1 s, default 1 min
 }
 
 // Phase is where a group is between two primaries.

@@ -92,14 +92,38 @@ func replaceFile(fs vfs.FS, dir, name string, b []byte, size int64) (vfs.File, e
 	return file, nil
 }
 
-// writeZeros fills the file with zeros between the two offsets.
+// paced is a file that is written over a large part: it is synced after every few MiB, so that no single call takes long on
+// a slow disk. A watchdog that ends a process for a call that hangs must not end one that fills a large receiver. The last
+// piece is left to the caller's sync.
+type paced struct {
+	file     vfs.File
+	unsynced int64
+}
+
+const syncEvery = 4 << 20
+
+// WriteAt is io.WriterAt.
+func (p *paced) WriteAt(b []byte, at int64) (int, error) {
+	if p.unsynced >= syncEvery {
+		if err := p.file.SyncData(); err != nil {
+			return 0, fmt.Errorf("sync: %w", err)
+		}
+		p.unsynced = 0
+	}
+	n, err := p.file.WriteAt(b, at)
+	p.unsynced += int64(n)
+	return n, err
+}
+
+// writeZeros fills the file with zeros between the two offsets. Not all of them are synced.
 func writeZeros(file vfs.File, from, to int64) error {
 	if from >= to {
 		return nil
 	}
+	out := paced{file: file}
 	zeros := make([]byte, min(to-from, 1<<20))
 	for from < to {
-		n, err := file.WriteAt(zeros[:min(to-from, int64(len(zeros)))], from)
+		n, err := out.WriteAt(zeros[:min(to-from, int64(len(zeros)))], from)
 		if err != nil {
 			return fmt.Errorf("fill with zeros: %w", err)
 		}

@@ -263,15 +263,16 @@ func (d disk) readLast(r *receiver, found *recovered) (err error) {
 	return nil
 }
 
-// rewrite writes the first end bytes of the file in place, as they are.
+// rewrite writes the first end bytes of the file in place, as they are. Not all of them are synced.
 func rewrite(file vfs.File, end int64) error {
+	out := paced{file: file}
 	buffer := make([]byte, chunk)
 	for at := int64(0); at < end; at += chunk {
 		b := buffer[:min(chunk, end-at)]
 		if _, err := file.ReadAt(b, at); err != nil && err != io.EOF {
 			return fmt.Errorf("read receiver: %w", err)
 		}
-		if _, err := file.WriteAt(b, at); err != nil {
+		if _, err := out.WriteAt(b, at); err != nil {
 			return fmt.Errorf("write receiver again: %w", err)
 		}
 	}

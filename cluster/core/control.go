@@ -13,6 +13,9 @@ import (
 const (
 	switchbackPause   = 5 * time.Second  // writes are held at most this long
 	switchbackPrepare = 30 * time.Second // from the start to the commit point, beside the pause
+
+	switchbackRest     = time.Minute // at least, after one that failed; twice as long each time
+	switchbackRestMost = time.Hour
 )
 
 // expire ends what an operator ordered until a time that is past. The state decides whether something is paused, never a
@@ -52,10 +55,30 @@ func (v View) Returning(g *fsm.Group) bool {
 		p != nil && (g.InSet(p.ID) || v.level(g, p)) && p.Kind == fsm.KindData && !p.InMaintenance() && p.Lives(p.Incarnation) && v.lives(p.ID)
 }
 
-// switchback hands the role back to the preferred node. One that was rolled back is tried again after as long a wait.
+// switchbackWait is how long the preferred node has to be fit before the role goes back to it. One that failed is tried again,
+// each time in a row after a longer wait: every attempt may hold writes. The past says how many failed since the role was last
+// there, so that a new Raft leader knows it, too.
+func (v View) switchbackWait(g *fsm.Group) time.Duration {
+	wait := max(g.Spec.SwitchbackAfter, fsm.MinSwitchbackAfter)
+	rest := switchbackRest
+	for i := len(v.State.Past) - 1; i >= 0; i-- {
+		op := &v.State.Past[i]
+		switch {
+		case op.Group != g.Spec.Name || op.To != g.Spec.Preferred:
+		case op.State == fsm.OperationDone:
+			return wait
+		case op.Automatic && op.Kind == fsm.OperationSwitchover:
+			wait = max(wait, rest)
+			rest = min(2*rest, switchbackRestMost)
+		}
+	}
+	return wait
+}
+
+// switchback hands the role back to the preferred node.
 func (v View) switchback(g *fsm.Group) (fsm.Command, bool) {
 	own := v.Groups[g.Spec.Name]
-	if !own.Covered || !v.Returning(g) || own.Steady < g.Spec.SwitchbackAfter {
+	if !own.Covered || !v.Returning(g) || own.Steady < v.switchbackWait(g) {
 		return fsm.Command{}, false
 	}
 	return fsm.Command{StartSwitch: &fsm.StartSwitch{

@@ -176,6 +176,53 @@ func TestSteady(t *testing.T) {
 	}
 }
 
+// TestSwitchbackRests: one that failed holds writes for nothing, so each next one waits longer, for a new Raft leader too, until
+// the role was on the preferred node again.
+func TestSwitchbackRests(t *testing.T) {
+	failed := fsm.Operation{Kind: fsm.OperationSwitchover, Group: group, To: "b", State: fsm.OperationRolledBack, Automatic: true}
+	change := func(f func(*fsm.Operation)) fsm.Operation {
+		op := failed
+		f(&op)
+		return op
+	}
+	again := func(n int, more ...fsm.Operation) []fsm.Operation {
+		return append(slices.Repeat([]fsm.Operation{failed}, n), more...)
+	}
+	for _, c := range []struct {
+		name  string
+		after time.Duration
+		past  []fsm.Operation
+		want  time.Duration
+	}{
+		{"none has failed", 5 * time.Minute, nil, 5 * time.Minute},
+		{"too short a wait, from before there was a minimum", time.Millisecond, nil, time.Second},
+		{"one has failed", time.Second, again(1), time.Minute},
+		{"two", time.Second, again(2), 2 * time.Minute},
+		{"three", time.Second, again(3), 4 * time.Minute},
+		{"many", time.Second, again(100), time.Hour},
+		{"its own wait is longer", 5 * time.Minute, again(2), 5 * time.Minute},
+		{"superseded by a failover", time.Second, again(1, change(func(o *fsm.Operation) { o.State = fsm.OperationFailed })), 2 * time.Minute},
+		{"the role was there since", time.Second, again(3, change(func(o *fsm.Operation) { o.State = fsm.OperationDone })), time.Second},
+		{"by a failover", time.Second, again(3, fsm.Operation{Kind: fsm.OperationFailover, Group: group, To: "b", State: fsm.OperationDone}, failed), time.Minute},
+		{"an operator's does not count", time.Second, again(1, change(func(o *fsm.Operation) { o.Automatic = false })), time.Minute},
+		{"to another node does not count", time.Second, again(1, change(func(o *fsm.Operation) { o.To, o.State = "c", fsm.OperationDone })), time.Minute},
+		{"of another group does not count", time.Second, again(1, change(func(o *fsm.Operation) { o.Group = "other" })), time.Minute},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			st := opened(t)
+			setSpec(st, func(s *fsm.GroupSpec) { auto(s); s.SwitchbackAfter = c.after })
+			st.Past = c.past
+			for steady, want := range map[time.Duration]string{c.want - 1: "", c.want: "switch to b"} {
+				v := View{State: st.Snapshot(), Now: time.Unix(1000, 0), Groups: map[ident.GroupName]GroupView{group: {Covered: true, Steady: steady}},
+					Dead: func(ident.NodeID) bool { return false }, Silent: func(ident.NodeID) bool { return false }}
+				if got := described(Decide(v)); got != want {
+					t.Errorf("fit for %s: decided %q, want %q", steady, got, want)
+				}
+			}
+		})
+	}
+}
+
 // A failover that would lose more than its operator accepted is off. Where roles do not move by themselves, the node that had the
 // role takes it up again, if it may: the group is not left without a primary.
 func TestExceededFailoverGivesTheRoleBack(t *testing.T) {

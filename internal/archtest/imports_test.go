@@ -58,7 +58,7 @@ func house() map[string]room {
 		"replica": {3, append([]string{"replica/core", "replica/store", "internal/mutant"}, floor2...),
 			"data must not wait for roles: the control plane comes in as the Control interface"},
 
-		"cmd/internal/node": {4, append([]string{"internal/failpoint", "internal/watchdog"}, floor3...),
+		"cmd/internal/node": {4, append([]string{"internal/failpoint", "internal/watchdog", "replica/core"}, floor3...),
 			"the only place where the rooms of floor 3 meet"},
 		"cmd/internal/cli": {4, []string{"client", "cmd/internal/node", "internal/ident", "journal", "journal/entry"},
 			"talks to nodes only through client; journal and entry are for reading receivers from disk without a node"},

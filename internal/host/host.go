@@ -43,7 +43,7 @@ type Network interface {
 func Real() Host {
 	return Host{
 		Clock:     realClock{},
-		Network:   realNetwork{},
+		Network:   RealNetwork(LostAfter),
 		Random:    random,
 		Failpoint: func(string) error { return nil },
 		Trace:     func(string, ...any) {},
@@ -62,25 +62,32 @@ func (realClock) Boot() time.Duration {
 	return time.Duration(ts.Nano())
 }
 
-type realNetwork struct{}
+// RealNetwork returns the network of the machine. A connection breaks when the peer takes nothing for lost: its machine is
+// gone, or its process reads nothing while much is sent.
+func RealNetwork(lost time.Duration) Network { return realNetwork{lost} }
+
+type realNetwork struct{ lost time.Duration }
 
 func (realNetwork) Listen(addr string) (net.Listener, error) { return net.Listen("tcp", addr) }
 
-func (realNetwork) Dial(ctx context.Context, addr string) (net.Conn, error) {
-	d := net.Dialer{Timeout: 2 * time.Second, KeepAlive: 5 * time.Second, Control: impatient}
+func (n realNetwork) Dial(ctx context.Context, addr string) (net.Conn, error) {
+	d := net.Dialer{Timeout: 2 * time.Second, KeepAlive: 5 * time.Second, Control: n.impatient}
 	return d.DialContext(ctx, "tcp", addr)
 }
 
-// lostAfter is how long the peer's machine may leave what was sent unacknowledged. TCP alone would try for a quarter of an
-// hour; a host that is gone should not hold requests up for longer than it takes to replace it.
-const lostAfter = 3 * time.Second
+// LostAfter is how long a peer may take nothing of what was sent: longer than the lease that nodes have by default and what
+// its rule adds, so that a connection to a node that may still hold its roles is never broken. A node with a longer lease needs
+// a longer time. TCP alone would try for a quarter of an hour; a host that is gone should not hold requests up for longer than
+// it takes to replace it.
+const LostAfter = 3 * time.Second
 
-// impatient breaks a connection when the other machine is gone. A process that merely hangs does not matter: its kernel
-// goes on acknowledging.
-func impatient(_, _ string, c syscall.RawConn) error {
+// impatient breaks a connection to a machine that is gone. The kernel counts a closed window, too: a process that is stopped or
+// hangs looks the same once its buffers are full, though its kernel goes on acknowledging probes. What is small and fits into them
+// waits on.
+func (n realNetwork) impatient(_, _ string, c syscall.RawConn) error {
 	var set error
 	err := c.Control(func(fd uintptr) {
-		set = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(lostAfter.Milliseconds()))
+		set = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(n.lost.Milliseconds()))
 	})
 	return errors.Join(err, set)
 }

@@ -31,6 +31,9 @@ func TestDecideSetControl(t *testing.T) {
 	behind := func(m *Member) { m.Level = false }
 	away := func(m *Member) { m.Connected = false }
 	dead := func(m *Member) { m.Alive = false }
+	resting := func(m *Member) { m.Resting = true }
+	unprimed := func(m *Member) { m.Level, m.Progress = false, false }
+	hangs := func(m *Member) { m.Level, m.Stalled = false, time.Second }
 	growing := func(m *Member) { m.Growing, m.CaughtUp = true, true }
 	for _, c := range []struct {
 		name    string
@@ -50,6 +53,9 @@ func TestDecideSetControl(t *testing.T) {
 		{"nobody else is connected", rule, []Member{node("b", maintained), node("c", away)}, SetWait, "b"},
 		{"nobody else lives", rule, []Member{node("b", maintained), node("c", dead)}, SetWait, "b"},
 		{"nobody else may join", rule, []Member{node("b", maintained), node("c", barred)}, SetWait, "b"},
+		{"the other could not keep up and rests", protect, []Member{node("b", maintained), node("c", resting)}, SetWait, "b"},
+		{"the other waits to be primed", protect, []Member{node("b", maintained), node("c", unprimed)}, SetWait, "b"},
+		{"the other is connected and hangs", protect, []Member{node("b", maintained), node("c", hangs)}, SetWait, "b"},
 		{"the last member is lost and protected: anybody is better", protect, []Member{node("b", lost), node("c", maintained)}, SetWait, "c"},
 		{"a second one is wanted: not from maintenance", SetRule{Sync: true, Wanted: 2, ShrinkAfter: time.Second}, []Member{node("b", in), node("c", maintained)}, SetNothing, ""},
 

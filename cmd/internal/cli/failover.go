@@ -87,7 +87,7 @@ func (a *app) failover(ctx context.Context, cl *client.Client, group string, o f
 		if err := a.confirmLoss(f); err != nil {
 			return err
 		}
-		r.Confirm, r.AcceptLossBeyond, r.AcceptLossHighest = group, f.Beyond, f.Highest
+		r.Confirm, r.AcceptLossBeyond, r.AcceptLossHighest, r.AcceptEpoch = group, f.Beyond, f.Highest, f.Epoch
 	}
 	ask, cancel := context.WithTimeout(ctx, o.wait+askTimeout)
 	defer cancel()

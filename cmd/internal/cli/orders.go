@@ -100,6 +100,9 @@ func writePause(w io.Writer, p client.PauseState) {
 		return
 	}
 	fmt.Fprintf(w, "Paused: %s.\n%s.\n", orderText(*p.Pause), upperFirst(p.Note))
+	if p.Warning != "" {
+		fmt.Fprintf(w, "WARNING: %s.\n", p.Warning)
+	}
 }
 
 // orderText says who ordered something, until when and why.

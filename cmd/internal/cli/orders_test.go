@@ -13,7 +13,7 @@ var ordered = time.Date(2026, 3, 1, 12, 0, 0, 0, time.Local)
 func TestOrders(t *testing.T) {
 	order := &client.Order{Reason: "new switches", By: "ann", Since: ordered, Until: ordered.Add(time.Hour)}
 	url := fakeNode(t, map[string]any{
-		"PUT /v1/pause":                    client.PauseState{Pause: order, Note: "no automatic failover begins"},
+		"PUT /v1/pause":                    client.PauseState{Pause: order, Note: "no automatic failover begins", Warning: "group default keeps 0 of 1"},
 		"DELETE /v1/pause":                 client.PauseState{Note: "automatic failover may begin"},
 		"PUT /v1/nodes/a/maintenance":      client.MaintenanceState{Node: "a", Maintenance: order, Primary: []string{"default"}, Note: "node a goes on as primary: hand the role over, POST /v1/groups/GROUP/switchover"},
 		"DELETE /v1/nodes/a/maintenance":   client.MaintenanceState{Node: "a", Note: "node a may be chosen as every other"},
@@ -22,7 +22,7 @@ func TestOrders(t *testing.T) {
 		"GET /v1/groups/default/why":       client.Readiness{Group: "default", From: "a", To: "b", Ready: true, Notes: []string{"paused (new switches)"}},
 		"POST /v1/groups/default/failover": &client.Error{Code: client.CodePrecondition, Detail: "more would be lost", Forecast: &forecastOfFive},
 	})
-	wantRun(t, url, 0, []string{"Paused: new switches, by ann, since ", "until ", "No automatic failover begins."}, "pause", "--reason", "new switches", "--for", "1h")
+	wantRun(t, url, 0, []string{"Paused: new switches, by ann, since ", "until ", "No automatic failover begins.", "WARNING: group default keeps 0 of 1."}, "pause", "--reason", "new switches", "--for", "1h")
 	wantRun(t, url, 0, []string{`"reason": "new switches"`}, "pause", "--reason", "new switches", "-o", "json")
 	wantRun(t, url, 0, []string{"Not paused: automatic failover may begin."}, "resume")
 	wantRun(t, url, 0, []string{"Node a is in maintenance: new switches", "Node a goes on as primary", "`understudy switchover GROUP`"}, "maintenance", "a", "on", "--reason", "disk")

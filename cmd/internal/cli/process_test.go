@@ -32,6 +32,17 @@ func childMain(mode string) int {
 		fmt.Println("ready")
 		for range stop {
 		}
+	case "brittle": // dies when it is told to stop
+		fmt.Println("ready")
+		<-stop
+		return 3
+	case "hung": // a server that closes for ever
+		ctx, _ := interruptible([]os.Signal{syscall.SIGTERM, syscall.SIGINT})
+		endWhenToldAgain(ctx, os.Stdout)
+		fmt.Println("ready")
+		<-ctx.Done()
+		fmt.Println("closing")
+		select {}
 	case "parent": // starts a child of its own and says where it is
 		if err := os.Setenv(childMode, "server"); err != nil {
 			return 1
@@ -82,6 +93,28 @@ func logHas(p *process, text string) func() bool {
 	return func() bool {
 		raw, err := os.ReadFile(filepath.Join(p.dir, "log"))
 		return err == nil && strings.Contains(string(raw), text)
+	}
+}
+
+// A server that is told a second time to stop ends at once, by that signal, whatever hangs in it; one request that arrives twice is one.
+func TestSecondRequestEndsTheServer(t *testing.T) {
+	p, _ := startChild(t, "hung")
+	eventually(t, "child is ready", logHas(p, "x | ready"))
+	p.tell(syscall.SIGTERM)
+	p.tell(syscall.SIGINT)
+	eventually(t, "it closes", logHas(p, "x | closing"))
+	began := time.Now()
+	eventually(t, "it ends", func() bool {
+		p.tell(syscall.SIGINT)
+		return !p.running()
+	})
+	took := time.Since(began)
+	status, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	if !ok || !status.Signaled() || status.Signal() != syscall.SIGINT || !logHas(p, "told a second time")() {
+		t.Errorf("it ended with %s", p.cmd.ProcessState)
+	}
+	if took < sameStop/2 {
+		t.Errorf("it ended %s after the first request: they may be one", took)
 	}
 }
 

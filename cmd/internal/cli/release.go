@@ -33,7 +33,8 @@ func newRelease(a *app) *cobra.Command {
 has run out. Meant for ExecStopPost= of a systemd unit; "understudy dev" and "understudy server --supervise" do it by themselves.
 
 Nothing is taken on trust: the command takes the exclusive lock of the node's data directory, which the process held as long
-as it lived, reads there which life it was, and releases that life and no other. It may be repeated.`,
+as it lived, reads there which life it was, and releases that life and no other. It refuses a copy of the directory, and one
+whose life was recorded on another machine or before the last boot. It may be repeated.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if path == "" {

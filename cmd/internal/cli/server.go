@@ -7,10 +7,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"runtime"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"syscall"
+	"time"
 
 	"github.com/goccy/go-yaml"
 	"github.com/hashicorp/go-hclog"
@@ -21,12 +24,16 @@ import (
 
 func newServer(a *app) *cobra.Command {
 	var path string
-	var supervise bool
+	var supervise, moved bool
 	cmd := &cobra.Command{
 		Use:   "server --config FILE",
 		Short: "Run one node until it is told to stop (SIGTERM)",
 		Long: `Run one node until it is told to stop. SIGTERM hands its primary roles over first, for at most timing.hand_over;
-SIGINT stops it at once, with its roles, as for a stop of the whole cluster.
+SIGINT stops it without that, with its roles, as for a stop of the whole cluster. Either of them for a second time, a second or
+more after the first, ends the process on the spot, as a crash would.
+
+A data directory that was copied, or brought here from another machine, is refused under its old name. If it was moved on
+purpose, and nothing will start from the old place again, --moved takes it for this start and remembers the new place.
 
 With --supervise the node is a child of this process. When the child dies this process says so to another member, so that
 the roles fail over within a fraction of a second instead of when the lease has run out, and starts it again.`,
@@ -39,6 +46,7 @@ the roles fail over within a fraction of a second instead of when the lease has 
 			if err != nil {
 				return &exitError{exitUsage, err}
 			}
+			c.Moved = moved
 			if supervise {
 				return a.supervise(cmd.Context(), path, c, restarts{})
 			}
@@ -52,6 +60,7 @@ the roles fail over within a fraction of a second instead of when the lease has 
 			}
 			ctx, stop := stopCause(cmd.Context())
 			defer stop()
+			defer endWhenToldAgain(ctx, a.err)()
 			err = node.Run(ctx, c, log)
 			var refused *node.PreconditionError
 			if errors.As(err, &refused) {
@@ -66,6 +75,7 @@ the roles fail over within a fraction of a second instead of when the lease has 
 	}
 	cmd.Flags().StringVar(&path, "config", "", "configuration file (YAML)")
 	cmd.Flags().BoolVar(&supervise, "supervise", false, "run the node as a child: release its lease when it dies, and restart it")
+	cmd.Flags().BoolVar(&moved, "moved", false, "the data directory was moved here on purpose and is no copy of one in use")
 	return cmd
 }
 
@@ -82,6 +92,42 @@ func stopCause(ctx context.Context) (context.Context, func()) {
 		cancel(cause)
 	})
 	return own, func() { stop(); cancel(nil) }
+}
+
+// sameStop is how long after the first a second request to stop counts as the same one: a service manager, a terminal and a
+// supervisor may all pass on what they were told.
+const sameStop = time.Second
+
+// endWhenToldAgain ends the process by the signal that asks it a second time to stop, since ctx has ended: what closes may
+// hang. The result ends the watch.
+func endWhenToldAgain(ctx context.Context, out io.Writer) (done func()) {
+	again, finished := make(chan os.Signal, 4), make(chan struct{})
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		select {
+		case <-ctx.Done():
+		case <-finished:
+			return
+		}
+		first := time.Now()
+		signal.Notify(again, syscall.SIGINT, syscall.SIGTERM)
+		defer signal.Stop(again)
+		for {
+			select {
+			case s := <-again:
+				if time.Since(first) < sameStop {
+					continue
+				}
+				fmt.Fprintf(out, "understudy: told a second time to stop (%s): ends at once\n", s)
+				signal.Reset(s)
+				_ = syscall.Kill(os.Getpid(), s.(syscall.Signal)) // one may always send signals to oneself
+				select {}                                         // it takes effect at any moment
+			case <-finished:
+				return
+			}
+		}
+	})
+	return func() { close(finished); watching.Wait() }
 }
 
 func newConfig(a *app) *cobra.Command {

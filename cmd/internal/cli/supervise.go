@@ -17,8 +17,8 @@ import (
 	"github.com/understudy-ha/understudy/cmd/internal/node"
 )
 
-// supervise runs the node as a child until it is told to stop, or the child stops in good order. A child that dies is
-// released through another member before it is started again; one that dies again and again at once is given up. The
+// supervise runs the node as a child until it is told to stop, or the child stops in good order. A child that dies, also one
+// that was told to stop, is released through another member, and started again unless it was to stop; one that dies again and again at once is given up. The
 // configuration at path was read as c; the child reads it anew.
 func (a *app) supervise(ctx context.Context, path string, c node.Config, again restarts) error {
 	signals := make(chan os.Signal, 4)
@@ -29,13 +29,17 @@ func (a *app) supervise(ctx context.Context, path string, c node.Config, again r
 	defer signal.Stop(signals)
 	for {
 		began := time.Now()
-		p, err := startWard(path, a.out, a.err)
+		p, err := startWard(path, c.Moved, a.out, a.err)
 		if err != nil {
 			return err
 		}
 		a.supervisor("node %s runs as pid %d", c.Node, p.cmd.Process.Pid)
 		stopped := a.attend(ctx, p, signals)
 		code, how := p.ending()
+		if stopped && code != exitDone { // it still held what it had not handed over
+			a.supervisor("node %s died while it stopped (%s)", c.Node, how)
+			a.obituary(ctx, c)
+		}
 		if stopped || code == exitDone || code == exitUsage {
 			return a.orderly(c, code, how)
 		}
@@ -67,7 +71,7 @@ func (a *app) attend(ctx context.Context, p *ward, signals <-chan os.Signal) (st
 		case <-p.done:
 			return stopped
 		case s := <-signals:
-			if stopped && time.Since(p.asked) > time.Second { // systemd and a terminal may tell both of us at the same time
+			if stopped && time.Since(p.asked) > sameStop {
 				a.supervisor("killing the node: told a second time to stop")
 				s = syscall.SIGKILL
 			} else if !stopped {
@@ -111,13 +115,17 @@ type ward struct {
 // startWard starts `server` without a supervisor for the configuration at path, with the environment and the output of this
 // process. The goroutine that owns the child stays on its thread: the kernel counts the death of that thread as the
 // parent's. The child has a process group of its own, so that Ctrl-C reaches only the supervisor.
-func startWard(path string, out, errOut io.Writer) (*ward, error) {
+func startWard(path string, moved bool, out, errOut io.Writer) (*ward, error) {
 	binary, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("find this program: %w", err)
 	}
+	args := []string{os.Args[0], "server", "--config", path}
+	if moved {
+		args = append(args, "--moved")
+	}
 	p := &ward{done: make(chan struct{}), cmd: &exec.Cmd{
-		Path: binary, Args: []string{os.Args[0], "server", "--config", path}, Stdout: out, Stderr: errOut,
+		Path: binary, Args: args, Stdout: out, Stderr: errOut,
 		SysProcAttr: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true},
 	}}
 	started := make(chan error, 1)

@@ -83,6 +83,24 @@ func TestSupervisorGivesUp(t *testing.T) {
 	}
 }
 
+// A child that dies while it stops is released as well: it may have held its roles still. One that stops in good order is not.
+func TestSupervisorReleasesWhoDiesAtTheStop(t *testing.T) {
+	for mode, died := range map[string]bool{"brittle": true, "server": false} {
+		log, ended := superviseChild(t, mode)
+		eventually(t, "the child runs", func() bool { return strings.Contains(log.String(), "a warning") })
+		if err := syscall.Kill(os.Getpid(), syscall.SIGTERM); err != nil { // the supervisor has asked for it
+			t.Fatal(err)
+		}
+		err := <-ended
+		if (exitCode(err) == 3) != died || (err == nil) == died {
+			t.Errorf("%s: ended with %v", mode, err)
+		}
+		if strings.Contains(log.String(), "nothing to release for node x") != died {
+			t.Errorf("%s: is it released? want %t:\n%s", mode, died, log)
+		}
+	}
+}
+
 // live is a cluster of supervised servers, processes of their own.
 type live struct {
 	t       *testing.T
@@ -275,6 +293,12 @@ func TestReleaseWithoutAnybody(t *testing.T) {
 	defer cancel()
 	if _, err := releaseDead(ctx, n.config, nil); exitCode(err) != exitPrecondition || !strings.Contains(err.Error(), "runs out by itself") {
 		t.Errorf("nobody answers: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(n.config.Data, "incarnation"), []byte("c0ffee\n{\"inode\":1}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := releaseDead(t.Context(), n.config, nil); exitCode(err) != exitPrecondition || !strings.Contains(err.Error(), "LOCK file is not the one") {
+		t.Errorf("a life that was recorded in another directory: %v", err)
 	}
 	if err := os.WriteFile(filepath.Join(n.config.Data, "incarnation"), []byte("rubbish"), 0o600); err != nil {
 		t.Fatal(err)

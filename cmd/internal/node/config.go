@@ -36,6 +36,7 @@ type Config struct {
 	Hooks     Hooks           `yaml:"hooks,omitempty"` // programs run for events
 	LogLevel  string          `yaml:"log_level"`       // trace | debug | info | warn | error
 	Insecure  bool            `yaml:"insecure"`        // allow addresses beyond loopback although nothing is encrypted
+	Moved     bool            `yaml:"-"`               // the data directory was moved here on purpose; said for one start, never in the file
 }
 
 // Addresses are host:port pairs of one node, one for each of its listeners.
@@ -387,8 +388,8 @@ func checkGroups(groups []fsm.GroupSpec, name *regexp.Regexp) (p []error) {
 		oneOf("auto_failover", g.AutoFailover, "lossless", "off")
 		oneOf("images", g.Images, "auto", "both", "after")
 		oneOf("switchback", g.Switchback, fsm.SwitchbackManual, fsm.SwitchbackAuto)
-		if g.SwitchbackAfter < 0 {
-			add("switchback_after", "%s: must not be negative", g.SwitchbackAfter)
+		if g.SwitchbackAfter < 0 || g.SwitchbackAfter > 0 && g.SwitchbackAfter < fsm.MinSwitchbackAfter {
+			add("switchback_after", "%s: must be at least %s; each attempt may hold writes", g.SwitchbackAfter, fsm.MinSwitchbackAfter)
 		}
 		if g.Secondaries < 0 {
 			add("secondaries", "%d: must not be negative", g.Secondaries)

@@ -94,6 +94,7 @@ func TestReadConfigRefuses(t *testing.T) {
 		{name: "delivery", text: minimal + "groups: [{name: x, delivery: maybe}]\n", want: "sync, async"},
 		{name: "pattern", text: minimal + "groups: [{name: x, files: [\"[\"]}]\n", want: "is not a pattern"},
 		{name: "receiver size", text: minimal + "groups: [{name: x, receiver_bytes: 5}]\n", want: "1 MiB"},
+		{name: "switch-back at once", text: minimal + "groups: [{name: x, switchback: auto, switchback_after: 1ms}]\n", want: "at least 1s"},
 		{name: "lease", text: minimal + "timing: {lease: 600ms}\n", want: "three times"},
 		{name: "log level", text: minimal + "log_level: loud\n", want: "log_level"},
 		{name: "environment", text: minimal, want: "UNDERSTUDY_PRIORITY=high", env: map[string]string{"UNDERSTUDY_PRIORITY": "high"}},

@@ -167,12 +167,12 @@ func TestDirectoryRefusesOthers(t *testing.T) {
 	fs := vfs.NewMem()
 	next := uint64(0)
 	random := func() uint64 { next++; return next }
-	d, err := openDirectory(fs, "/data", "a", "prod", random)
+	d, err := openDirectory(fs, "/data", "a", "prod", false, random)
 	if err != nil {
 		t.Fatal(err)
 	}
 	first := d.life
-	if _, err := openDirectory(fs, "/data", "a", "prod", random); err == nil || !strings.Contains(err.Error(), "in use by another process") {
+	if _, err := openDirectory(fs, "/data", "a", "prod", false, random); err == nil || !strings.Contains(err.Error(), "in use by another process") {
 		t.Errorf("a second process on the same directory: %v", err)
 	}
 	if err := d.SetClusterID("one"); err != nil {
@@ -185,14 +185,14 @@ func TestDirectoryRefusesOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, open := range map[string]func() (*directory, error){
-		"belongs to node":    func() (*directory, error) { return openDirectory(fs, "/data", "b", "prod", random) },
-		"belongs to cluster": func() (*directory, error) { return openDirectory(fs, "/data", "a", "test", random) },
+		"belongs to node":    func() (*directory, error) { return openDirectory(fs, "/data", "b", "prod", false, random) },
+		"belongs to cluster": func() (*directory, error) { return openDirectory(fs, "/data", "a", "test", false, random) },
 	} {
 		if _, err := open(); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("want an error with %q, have %v", name, err)
 		}
 	}
-	again, err := openDirectory(fs, "/data", "a", "prod", random)
+	again, err := openDirectory(fs, "/data", "a", "prod", false, random)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -242,14 +242,14 @@ func TestRefusedStartLeavesNoIdentity(t *testing.T) {
 		t.Errorf("port in use: %v", err)
 	}
 	random := func() uint64 { return 7 }
-	d, err := openDirectory(fs, "/data", "a", "prod", random) // as far as a start gets that the cluster refuses
+	d, err := openDirectory(fs, "/data", "a", "prod", false, random) // as far as a start gets that the cluster refuses
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := d.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if d, err = openDirectory(fs, "/data", "b", "prod", random); err != nil {
+	if d, err = openDirectory(fs, "/data", "b", "prod", false, random); err != nil {
 		t.Fatalf("another node id is refused: %v", err)
 	}
 	defer d.Close()

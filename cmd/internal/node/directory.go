@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strconv"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/understudy-ha/understudy/internal/host"
@@ -31,13 +30,15 @@ type directory struct {
 	path string
 	life ident.Incarnation
 	lock io.Closer
+	from string // why it counted as a copy, when the operator said that it was moved; else ""
 
 	mu host.Turn // held while the identity is written
 	id identity
 }
 
-// openDirectory locks path, checks that it belongs to this node and cluster, and records a new life in it.
-func openDirectory(fs vfs.FS, path string, node ident.NodeID, cluster string, random func() uint64) (_ *directory, err error) {
+// openDirectory locks path, checks that it belongs to this node and cluster and is no copy, and records a new life in it.
+// moved: the operator vouches for a directory that looks like one.
+func openDirectory(fs vfs.FS, path string, node ident.NodeID, cluster string, moved bool, random func() uint64) (_ *directory, err error) {
 	if err := fs.MkdirAll(path, 0o750); err != nil {
 		return nil, fmt.Errorf("create data directory %s: %w", path, err)
 	}
@@ -54,6 +55,10 @@ func openDirectory(fs vfs.FS, path string, node ident.NodeID, cluster string, ra
 			err = errors.Join(err, lock.Close())
 		}
 	}()
+	here, err := findPlace(fs, path)
+	if err != nil {
+		return nil, err
+	}
 	raw, err := readFile(fs, d.file("identity.json"))
 	switch {
 	case err == nil:
@@ -69,16 +74,36 @@ func openDirectory(fs vfs.FS, path string, node ident.NodeID, cluster string, ra
 		if d.id.Name != cluster {
 			return nil, &PreconditionError{fmt.Errorf("data directory %s belongs to cluster %q, the configuration says cluster %q: correct `data` or `cluster`, or empty the directory if nothing in it is needed", path, d.id.Name, cluster)}
 		}
+		if d.from, err = copiedFrom(fs, path, here); err != nil {
+			return nil, err
+		}
+		if d.from != "" && !moved {
+			return nil, &PreconditionError{fmt.Errorf("data directory %s belongs to node %q, but %s: it is a copy, or was moved here. Two processes with one identity break the cluster: to add a node give it a name and an empty directory of its own; only if the directory was moved on purpose, and nothing will ever start from the old place again, start the node once with `understudy server --moved`", path, d.id.Node, d.from)}
+		}
 	case errors.Is(err, os.ErrNotExist):
 		d.id = identity{Format: identityFormat, Node: node, Name: cluster, Directory: ident.DirectoryID(fmt.Sprintf("%016x%016x", random(), random()))}
 	default:
 		return nil, fmt.Errorf("read identity of data directory: %w", err)
 	}
 	d.life = ident.Incarnation(random())
-	if err := writeAtomic(fs, path, "incarnation", []byte(strconv.FormatUint(uint64(d.life), 16)+"\n")); err != nil {
-		return nil, fmt.Errorf("record a new life in %s: %w", path, err)
+	if err := recordLife(fs, path, d.life, here); err != nil {
+		return nil, err
 	}
 	return d, nil
+}
+
+// copiedFrom says why a directory that belongs to a node is a copy of the one it used; "" if that does not show.
+func copiedFrom(fs vfs.FS, path string, here place) (string, error) {
+	_, recorded, err := readLife(fs, path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return "", nil
+	case errors.Is(err, errDamagedLife):
+		return err.Error(), nil
+	case err != nil:
+		return "", err
+	}
+	return recorded.copied(here), nil
 }
 
 func (d *directory) file(name string) string { return d.fs.PathJoin(d.path, name) }

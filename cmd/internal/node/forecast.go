@@ -12,6 +12,7 @@ import (
 	"github.com/understudy-ha/understudy/client"
 	"github.com/understudy-ha/understudy/fsm"
 	"github.com/understudy-ha/understudy/internal/ident"
+	"github.com/understudy-ha/understudy/replica/core"
 )
 
 const (
@@ -28,6 +29,7 @@ type holder struct {
 	failed   error
 	journals map[ident.NodeID]held // by author; of one that did not answer: what it told with its last lease
 	reported ident.Position        // to the running fence; zero: nothing
+	knows    ident.Position        // to be committed, by the same report
 }
 
 // held is one journal as one node holds it. A node that did not answer told no position.
@@ -89,6 +91,13 @@ func forecast(g *fsm.Group, to ident.NodeID, holders []*holder, serving bool) cl
 		}
 		out.Nodes = append(out.Nodes, p)
 	}
+	if end, more := proved(g, target, holders); more > 0 { // whoever holds it may be silent
+		if end.Compare(highest) > 0 {
+			highest = end
+		}
+		parts = append(parts, fmt.Sprintf("by the history of the group everything up to %s is committed, %d more", end.Format(name), more))
+		out.Entries = max(out.Entries, more)
+	}
 	out.Beyond, out.Highest = beyond.Format(name), highest.Format(name)
 	out.Loss = "none"
 	if out.Entries > 0 || !out.Exact {
@@ -109,6 +118,24 @@ func forecast(g *fsm.Group, to ident.NodeID, holders []*holder, serving bool) cl
 	return out
 }
 
+// proved returns up to where entries are known to be committed, whoever holds them: by the history that Raft keeps, and by the
+// reports to the running fence; and how many of them the target lacks.
+func proved(g *fsm.Group, target *holder, holders []*holder) (end ident.Position, more uint64) {
+	end, err := core.Needed(g)
+	if err != nil { // how its epoch began is forgotten: rather one entry too many
+		end = ident.Position{Epoch: g.History.Last().Epoch, History: g.History.Last().SW}
+	}
+	for _, h := range holders {
+		if h.knows.Compare(end) > 0 {
+			end = h.knows
+		}
+	}
+	if have := g.History.Fork(target.end()); end.History > have.History {
+		more = uint64(end.History - have.History)
+	}
+	return end, more
+}
+
 // more is how many entries h holds that the target lacks, at most: by positions where both are known, else by sequence numbers.
 func (h *holder) more(target *holder) uint64 {
 	if h == target {
@@ -124,7 +151,7 @@ func (h *holder) more(target *holder) uint64 {
 		return most
 	}
 	for author, j := range h.journals {
-		if have := target.journals[author].last; j.last > have && have > 0 {
+		if have := target.journals[author].last; j.last > have { // 0: it never had that journal
 			most = max(most, uint64(j.last-have))
 		}
 	}
@@ -185,7 +212,7 @@ func (r roles) holders(ctx context.Context, st *fsm.State, g *fsm.Group) []*hold
 		}
 		h := &holder{node: n, inSync: g.InSet(id), journals: map[ident.NodeID]held{}}
 		if rep, ok := g.ReportOf(id); ok && rep.Epoch == g.Epoch && n.Lives(rep.Incarnation) {
-			h.reported = rep.Received
+			h.reported, h.knows = rep.Received, rep.Committed
 		}
 		out = append(out, h)
 		asking.Go(func() { r.ask(ctx, h, g.Spec.Name) })
@@ -264,11 +291,11 @@ func (r roles) read(ctx context.Context, n *fsm.Node, group ident.GroupName, aut
 	return r.n.peers.at(n.Addresses.HTTP).Entries(ctx, string(group), string(author), f)
 }
 
-// accepted compares what an operator confirmed with what would be lost now.
-func (r roles) accepted(ctx context.Context, name string, q client.FailoverRequest) (*fsm.Acceptance, error) {
+// accepted compares what an operator confirmed with what would be lost now, and returns the epoch that this holds for.
+func (r roles) accepted(ctx context.Context, name string, q client.FailoverRequest) (*fsm.Acceptance, ident.Epoch, error) {
 	now, g, err := r.forecast(ctx, name, ident.NodeID(q.To))
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	a := &fsm.Acceptance{Entries: now.Entries, By: q.By}
 	bad := func(field, text string) error {
@@ -284,24 +311,36 @@ func (r roles) accepted(ctx context.Context, name string, q client.FailoverReque
 		return nil
 	}
 	if err := parse("accept_loss_beyond", q.AcceptLossBeyond, &a.Beyond); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	if q.AcceptLossHighest != "" {
 		if err := parse("accept_loss_highest", q.AcceptLossHighest, &a.To); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 	}
 	_, beyond, _ := ident.ParsePosition(now.Beyond)
 	_, highest, _ := ident.ParsePosition(now.Highest)
 	detail := ""
 	switch {
+	case q.AcceptEpoch != 0 && q.AcceptEpoch != now.Epoch:
+		detail = moved(name, ident.Epoch(now.Epoch), ident.Epoch(q.AcceptEpoch))
 	case beyond.Compare(a.Beyond) < 0:
 		detail = fmt.Sprintf("%s ends at %s, below %s: more would be lost than was accepted", q.To, now.Beyond, a.Beyond.Format(g.Spec.Name))
 	case !a.To.IsZero() && highest.Compare(a.To) > 0:
 		detail = fmt.Sprintf("there are entries up to %s, beyond %s: more would be lost than was accepted", now.Highest, a.To.Format(g.Spec.Name))
 	default:
-		return a, nil
+		return a, g.Epoch, nil
 	}
-	return nil, &client.Error{Code: client.CodePrecondition, Detail: detail, Reason: fsm.RefusedLoss, Forecast: &now,
+	return nil, 0, unconfirmed(detail, now)
+}
+
+// unconfirmed refuses a failover that is not the one that was confirmed.
+func unconfirmed(detail string, now client.LossForecast) error {
+	return &client.Error{Code: client.CodePrecondition, Detail: detail, Reason: fsm.RefusedLoss, Forecast: &now,
 		Remedy: "nothing was changed: look at the new forecast and confirm that one"}
+}
+
+// moved says that a forecast is about roles that are over.
+func moved(group string, now, shown ident.Epoch) string {
+	return fmt.Sprintf("group %s is at epoch %s, the forecast was of epoch %s: another failover or switch-over came first", group, now, shown)
 }

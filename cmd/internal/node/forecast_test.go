@@ -75,6 +75,51 @@ func TestForecast(t *testing.T) {
 	}
 }
 
+// TestForecastFromHistory: what Raft itself shows to be committed counts, although nobody who holds it answers. b was primary
+// and told what it holds; c never had b's journal. Proves BX-4.
+func TestForecastFromHistory(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		kind    string         // of the certificate of epoch 2; "": forgotten
+		told    ident.Sequence // by b, of its own journal
+		end     ident.Position // of c
+		knows   ident.Position // committed, by a report of c
+		highest string
+		entries uint64
+		loss    string
+	}{
+		{"opened by a failover: up to its SW", fsm.CertificateFailover, 0, at(1, 5), at(0, 0), "g@2.10", 5, "everything up to g@2.10 is committed, 5 more"},
+		{"handed over: before its SW", fsm.CertificateSwitchover, 0, at(1, 5), at(0, 0), "g@1.9", 4, "everything up to g@1.9 is committed, 4 more"},
+		{"how it began is forgotten", "", 0, at(1, 5), at(0, 0), "g@2.10", 5, "everything up to g@2.10 is committed, 5 more"},
+		{"the journal that c lacks counts from its beginning", fsm.CertificateFailover, 5000, at(1, 5), at(0, 0), "g@2.10", 5000, "b told that it holds 5000 more"},
+		{"a report knows of more", fsm.CertificateFailover, 0, at(1, 5), at(2, 14), "g@2.14", 9, "everything up to g@2.14 is committed, 9 more"},
+		{"c ends beside the history", fsm.CertificateFailover, 0, at(1, 30), at(0, 0), "g@2.10", 1, "everything up to g@2.10 is committed, 1 more"},
+		{"c holds nothing", fsm.CertificateFailover, 0, at(0, 0), at(0, 0), "g@2.10", 10, "10 more"},
+		{"c has it all", fsm.CertificateFailover, 0, at(2, 10), at(2, 10), "g@2.10", 0, "no entry there is known"},
+		{"c has more", fsm.CertificateSwitchover, 0, at(2, 12), at(0, 0), "g@2.12", 0, "no entry there is known"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g := &fsm.Group{Spec: fsm.GroupSpec{Name: "g"}, Phase: fsm.PhaseFenced, Epoch: 3, Primary: "b", OpenEpoch: 2, OpenNode: "b", InSync: []ident.NodeID{"b"},
+				History: ident.HistoryTable{{Epoch: 1, Node: "a", SW: 1}, {Epoch: 2, Node: "b", SW: 10}}}
+			if c.kind != "" {
+				g.Switches = []fsm.Certificate{{Epoch: 2, Kind: c.kind}}
+			}
+			target := &holder{node: &fsm.Node{ID: "c", Kind: fsm.KindData}, answered: true, knows: c.knows, journals: map[ident.NodeID]held{"a": {last: 6, end: c.end}}}
+			b := &holder{node: &fsm.Node{ID: "b", Kind: fsm.KindData}, inSync: true, failed: errors.New("no answer"), journals: map[ident.NodeID]held{}}
+			if c.told > 0 {
+				b.journals["b"] = held{last: c.told}
+			}
+			f := forecast(g, "c", []*holder{b, target}, false)
+			if f.Highest != c.highest || f.Entries != c.entries || f.Exact || !strings.Contains(f.Loss, c.loss) {
+				t.Fatalf("%+v", f)
+			}
+			if f.Entries > 0 && strings.Contains(f.Loss, "no entry there is known") {
+				t.Errorf("entries are known: %s", f.Loss)
+			}
+		})
+	}
+}
+
 // Proves that `why` names a pause, nodes in maintenance and a role that will return by itself, and that a switch-over without
 // a target avoids nodes in maintenance.
 func TestReadinessNotesOrders(t *testing.T) {

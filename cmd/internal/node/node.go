@@ -88,6 +88,7 @@ func Run(ctx context.Context, c Config, log hclog.Logger) error {
 	if err != nil {
 		return err
 	}
+	h.Network = host.RealNetwork(lostAfter(c.Timing.Lease))
 	n, err := Open(ctx, Options{Config: c, Host: h, Logger: log})
 	if err != nil {
 		return err
@@ -105,6 +106,9 @@ func Run(ctx context.Context, c Config, log hclog.Logger) error {
 			cancel()
 		}
 		err := n.Close()
+		if errors.Is(err, errLeftBehind) {
+			return &GaveUpError{err} // the pid file may lie on what hangs
+		}
 		if rerr := os.Remove(pid); rerr != nil {
 			log.Debug("pid file stays", "error", rerr)
 		}
@@ -140,7 +144,7 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 	var undo closers
 	n.close = sync.OnceValue(func() error {
 		cancel(errors.New("node closes"))
-		return n.hang.join("closing the node", hungClose, undo.close)
+		return n.hang.join("closing the node", closeLimit, hungClose, undo.close)
 	})
 	defer func() {
 		if err != nil {
@@ -154,10 +158,13 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 	dog := watchdog.New("data disk", c.Timing.Watchdog, n.fail)
 	undo.add(dog.Close)
 	o.FS = dog.FS(o.FS)
-	if n.directory, err = openDirectory(o.FS, c.Data, c.Node, c.Cluster, o.Host.Random); err != nil {
+	if n.directory, err = openDirectory(o.FS, c.Data, c.Node, c.Cluster, c.Moved, o.Host.Random); err != nil {
 		return nil, err
 	}
 	undo.add(n.directory.Close)
+	if n.directory.from != "" {
+		log.Warn("the data directory counts as moved here, as the operator said", "data", c.Data, "because", n.directory.from)
+	}
 	kept, err := n.events.keep(o.FS, n.directory.file("events"))
 	if err != nil {
 		return nil, err
@@ -200,7 +207,7 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 	undo.add(n.cluster.Close)
 	undo.add(n.peers.close)
 	undo.add(func() error {
-		return n.hang.join("a role session", hungSessions, func() error { n.work.Wait(); return nil })
+		return n.hang.join("a role session", unlimited, hungSessions, func() error { n.work.Wait(); return nil })
 	})
 	undo.add(func() error { cancel(errors.New("node closes")); return nil })
 
@@ -222,7 +229,8 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 	return n, nil
 }
 
-// Close stops the node and joins everything it started, but for what hangs in a disk that does. It is idempotent.
+// Close stops the node and joins everything it started, but for what hangs; it returns within closeLimit in any case, with an
+// error when something was left behind. It is idempotent.
 func (n *Node) Close() error { return n.close() }
 
 // Failed yields the error for which the node cannot go on; the owner must Close it then.

@@ -79,7 +79,47 @@ func (r roles) pauseState() client.PauseState {
 	if begun := underWay(st); len(begun) > 0 {
 		out.Note += "; what has begun goes on: " + strings.Join(begun, ", ")
 	}
+	out.Warning = pauseWarning(st)
 	return out
+}
+
+// pauseWarning names the groups that have fewer in-sync secondaries than wanted while somebody else could become one: nobody
+// does before the pause ends, not even a secondary that was being restarted when it began.
+func pauseWarning(st *fsm.State) string {
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(st.Groups)) {
+		g := st.Groups[name]
+		var kept []string
+		may := 0
+		for _, id := range slices.Sorted(maps.Keys(st.Nodes)) {
+			switch n := st.Nodes[id]; {
+			case n.Kind != fsm.KindData || id == g.Primary:
+			case g.InSet(id) || st.Pause.MayJoin(g, id):
+				may++
+			default:
+				kept = append(kept, string(id))
+			}
+		}
+		if g.Spec.Delivery == fsm.DeliveryAsync || may >= g.Spec.Secondaries || len(kept) == 0 {
+			continue
+		}
+		text := fmt.Sprintf("group %s keeps %d of %d in-sync secondaries; outside the set when the pause began, and kept out of it until the end: %s",
+			name, may, g.Spec.Secondaries, strings.Join(kept, ", "))
+		switch {
+		case may > 0:
+		case g.Spec.OnNoSync == fsm.NoSyncHold:
+			text += "; writes wait meanwhile"
+		case g.Spec.OnNoSync == fsm.NoSyncRefuse:
+			text += "; writes are refused meanwhile"
+		default:
+			text += "; writes are acknowledged without a shadow meanwhile"
+		}
+		out = append(out, text)
+	}
+	if len(out) == 0 {
+		return ""
+	}
+	return strings.Join(out, "; ") + ". Resume, wait until the sets are whole, and pause again"
 }
 
 // underWay lists the operations that run.

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -35,15 +34,19 @@ var ErrStillRuns = errors.New("a process holds the lock of the data directory: t
 // ErrNeverLived says that no process has recorded a life in the data directory.
 var ErrNeverLived = errors.New("no process of this node has recorded a life in the data directory yet")
 
+// ErrForeignLock says that the lock of a data directory proves nothing, since the life was recorded elsewhere.
+var ErrForeignLock = errors.New("the lock of the data directory does not show that the node is dead")
+
 // FindDeadLife proves that the last life of the node is over and says which it was. The proof is the exclusive lock of the
-// data directory: a process holds it from before it records its life until its end. The lock is held for the reading only,
-// so that a new process is not kept from starting; a life never comes back, so what was read stays true.
+// data directory: a process holds it from before it records its life until its end. The lock of a copy proves nothing: the
+// directory must lie where the life was recorded. The lock is held for the reading only, so that a new process is not kept
+// from starting; a life never comes back, so what was read stays true.
 func FindDeadLife(c Config) (DeadLife, error) { return FindDeadLifeIn(vfs.Default, c) }
 
 // FindDeadLifeIn is FindDeadLife on another file system.
 func FindDeadLifeIn(fsys vfs.FS, c Config) (_ DeadLife, err error) {
 	dir, node := c.Data, c.Node
-	if _, err := fsys.Stat(fsys.PathJoin(dir, "incarnation")); errors.Is(err, fs.ErrNotExist) {
+	if _, err := fsys.Stat(fsys.PathJoin(dir, lifeFile)); errors.Is(err, fs.ErrNotExist) {
 		return DeadLife{}, fmt.Errorf("%w: %s", ErrNeverLived, dir)
 	}
 	lock, err := fsys.Lock(fsys.PathJoin(dir, "LOCK"))
@@ -68,14 +71,18 @@ func FindDeadLifeIn(fsys vfs.FS, c Config) (_ DeadLife, err error) {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return DeadLife{}, fmt.Errorf("read identity of data directory %s: %w", dir, err)
 	}
-	if raw, err = readFile(fsys, fsys.PathJoin(dir, "incarnation")); err != nil {
-		return DeadLife{}, fmt.Errorf("read the last life in %s: %w", dir, err)
+	life, recorded, err := readLife(fsys, dir)
+	if err != nil {
+		return DeadLife{}, fmt.Errorf("%w; the lease of the node runs out by itself", err)
 	}
-	life, err := strconv.ParseUint(strings.TrimSpace(string(raw)), 16, 64)
-	if err != nil || life == 0 {
-		return DeadLife{}, fmt.Errorf("%s is damaged: %q is no life; the lease of the node runs out by itself", fsys.PathJoin(dir, "incarnation"), raw)
+	here, err := findPlace(fsys, dir)
+	if err != nil {
+		return DeadLife{}, err
 	}
-	d.Life = ident.Incarnation(life)
+	if why := recorded.silent(here); why != "" {
+		return DeadLife{}, fmt.Errorf("%w: %s: %s; run this where the node ran, on the directory that it used; otherwise its lease runs out by itself", ErrForeignLock, dir, why)
+	}
+	d.Life = life
 	raw, err = readFile(fsys, fsys.PathJoin(dir, membersFile))
 	if err == nil {
 		err = json.Unmarshal(raw, &d.Members)
@@ -126,6 +133,7 @@ func (r roles) Release(ctx context.Context, node string, life uint64) (client.Re
 				Reason: "released while it lives, it and its successor could both answer", Remedy: "stop the process first; a new process of the node ends the old life by itself"}
 		}
 		r.n.cluster.LeaderDied(id) // if it led Raft, the rest need not wait until they miss it
+		r.n.cluster.AwaitOther(ctx, id)
 	}
 	res, err := r.n.propose(ctx, fsm.Command{Release: &fsm.Release{Node: id, Incarnation: dead}})
 	if res.Refused == fsm.RefusedIncarnation {

@@ -217,28 +217,59 @@ func (r roles) Failover(ctx context.Context, name string, q client.FailoverReque
 			return client.Operation{}, &client.Error{Code: client.CodePrecondition, Detail: fmt.Sprintf("%s is primary already", q.To), Remedy: "name another node, or none to let the best one be chosen"}
 		}
 	}
-	var accept *fsm.Acceptance
+	f := fsm.Fence{Group: g.Spec.Name, Force: true, To: ident.NodeID(q.To), AllowLoss: q.AllowDataLoss, Reason: "operator"}
 	if q.AllowDataLoss {
-		if accept, err = r.accepted(ctx, name, q); err != nil {
+		if f.Accept, f.Epoch, err = r.accepted(ctx, name, q); err != nil {
 			return client.Operation{}, err
 		}
 	}
-	var res fsm.Result
-	for range 5 { // an automatic failover may take an epoch at the same moment
-		if _, g, err = r.n.group(name); err != nil {
-			return client.Operation{}, err
+	res, err := fencing{
+		epoch: func() (ident.Epoch, error) {
+			_, g, err := r.n.group(name)
+			if err != nil {
+				return 0, err
+			}
+			return g.Epoch, nil
+		},
+		propose: func(f fsm.Fence) (fsm.Result, error) { return r.n.propose(ctx, fsm.Command{Fence: &f}) },
+	}.run(f)
+	if f.Accept != nil && res.Refused == fsm.RefusedEpoch {
+		now, g, failed := r.forecast(ctx, name, f.To)
+		if failed != nil {
+			return client.Operation{}, errors.Join(err, failed)
 		}
-		res, err = r.n.propose(ctx, fsm.Command{Fence: &fsm.Fence{Group: g.Spec.Name, Epoch: g.Epoch, Force: true, To: ident.NodeID(q.To),
-			AllowLoss: q.AllowDataLoss, Accept: accept, Reason: "operator"}})
-		if res.Refused != fsm.RefusedEpoch {
-			break
-		}
+		return client.Operation{}, unconfirmed(moved(name, g.Epoch, f.Epoch), now)
 	}
 	if err != nil {
 		return client.Operation{}, err
 	}
 	r.n.events.add("warning", name, "FAILOVER", fmt.Sprintf("failover %d started by an operator", res.Operation), nil)
 	return r.Operation(ctx, res.Operation, 0)
+}
+
+// fencing begins the failover that an operator asked for.
+type fencing struct {
+	epoch   func() (ident.Epoch, error) // of the group, now
+	propose func(fsm.Fence) (fsm.Result, error)
+}
+
+// fenceTries is how often a fence is proposed anew because an automatic failover took the epoch at the same moment.
+const fenceTries = 5
+
+// run proposes the fence at the epoch of the moment. One that accepts loss has the epoch of its forecast and keeps it: whoever
+// serves at a newer one is nobody that the operator was shown.
+func (x fencing) run(f fsm.Fence) (res fsm.Result, err error) {
+	for range fenceTries {
+		if f.Accept == nil {
+			if f.Epoch, err = x.epoch(); err != nil {
+				return fsm.Result{}, err
+			}
+		}
+		if res, err = x.propose(f); res.Refused != fsm.RefusedEpoch || f.Accept != nil {
+			break
+		}
+	}
+	return res, err
 }
 
 func (r roles) Operations(context.Context) ([]client.Operation, error) {

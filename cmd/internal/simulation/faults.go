@@ -229,7 +229,7 @@ func (w *world) decide() {
 // level says what is missing for everybody to be level; "" when nothing is.
 func (w *world) level() string {
 	for _, n := range w.nodes {
-		if n.applied != len(w.raft.log) {
+		if len(w.raft.log)-n.applied > 5 { // renewals never end
 			return fmt.Sprintf("%s has applied %d of %d commands", n.id, n.applied, len(w.raft.log))
 		}
 	}

@@ -7,7 +7,7 @@ import (
 )
 
 // traceLength is how many lines a failing run shows.
-const traceLength = 120
+const traceLength = 4000
 
 // trace takes in what happens: a hash over all of it, and the last lines.
 type trace struct {

@@ -280,7 +280,11 @@ func TestForecastOfLoss(t *testing.T) {
 	if g := c.until("b", "nothing has changed", servedBy("a")); g.Epoch != f.Epoch {
 		t.Fatalf("a refused failover changed something: %+v", g)
 	}
-	ask.AcceptLossBeyond, ask.AcceptLossHighest = "1.9999", ""
+	ask.AcceptLossHighest, ask.AcceptEpoch = "", f.Epoch+1
+	if _, err = cl.Failover(ctx, "default", ask, time.Second); !errors.As(err, &refused) || refused.Code != client.CodePrecondition || refused.Forecast == nil || refused.Forecast.Epoch != f.Epoch {
+		t.Fatalf("the forecast was of another epoch: %v, %+v", err, refused)
+	}
+	ask.AcceptLossBeyond, ask.AcceptEpoch = "1.9999", 0
 	if _, err = cl.Failover(ctx, "default", ask, time.Second); !errors.As(err, &refused) || refused.Code != client.CodePrecondition || refused.Forecast == nil {
 		t.Fatalf("the target ends below what was accepted: %v", err)
 	}

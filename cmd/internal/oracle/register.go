@@ -1,0 +1,85 @@
+package oracle
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+)
+
+// register is the state of one key in the model.
+type register struct {
+	found bool
+	value string
+}
+
+// Linearizable checks registers, each key for itself: there is an order of all operations, in which each lies between its
+// beginning and its end, that explains what was read. Failed writes must have had no effect. Values written to one key must
+// differ. Local reads are not looked at. A key that cannot be decided within limit is an error as well.
+func Linearizable(operations []Operation, limit time.Duration) error {
+	keys := map[string][]Operation{}
+	for _, o := range operations {
+		keys[o.Key] = append(keys[o.Key], o)
+	}
+	names := make([]string, 0, len(keys))
+	for k := range keys {
+		names = append(names, k)
+	}
+	slices.Sort(names)
+	var errs []error
+	for _, k := range names {
+		switch porcupine.CheckOperationsTimeout(registerModel(), history(keys[k]), limit) {
+		case porcupine.Illegal:
+			errs = append(errs, fmt.Errorf("key %s is not linearizable", k))
+		case porcupine.Unknown:
+			errs = append(errs, fmt.Errorf("key %s: %d operations could not be checked within %s", k, len(keys[k]), limit))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// history turns the operations of one key into porcupine's form. A write of unknown outcome never returns; one whose value
+// nobody read can always have happened after everything else, so it is left out.
+func history(operations []Operation) []porcupine.Operation {
+	read := map[string]bool{}
+	for _, o := range operations {
+		if o.Kind == Read && o.Outcome == OK && o.Found {
+			read[o.Value] = true
+		}
+	}
+	var out []porcupine.Operation
+	for _, o := range operations {
+		p := porcupine.Operation{ClientId: o.Client, Input: o, Output: o, Call: o.Call, Return: o.Return}
+		switch {
+		case o.Kind == Local, o.Outcome == Failed, o.Kind == Read && o.Outcome != OK:
+			continue
+		case o.Outcome == Unknown && o.Kind == Write && !read[o.Value]:
+			continue
+		case o.Outcome == Unknown:
+			p.Return = math.MaxInt64
+			p.ClientId = -1 - len(out) // its client went on
+		}
+		out = append(out, p)
+	}
+	return out
+}
+
+func registerModel() porcupine.Model {
+	return porcupine.Model{
+		Init: func() any { return register{} },
+		Step: func(state, input, _ any) (bool, any) {
+			s, o := state.(register), input.(Operation)
+			switch o.Kind {
+			case Write:
+				return true, register{found: true, value: o.Value}
+			case Delete:
+				return true, register{}
+			}
+			return s.found == o.Found && (!o.Found || s.value == o.Value), s
+		},
+		Equal: func(a, b any) bool { return a == b },
+	}
+}
