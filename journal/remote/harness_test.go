@@ -364,7 +364,7 @@ func ship(t *testing.T, src *paper, addr string, change ...func(*SourceOptions))
 	r := &run{done: make(chan error, 2)}
 	o := SourceOptions{
 		Cluster: cluster, Self: "a", Target: "b", Life: 1, Epoch: 1, Journal: src.Journal, Author: true,
-		Addr: func() string { return addr }, Network: host.Real().Network, Logger: logger(t), Sessions: new(atomic.Uint64),
+		Leads: func() bool { return true }, Addr: func() string { return addr }, Network: host.Real().Network, Logger: logger(t), Sessions: new(atomic.Uint64),
 		OnSession: func() { r.mu.Lock(); defer r.mu.Unlock(); r.acks, r.begun = nil, r.begun+1 },
 		OnAck:     func(a wire.Ack) { r.mu.Lock(); defer r.mu.Unlock(); r.acks = append(r.acks, a) },
 		OnState:   func(s SessionState) { r.mu.Lock(); defer r.mu.Unlock(); r.states = append(r.states, s) },
