@@ -14,8 +14,10 @@
 // # What is not simulated
 //
 // A process cannot be stopped inside a bubble. A pause is modelled from outside: nothing the machine sends or receives
-// moves, its disk stands still, its clock goes on; timers in the process go on too. The window between a check and its
-// effect inside one goroutine is not stretched: real processes under SIGSTOP are, see the tests of real processes.
+// moves, its disk stands still, its clock goes on; timers in the process go on too. A single goroutine is held up where it
+// has just checked a lease (fault "stalls"), nowhere else: real processes under SIGSTOP are, see the tests of real
+// processes. Raft takes no snapshots in so short a time, and nothing rots on the disks. EIO at Raft's store of votes ends
+// the process inside Raft itself, so Raft's disk fails only where it stores log entries.
 //
 // A goroutine that waits for a sync.Mutex keeps virtual time from moving. Whoever holds one must not wait for the disk or
 // the network; the watch in schedule.go ends the process with all stacks when that happens.

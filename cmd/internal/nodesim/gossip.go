@@ -152,10 +152,10 @@ func forge(label string, kind byte, incarnation uint32, victim, from string, ip 
 	b = append(b, 0x86)
 	b = packField(b, "Incarnation", packUint(nil, incarnation))
 	b = packField(b, "Node", packRaw(nil, []byte(victim)))
-	b = packField(b, "Addr", packRaw(nil, ip.To4()))
+	b = packField(b, "Addr", packRaw(nil, ip.To16()))
 	b = packField(b, "Port", packUint(nil, 7401))
 	b = packField(b, "Meta", packRaw(nil, meta))
-	return packField(b, "Vsn", packRaw(nil, []byte{1, 5, 2, 2, 5, 4}))
+	return packField(b, "Vsn", packRaw(nil, []byte{1, 5, 2, 0, 0, 0})) // with others, memberlist breaks off every exchange of states for good
 }
 
 // The encoding is MessagePack in its old form, which knows no difference between text and bytes.

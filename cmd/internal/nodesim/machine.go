@@ -3,7 +3,6 @@ package nodesim
 import (
 	"context"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -15,7 +14,6 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/understudy-ha/understudy/client"
-	"github.com/understudy-ha/understudy/cluster"
 	"github.com/understudy-ha/understudy/cmd/internal/node"
 	"github.com/understudy-ha/understudy/internal/host"
 	"github.com/understudy-ha/understudy/internal/ident"
@@ -264,12 +262,4 @@ func (w *world) clientAt(host string, timeout time.Duration, addresses ...string
 	w.transports = append(w.transports, t)
 	return client.NewWith(client.Options{Addresses: addresses, Retry: -1, Timeout: timeout, Hedge: time.Minute, // late answers are of interest, too
 		HTTPClient: &http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}})
-}
-
-var _ io.Closer = (*conn)(nil)
-
-// defaultTiming is production's, but for the lease, which is shorter so that more happens in one schedule.
-func defaultTiming() cluster.Timing {
-	t := cluster.DefaultTiming()
-	return t
 }

@@ -51,7 +51,7 @@ type world struct {
 // newWorld makes three machines; with witness set, the third holds no data.
 func newWorld(seed uint64, witness bool) *world {
 	rng := rand.New(rand.NewPCG(seed, 11))
-	w := &world{seed: seed, rng: rng, began: time.Now(), effects: newEffects(), timing: defaultTiming(), logs: &logBuffer{}, logLevel: hclog.Info, traces: newTraces()}
+	w := &world{seed: seed, rng: rng, began: time.Now(), effects: newEffects(), timing: cluster.DefaultTiming(), logs: &logBuffer{}, logLevel: hclog.Info, traces: newTraces()}
 	w.network = newNetwork(rand.New(rand.NewPCG(seed, 12)), w.effects)
 	spec := fsm.GroupSpec{Name: group, Files: []string{"*"}, ReceiverBytes: 64 << 10, KeepReceivers: 2}
 	if !witness && rng.IntN(2) == 0 {
