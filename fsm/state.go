@@ -57,8 +57,8 @@ type Node struct {
 	MaintenanceVersion uint64 `json:"maintenance_version,omitempty"` // counts changes of Maintenance
 }
 
-// Ends are the durable ends of the journals of one group that a node holds, by author. A copy goes on from its end or not
-// at all, so the source keeps its receivers from there on.
+// Ends are the ends of the journals of one group that a node holds, by author, as far as they are on its disk and, as it
+// knows, on the author's. A copy goes on from there or not at all, so the source keeps its receivers from there on.
 type Ends map[ident.NodeID]ident.Sequence
 
 // Delivery says when a write may be acknowledged.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/understudy-ha/understudy/fsm"
 	"github.com/understudy-ha/understudy/internal/ident"
+	"github.com/understudy-ha/understudy/replica/core"
 )
 
 // renew reports what the nodes have flushed and how far their copies reach, as their lease renewals do.
@@ -20,7 +21,7 @@ func (c *cluster) renew(ids ...ident.NodeID) {
 		ends := fsm.Ends{}
 		for _, j := range n.rep.Journals() {
 			view, _ := j.View()
-			ends[j.ID().Node] = view.Durable
+			ends[j.ID().Node] = core.CopyEnd(view.Durable, view.Confirmed)
 		}
 		c.must(fsm.Command{Renew: &fsm.Renew{
 			Node: id, Directory: ident.DirectoryID("d-" + string(id)), Incarnation: n.life,

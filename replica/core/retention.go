@@ -34,13 +34,18 @@ func LowestFlushed(a fsm.Assignment, own ident.Position) (ident.Position, bool) 
 	return lowest, !lowest.IsZero()
 }
 
-// LowestCopy returns up to where every other data node has its copy of what author wrote, as it reported. A copy goes on
-// from its end, even where the store needs nothing of what follows. A node that reported none may have begun one since, so
-// nothing is deleted before it has reported its end, too.
+// CopyEnd returns up to where a node may say that it has a copy: only as far as the author has the same on its own disk. What
+// lies beyond may be lost there when its power fails, and then the copy is cut and goes on from further down, after a report
+// that others deleted receivers by. Up to the lowest of these ends all copies are the same, and none is ever cut.
+func CopyEnd(durable, confirmed ident.Sequence) ident.Sequence { return min(durable, confirmed) }
+
+// LowestCopy returns up to where every data node has its copy of what author wrote, as it reported. A copy goes on from its
+// end, even where the store needs nothing of what follows. A node that reported none may have begun one since, so nothing is
+// deleted before it has reported its end, too. This node's own copy counts like any other: it may have to be cut, too.
 func LowestCopy(a fsm.Assignment, author ident.NodeID) ident.Sequence {
 	lowest := ident.Sequence(math.MaxUint64)
 	for id, n := range a.Nodes {
-		if id != a.Self && id != author && n.Kind == fsm.KindData {
+		if id != author && n.Kind == fsm.KindData {
 			lowest = min(lowest, n.Copies[a.Group.Spec.Name][author])
 		}
 	}

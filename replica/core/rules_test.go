@@ -326,11 +326,33 @@ func TestLowestCopy(t *testing.T) {
 		Self: "b", Group: &fsm.Group{Spec: fsm.GroupSpec{Name: "orders"}},
 		Nodes: map[ident.NodeID]*fsm.Node{"a": node(fsm.KindData, 0), "b": node(fsm.KindData, 3), "c": node(fsm.KindData, 9), "w": node(fsm.KindWitness, 0)},
 	}
+	if got := LowestCopy(a, "a"); got != 3 {
+		t.Errorf("this node's own copy counts: %s", got)
+	}
+	a.Nodes["b"] = node(fsm.KindData, 12)
 	if got := LowestCopy(a, "a"); got != 9 {
-		t.Errorf("the author, this node and witnesses do not count: %s", got)
+		t.Errorf("the author and witnesses do not count: %s", got)
 	}
 	a.Nodes["d"] = node(fsm.KindData, 0)
 	if got := LowestCopy(a, "a"); got != 0 {
 		t.Errorf("a node that has not reported its copy: %s", got)
+	}
+}
+
+// Proves S24: an author lost what it had not synced, but shipped. A copy that has it is cut, after its node's report, so that
+// report must not let the receivers go that the copy then goes on from.
+func TestCopyEnd(t *testing.T) {
+	for _, c := range []struct {
+		name                     string
+		durable, confirmed, want ident.Sequence
+	}{
+		{"the author has synced less than this node", 10, 9, 9},
+		{"this node has synced less than the author", 7, 9, 7},
+		{"nothing confirmed yet", 10, 0, 0},
+		{"both have it", 10, 10, 10},
+	} {
+		if got := CopyEnd(c.durable, c.confirmed); got != c.want {
+			t.Errorf("%s: %s, want %s", c.name, got, c.want)
+		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/understudy-ha/understudy/journal/remote"
 	"github.com/understudy-ha/understudy/journal/remote/wire"
 	"github.com/understudy-ha/understudy/replica"
+	"github.com/understudy-ha/understudy/replica/core"
 )
 
 // replicas are this node's copies of the groups: opened when a group appears, closed with the node.
@@ -119,7 +120,7 @@ func (r *replicas) flushed() map[ident.GroupName]ident.Position {
 	return out
 }
 
-// copies tells how far the journals held reach on this node's disk.
+// copies tells how far the journals held reach on this node's disk and on their authors'.
 func (r *replicas) copies() map[ident.GroupName]fsm.Ends {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -128,7 +129,7 @@ func (r *replicas) copies() map[ident.GroupName]fsm.Ends {
 		ends := fsm.Ends{}
 		for _, j := range rep.Journals() {
 			view, _ := j.View()
-			ends[j.ID().Node] = view.Durable
+			ends[j.ID().Node] = core.CopyEnd(view.Durable, view.Confirmed)
 		}
 		out[name] = ends
 	}

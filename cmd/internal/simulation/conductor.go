@@ -81,7 +81,7 @@ func (p *primary) members(a fsm.Assignment) {
 	default:
 		return
 	}
-	c.n.w.note("changes the set", c.n.id, uint64(d.Action), uint64(d.Node[0]), g.SetVersion)
+	c.note("changes the set", uint64(d.Action), uint64(d.Node[0]), g.SetVersion)
 	p.propose(fsm.Command{ChangeSet: &change}, func(fsm.Result, error) {})
 }
 
@@ -91,7 +91,7 @@ func (p *primary) wait(n ident.NodeID) {
 	if !began {
 		return
 	}
-	p.c.n.w.note("waits for", p.c.n.id, uint64(n[0]), 0, 0)
+	p.c.note("waits for", uint64(n[0]), 0, 0)
 	p.renewals(anew)
 	p.roster.Mark(n, p.c.own().after())
 }
@@ -110,7 +110,7 @@ func (p *primary) switchOver(a fsm.Assignment) {
 				}
 			}
 			p.stopped, p.held = false, false
-			c.n.w.note("reopens", c.n.id, uint64(p.epoch), 0, 0)
+			c.note("reopens", uint64(p.epoch), 0, 0)
 			continue
 		case core.SwitchHolds:
 			p.held = true
@@ -128,7 +128,7 @@ func (p *primary) switchOver(a fsm.Assignment) {
 			set := core.HandoverSet(g, a.Self, op.To, func(n ident.NodeID) bool {
 				return p.roster.Holds(n, core.Acked{Durable: j.last(), Held: j.after()})
 			})
-			c.n.w.noteAt("hands over", c.n.id, j.after(), uint64(op.To[0]))
+			c.noteAt("hands over", j.after(), uint64(op.To[0]))
 			p.propose(fsm.Command{Handover: &fsm.Handover{
 				Group: c.group, Operation: op.ID, Epoch: p.epoch, From: a.Self, FromLife: a.Life, To: op.To,
 				Incarnation: a.Nodes[op.To].Incarnation, Last: j.after(), InSync: set,

@@ -13,6 +13,7 @@ import (
 type copied struct {
 	n     *node
 	group ident.GroupName
+	who   string // for the trace
 
 	// on disk
 	journals []*journal // by author's index; nil: not held
@@ -34,7 +35,7 @@ type copied struct {
 }
 
 func newCopied(n *node, g ident.GroupName) *copied {
-	return &copied{n: n, group: g, journals: make([]*journal, len(n.w.nodes))}
+	return &copied{n: n, group: g, who: fmt.Sprintf("%s %s", n.id, g), journals: make([]*journal, len(n.w.nodes))}
 }
 
 func (c *copied) String() string { return fmt.Sprintf("%s of %s", c.group, c.n.id) }
@@ -95,7 +96,7 @@ func (c *copied) takePromise(e ident.Epoch) bool {
 	}
 	if due.Raise {
 		c.promised = e
-		c.n.w.note("promises", c.n.id, uint64(e), 0, 0)
+		c.note("promises", uint64(e), 0, 0)
 	}
 	return true
 }
@@ -151,7 +152,7 @@ func (c *copied) look() {
 func (c *copied) flush() {
 	if c.flushed != c.at {
 		c.flushed = c.at
-		c.n.w.noteAt("flushes", c.n.id, c.at, 0)
+		c.noteAt("flushes", c.at, 0)
 	}
 }
 
@@ -167,7 +168,7 @@ func (c *copied) report(a fsm.Assignment) {
 	r.Committed = c.known.Committed(g.History)
 	r.Torn = c.torn()
 	c.proposing = true
-	w.noteAt("reports", c.n.id, r.Received, uint64(g.Epoch))
+	c.noteAt("reports", r.Received, uint64(g.Epoch))
 	c.n.propose(fsm.Command{Promise: &fsm.Promise{Group: c.group, Report: r}}, func(fsm.Result, error) { c.proposing = false })
 }
 
@@ -248,7 +249,7 @@ func (c *copied) reconcile(g *fsm.Group) bool {
 	}
 	c.undo.Record(c.at, p)
 	b, _ := c.bundleOf(c.at, false)
-	w.noteAt("undoes", c.n.id, c.at, uint64(b.Before.History))
+	c.noteAt("undoes", c.at, uint64(b.Before.History))
 	w.stats.Undos++
 	c.at = b.Before
 	if w.chance(0.2) {
@@ -269,7 +270,7 @@ func (c *copied) applyUpTo(t ident.HistoryTable, limit ident.Position) {
 		c.at = b.After()
 	}
 	if c.at != start {
-		c.n.w.noteAt("applies", c.n.id, c.at, 0)
+		c.noteAt("applies", c.at, 0)
 		c.n.w.oracle.applies(c)
 		c.moved()
 	}
@@ -316,7 +317,7 @@ func (c *copied) trim(g *fsm.Group) {
 			continue
 		}
 		c.n.w.stats.Trims++
-		c.n.w.note("trims", c.n.id, uint64(end), uint64(j.last()), uint64(j.author[0]))
+		c.note("trims", uint64(end), uint64(j.last()), uint64(j.author[0]))
 		j.rewind(end, g.Epoch)
 		c.moved()
 	}
@@ -344,7 +345,7 @@ func (c *copied) retain(a fsm.Assignment) {
 			}
 			w.oracle.deletes(c, j, receiverBundles)
 			w.stats.Deleted++
-			w.note("deletes", c.n.id, uint64(first), uint64(last), uint64(j.author[0]))
+			c.note("deletes", uint64(first), uint64(last), uint64(j.author[0]))
 			b := j.list[receiverBundles-1]
 			j.base, j.baseAt, j.baseChain = b.Last(), b.After(), b.chain
 			j.list, j.fresh = j.list[receiverBundles:], false

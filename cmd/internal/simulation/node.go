@@ -6,6 +6,7 @@ import (
 	cluster "github.com/understudy-ha/understudy/cluster/core"
 	"github.com/understudy-ha/understudy/fsm"
 	"github.com/understudy-ha/understudy/internal/ident"
+	"github.com/understudy-ha/understudy/replica/core"
 )
 
 // node is one machine: a disk and a clock that outlast its processes, and the present process, if one runs.
@@ -162,8 +163,8 @@ func (n *node) renew() {
 			cmd.Renew.Flushed[c.group] = c.flushed
 			ends := fsm.Ends{}
 			for _, j := range c.journals {
-				if j != nil && j.author != n.id {
-					ends[j.author] = j.durable
+				if j != nil {
+					ends[j.author] = core.CopyEnd(j.durable, j.confirmed)
 				}
 			}
 			cmd.Renew.Copies[c.group] = ends

@@ -358,7 +358,7 @@ func (o *oracle) acked(p *primary, r *call) {
 	w, l := o.w, o.of(r.group)
 	w.stats.Acked++
 	o.covered(p)
-	w.noteAt("acks", p.c.n.id, r.at, r.op.id)
+	p.c.noteAt("acks", r.at, r.op.id)
 	l.acks = append(l.acks, r)
 	o.shown(l, r, "written")
 	if l.best.Compare(r.at) < 0 {
@@ -395,7 +395,7 @@ func (o *oracle) read(p *primary, r *call) {
 	w, l := o.w, o.of(r.group)
 	o.covered(p)
 	w.stats.Reads++
-	w.noteAt("reads", p.c.n.id, r.at, 0)
+	p.c.noteAt("reads", r.at, 0)
 	o.shown(l, r, "read")
 	l.seen = append(l.seen, r.at)
 	if l.best.Compare(r.at) < 0 {
@@ -424,6 +424,13 @@ func (o *oracle) deletes(c *copied, j *journal, n int) {
 				}
 			}
 		}
+	}
+}
+
+// cuts: no copy is cut below what both ends count as confirmed, since receivers are deleted by that (S24).
+func (o *oracle) cuts(c *copied, j *journal, end ident.Sequence, source *journal) {
+	if sure := min(core.CopyEnd(j.durable, j.confirmed), core.CopyEnd(source.durable, source.confirmed)); end < sure {
+		o.w.fail("S24", "%s cuts its copy of journal %s after %s, %s was confirmed", c, j.author, end, sure)
 	}
 }
 

@@ -34,11 +34,21 @@ func (r *raft) append(w *world, cmd fsm.Command) {
 	r.log = append(r.log, cmd)
 	r.results = append(r.results, res)
 	if cmd.Renew == nil {
-		w.note(kind(cmd), "", uint64(len(r.log)), uint64(res.Epoch), boolean(res.Refused == ""))
+		w.write(kind(cmd), w.changed(before), uint64(len(r.log)), uint64(res.Epoch), boolean(res.Refused == ""))
 	} else {
 		w.trace.hash = mix(w.trace.hash, cmd.ID)
 	}
 	w.oracle.decided(before, cmd, res)
+}
+
+// changed names the group that the last command changed, if it changed one.
+func (w *world) changed(before *fsm.State) string {
+	for _, g := range w.groups {
+		if was := before.Groups[g]; was != nil && was != w.raft.truth.Groups[g] {
+			return string("  " + g)
+		}
+	}
+	return ""
 }
 
 // kind names a command for the trace.

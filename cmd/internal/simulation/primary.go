@@ -45,14 +45,14 @@ func (c *copied) conduct(a fsm.Assignment) {
 	}
 	c.n.w.oracle.promises(c, a.Group.Epoch)
 	c.primary = &primary{c: c, epoch: a.Group.Epoch, roster: core.NewRoster(c.n.id)}
-	c.n.w.note("begins as primary", c.n.id, uint64(a.Group.Epoch), 0, 0)
+	c.note("begins as primary", uint64(a.Group.Epoch), 0, 0)
 	c.primary.look(a)
 }
 
 // end ends the session: who waits hears that the outcome is not known.
 func (p *primary) end() {
 	w := p.c.n.w
-	w.note("ends as primary", p.c.n.id, uint64(p.epoch), uint64(len(p.flights)), 0)
+	p.c.note("ends as primary", uint64(p.epoch), uint64(len(p.flights)), 0)
 	p.over = true
 	p.c.primary = nil
 	for _, f := range p.flights {
@@ -70,7 +70,7 @@ func (p *primary) end() {
 
 // look does what is due.
 func (p *primary) look(a fsm.Assignment) {
-	g, w := a.Group, p.c.n.w
+	g := a.Group
 	if p.sw == nil && !p.establish(g) {
 		return
 	}
@@ -90,7 +90,7 @@ func (p *primary) look(a fsm.Assignment) {
 	}
 	if !p.serving && len(p.flights) == 0 {
 		p.serving = true
-		w.noteAt("serves", p.c.n.id, p.sw.Fact, uint64(p.epoch))
+		p.c.noteAt("serves", p.sw.Fact, uint64(p.epoch))
 	}
 	p.conductor(a)
 	if p.serving {
@@ -142,7 +142,7 @@ func (p *primary) depositSwitch(before ident.Position) {
 	b := &bundle{sw: true, by: p.c.n.id}
 	b.Header = headerOf(0, 1, before, p.epoch, p.epoch)
 	p.sw = p.deposit(b)
-	p.c.n.w.noteAt("deposits SW", p.c.n.id, p.sw.Fact, uint64(p.sw.First))
+	p.c.noteAt("deposits SW", p.sw.Fact, uint64(p.sw.First))
 }
 
 func (p *primary) beginHandedOver(g *fsm.Group) bool {
@@ -163,7 +163,7 @@ func (p *primary) takeOver(g *fsm.Group) bool {
 	best := core.TakeoverEnd(grove)
 	need, err := core.Needed(g)
 	if err != nil || best.Compare(need) < 0 && !core.LossAllowed(g) {
-		w.note("cannot take over", c.n.id, uint64(p.epoch), uint64(best.History), uint64(need.History))
+		c.note("cannot take over", uint64(p.epoch), uint64(best.History), uint64(need.History))
 		return false
 	}
 	var sure []core.Bough
@@ -355,7 +355,7 @@ func (p *primary) commit() {
 		}
 		c.at = f.b.After()
 		c.known.Learn(p.epoch, c.at)
-		w.noteAt("commits", c.n.id, c.at, 0)
+		c.noteAt("commits", c.at, 0)
 		w.oracle.commits(p, f.b)
 		p.owed = append(p.owed, f.calls...)
 		landed = true
@@ -405,6 +405,6 @@ func (p *primary) seal() {
 	}
 	p.flights = append(p.flights, &flight{b: b, calls: p.waiting[:n:n]})
 	p.waiting = p.waiting[n:]
-	w.noteAt("seals", c.n.id, b.After(), uint64(b.First))
+	c.noteAt("seals", b.After(), uint64(b.First))
 	p.ship()
 }

@@ -181,12 +181,13 @@ func (c *copied) greet(s *source, who core.Caller, free bool, list []*bundle, ba
 		rule := c.cutRule(g, who.Author)
 		rule.Free = core.FreeHere(g, c.n.id, who, free)
 		if _, why, err := rule.Removable(common, j.last(), j.headers); why != "" || err != nil {
-			w.note("keeps its tail", c.n.id, uint64(common), uint64(j.last()), uint64(who.Author[0]))
+			c.note("keeps its tail", uint64(common), uint64(j.last()), uint64(who.Author[0]))
 			refuse(true)
 			return
 		}
+		w.oracle.cuts(c, j, common, s.j)
 		w.stats.Removals++
-		w.note("removes", c.n.id, uint64(common), uint64(j.last()), uint64(who.Author[0]))
+		c.note("removes", uint64(common), uint64(j.last()), uint64(who.Author[0]))
 		j.rewind(common, who.Epoch)
 	}
 	idle := j.last() > common
