@@ -28,6 +28,10 @@ func TestKnownDeathOfTheLeaderBeginsAnElection(t *testing.T) {
 	patient(t, rest...)
 	dead.stop(false)
 	rest[0].LeaderDied(dead.name)
+	rest[0].AwaitOther(t.Context(), dead.name)
+	if rest[0].leaderless(dead.name) {
+		t.Error("no other leader is known after the wait for one")
+	}
 	eventually(t, "another node leads", func() bool {
 		return rest[0].raft.State() == raft.Leader || rest[1].raft.State() == raft.Leader
 	})
@@ -60,4 +64,22 @@ func TestWrongDeathMovesNoRole(t *testing.T) {
 	if now := rest[0].group(); now.Epoch != before.Epoch || now.Primary != before.Primary || now.Incarnation != before.Incarnation {
 		t.Errorf("%s at epoch %s became %s at epoch %s", before.Primary, before.Epoch, now.Primary, now.Epoch)
 	}
+}
+
+// A node that renews its lease after gossip has seen it die is alive; one that does not is dead. Proves S21 for liveness.
+func TestRenewalOutweighsGossip(t *testing.T) {
+	a, b, _ := trio(t)
+	forge := func(lost time.Time) {
+		a.gossip.mu.Lock()
+		defer a.gossip.mu.Unlock()
+		c := a.gossip.nodes[b.name]
+		c.state, c.lost = MemberDead, lost
+		a.gossip.nodes[b.name] = c
+	}
+	forge(time.Now().Add(time.Hour)) // no renewal comes after that
+	if a.Alive(b.name) || !a.dead(b.name) {
+		t.Errorf("gossip saw it die and it has not renewed since: alive %v, dead %v", a.Alive(b.name), a.dead(b.name))
+	}
+	forge(time.Now())
+	eventually(t, "its renewals outweigh gossip", func() bool { return a.Alive(b.name) && !a.dead(b.name) })
 }

@@ -57,6 +57,50 @@ func TestNoViewWhileABatchLands(t *testing.T) {
 	}
 }
 
+// Every way to take a view waits for the batch that lands, and a batch waits for the views being taken.
+func TestEveryViewWaitsForTheLanding(t *testing.T) {
+	s := open(t, Options{})
+	g := s.Group("g")
+	apply(t, g, ident.Position{}, at(1, 1), put("f", "k", "v", at(1, 1)))
+	waits := func(what string, call func() error, let func()) {
+		t.Helper()
+		done := make(chan error, 1)
+		go func() { done <- call() }()
+		for waiting := false; !waiting; runtime.Gosched() {
+			select {
+			case err := <-done:
+				t.Errorf("%s does not wait (%v)", what, err)
+				let()
+				return
+			default:
+			}
+			g.landing.mu.Lock()
+			waiting = g.landing.changed != nil
+			g.landing.mu.Unlock()
+		}
+		let()
+		if err := <-done; err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	for what, view := range map[string]func() error{
+		"Get":       func() error { _, err := g.Get("f", []byte("k")); return err },
+		"Scan":      func() error { _, err := g.Scan("f", nil, nil, 0); return err },
+		"Files":     func() error { _, err := g.Files(); return err },
+		"Digest":    func() error { _, err := g.Digest(t.Context()); return err },
+		"positions": func() error { _, err := s.positions(true); return err },
+	} {
+		if !g.landing.begin(s.health.failed) {
+			t.Fatal("the store failed")
+		}
+		waits(what, view, g.landing.end)
+	}
+	if !g.landing.look(s.health.failed) {
+		t.Fatal("the store failed")
+	}
+	waits("Apply", func() error { return g.Apply(at(1, 1), at(1, 2), []Change{put("f", "k", "w", at(1, 2))}) }, g.landing.leave)
+}
+
 // TestReadsNeverGoBack reads registers while they are counted up and the memtable is flushed all the time: no read is older
 // than what was applied before it. It needs a suspension at the right moment, so it shows a broken store only now and then;
 // docs/decisions/0006 says what it looks for. Proves BX-2 for reads.
