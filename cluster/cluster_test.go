@@ -452,7 +452,23 @@ func TestGroupForAnotherNode(t *testing.T) {
 	eventually(t, "b serves it", b.serves)
 }
 
+// Proves that a process that the cluster counts as ended says so: it can never serve again.
+func TestLifeOver(t *testing.T) {
+	a, b, _ := trio(t)
+	over := make(chan error, 1)
+	b.stop(false)
+	b.start(join(a.raftAddr), func(o *Options) { o.OnFatal = func(err error) { over <- err } })
+	eventually(t, "b renews", func() bool { st, _ := a.State(); return st.Nodes["b"].Incarnation == b.life })
+	a.propose(fsm.Command{Release: &fsm.Release{Node: "b", Incarnation: b.life}})
+	if err := <-over; !errors.Is(err, ErrLifeOver) {
+		t.Fatal(err)
+	}
+}
+
 func TestAddressChange(t *testing.T) {
+	if underRace {
+		t.Skip("hashicorp/raft 1.8.0 reads a peer's id while it writes the peer anew with the same id and another address: updateLastAppended, startStopReplication")
+	}
 	a, b, c := trio(t)
 	for _, m := range []*machine{b, c} {
 		m.stop(false)

@@ -13,6 +13,9 @@ var (
 	ErrNoQuorum = errors.New("no quorum: a majority of the nodes must be running and connected")
 	// ErrNoLease says that no lease of this life covers the group at that epoch now.
 	ErrNoLease = errors.New("no lease covers the group at this epoch")
+	// ErrLifeOver says that the cluster counts this process as ended, for good: it was released, or a renewal of another life of the
+	// node came after its own. It can never hold a lease again.
+	ErrLifeOver = errors.New("the cluster counts this process of the node as ended: it ends itself, the next start is a new life")
 	// ErrClosed says that the cluster was closed.
 	ErrClosed = errors.New("cluster is closed")
 )

@@ -137,7 +137,7 @@ func (m *machine) options(opts ...option) Options {
 		}
 		return nil
 	}
-	m.life = ident.Incarnation(h.Random())
+	m.life = max(m.life+1, ident.Incarnation(time.Now().UnixNano()))
 	o := Options{
 		Node: m.name, Directory: m.directory, Kind: fsm.KindData, Priority: 100, Name: "demo", Identity: m.identity,
 		Addresses:    fsm.Addresses{HTTP: "127.0.0.1:1", Gossip: "127.0.0.1:0", Raft: ln.Addr().String(), Ship: "127.0.0.1:2"},

@@ -44,7 +44,7 @@ type Options struct {
 	Timing      Timing                                    // zero fields get the defaults
 	Flushed     func() map[ident.GroupName]ident.Position // travels with each renewal; nil for a witness
 	Copies      func() map[ident.GroupName]fsm.Ends       // as Flushed
-	OnFatal     func(error)                               // told once when Raft's disk hangs or Raft ends by itself; nil: only logged
+	OnFatal     func(error)                               // told once when Raft's disk hangs, Raft ends by itself, or this life is over; nil: only logged
 }
 
 // Timing holds the periods of the control plane. All nodes of a cluster use the same Lease and Margin.

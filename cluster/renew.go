@@ -9,7 +9,7 @@ import (
 )
 
 // renew keeps this life's lease alive. The lease itself is counted where the command is applied, so an attempt whose
-// answer is late or lost still counts from its own clock reading, if it was committed.
+// answer is late or lost still counts from its own clock reading, if it was committed. It ends with the life.
 func (c *Cluster) renew(ctx context.Context) {
 	failing := false
 	var unseen uint64 // see blind
@@ -25,6 +25,11 @@ func (c *Cluster) renew(ctx context.Context) {
 			unseen = max(unseen, unknown.Unseen)
 		}
 		if ctx.Err() != nil {
+			return
+		}
+		if refused == fsm.RefusedIncarnation {
+			// Nothing brings it back: a renewal of a shorter life may have been on its way for longer than this one's first.
+			c.fatal(ErrLifeOver)
 			return
 		}
 		switch bad := err != nil || refused != ""; {

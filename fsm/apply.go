@@ -13,7 +13,6 @@ import (
 const (
 	maxPast     = 200  // finished operations
 	maxSwitches = 1000 // certificates per group
-	maxLives    = 64   // lives of a node that are over
 )
 
 // Apply executes one command and returns its outcome. It is the only mutator of a State. A refused command changes nothing

@@ -2,7 +2,6 @@ package fsm
 
 import (
 	"maps"
-	"slices"
 
 	"github.com/understudy-ha/understudy/internal/ident"
 	"github.com/understudy-ha/understudy/internal/mutant"
@@ -19,16 +18,13 @@ func (s *State) renew(c *Renew) Result {
 		return refuse(RefusedInvalid, "node %s renews without an incarnation", c.Node)
 	case n.Incarnation == c.Incarnation && n.Released:
 		return refuse(RefusedIncarnation, "life %s of node %s was released", c.Incarnation, c.Node)
-	case slices.Contains(n.PastLives, c.Incarnation):
+	case c.Incarnation < n.Incarnation && !mutant.On(mutant.LateLifeRenews):
 		return refuse(RefusedIncarnation, "life %s of node %s is over, %s followed it", c.Incarnation, c.Node, n.Incarnation)
 	}
 	e := *n
 	var res Result
 	if n.Incarnation != c.Incarnation {
 		res.Ended = s.sortedGroups(func(g *Group) bool { return g.Primary == c.Node && g.Incarnation != c.Incarnation })
-		if n.Incarnation != 0 {
-			e.PastLives = appendBounded(n.PastLives, n.Incarnation, maxLives)
-		}
 		e.Incarnation, e.Released = c.Incarnation, false
 	}
 	e.Renewal++

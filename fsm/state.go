@@ -46,10 +46,9 @@ type Node struct {
 	Kind        NodeKind                           `json:"kind"`
 	Addresses   Addresses                          `json:"addresses"`
 	Priority    int                                `json:"priority"`          // lower is preferred as candidate; equal: by id
-	Incarnation ident.Incarnation                  `json:"incarnation"`       // the life that renewed last
+	Incarnation ident.Incarnation                  `json:"incarnation"`       // the latest life that renewed: earlier ones never renew again
 	Renewal     uint64                             `json:"renewal"`           // counts renewals of all lives
 	Released    bool                               `json:"released"`          // the lease of Incarnation was released: that life is over
-	PastLives   []ident.Incarnation                `json:"past_lives"`        // lives before Incarnation, newest last, bounded: they never renew again
 	Flushed     map[ident.GroupName]ident.Position `json:"flushed,omitempty"` // lowest position a crash of this node can fall back to
 	Copies      map[ident.GroupName]Ends           `json:"copies,omitempty"`  // how far the journals it holds reach
 

@@ -23,8 +23,8 @@ type ClusterID string
 // DirectoryID is the random identity of one data directory. A node whose directory was replaced has another one.
 type DirectoryID string
 
-// Incarnation identifies one life of a node process. It is random and written to the data directory before the first
-// lease renewal. Zero means none.
+// Incarnation identifies one life of a node process, and orders it: a later life of the same data directory has a higher one.
+// It is written to the data directory before the first lease renewal. Zero means none.
 type Incarnation uint64
 
 func (i Incarnation) String() string { return fmt.Sprintf("%016x", uint64(i)) }

@@ -41,6 +41,7 @@ const (
 	CommitAboveFloor
 	UndoUnguarded
 	DeleteNeeded
+	LateLifeRenews
 	count
 )
 
@@ -87,6 +88,7 @@ func All() []Mutant {
 		{CommitAboveFloor, "SW of a handover is committed", "a handed-over primary takes its SW for committed without an acknowledgement", "S2 S9"},
 		{UndoUnguarded, "undo unguarded", "what the store may still have to undo is removed", "S12"},
 		{DeleteNeeded, "delete what others need", "receivers are deleted although another node has not flushed them", "S14"},
+		{LateLifeRenews, "a late life renews", "a renewal of an earlier life, late on its way, is taken for one of a new life", "S6 S20 S24"},
 	}
 }
 

@@ -81,7 +81,7 @@ func (a *app) runDev(ctx context.Context, o devOptions) (err error) {
 	return a.superviseDev(ctx, c, o.restart)
 }
 
-// stopAll stops the nodes; a second signal kills what is left.
+// stopAll stops the nodes; a second signal kills what is left, unless it comes so soon that it is the same request.
 func (a *app) stopAll(c *devCluster) error {
 	running := 0
 	for _, n := range c.nodes {
@@ -93,19 +93,25 @@ func (a *app) stopAll(c *devCluster) error {
 		return nil
 	}
 	fmt.Fprintf(a.out, "\nStopping %s\n", plural(running, "node", "nodes"))
-	again := make(chan os.Signal, 1)
+	began := time.Now()
+	again := make(chan os.Signal, 4)
 	signal.Notify(again, syscall.SIGINT, syscall.SIGTERM)
 	defer signal.Stop(again)
 	hurry, stopped := make(chan struct{}), make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		select {
-		case <-again:
-			close(hurry)
-		case <-stopped:
+		for {
+			select {
+			case <-again:
+				if time.Since(began) >= sameStop {
+					close(hurry)
+					return
+				}
+			case <-stopped:
+				return
+			}
 		}
 	})
-	began := time.Now()
 	err := c.stop(hurry)
 	close(stopped)
 	wg.Wait()

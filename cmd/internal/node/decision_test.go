@@ -163,16 +163,20 @@ func TestGroupOf(t *testing.T) {
 	}
 }
 
+// pastClock is a wall clock that was set back.
+type pastClock struct{ host.Clock }
+
+func (c pastClock) Now() time.Time { return c.Clock.Now().Add(-time.Hour) }
+
 func TestDirectoryRefusesOthers(t *testing.T) {
 	fs := vfs.NewMem()
-	next := uint64(0)
-	random := func() uint64 { next++; return next }
-	d, err := openDirectory(fs, "/data", "a", "prod", false, random)
+	h := host.Real()
+	d, err := openDirectory(fs, "/data", "a", "prod", false, h)
 	if err != nil {
 		t.Fatal(err)
 	}
 	first := d.life
-	if _, err := openDirectory(fs, "/data", "a", "prod", false, random); err == nil || !strings.Contains(err.Error(), "in use by another process") {
+	if _, err := openDirectory(fs, "/data", "a", "prod", false, h); err == nil || !strings.Contains(err.Error(), "in use by another process") {
 		t.Errorf("a second process on the same directory: %v", err)
 	}
 	if err := d.SetClusterID("one"); err != nil {
@@ -185,19 +189,20 @@ func TestDirectoryRefusesOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, open := range map[string]func() (*directory, error){
-		"belongs to node":    func() (*directory, error) { return openDirectory(fs, "/data", "b", "prod", false, random) },
-		"belongs to cluster": func() (*directory, error) { return openDirectory(fs, "/data", "a", "test", false, random) },
+		"belongs to node":    func() (*directory, error) { return openDirectory(fs, "/data", "b", "prod", false, h) },
+		"belongs to cluster": func() (*directory, error) { return openDirectory(fs, "/data", "a", "test", false, h) },
 	} {
 		if _, err := open(); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("want an error with %q, have %v", name, err)
 		}
 	}
-	again, err := openDirectory(fs, "/data", "a", "prod", false, random)
+	h.Clock = pastClock{h.Clock} // lives are in order although the wall clock is not
+	again, err := openDirectory(fs, "/data", "a", "prod", false, h)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer again.Close()
-	if again.ClusterID() != "one" || again.life == first || again.id.Directory != d.id.Directory {
+	if again.ClusterID() != "one" || again.life <= first || again.id.Directory != d.id.Directory {
 		t.Errorf("reopened: cluster %s, life %s (was %s), directory %s (was %s)", again.ClusterID(), again.life, first, again.id.Directory, d.id.Directory)
 	}
 }
@@ -241,15 +246,15 @@ func TestRefusedStartLeavesNoIdentity(t *testing.T) {
 	if !errors.As(err, &refused) || !strings.Contains(err.Error(), "stop what uses that port") {
 		t.Errorf("port in use: %v", err)
 	}
-	random := func() uint64 { return 7 }
-	d, err := openDirectory(fs, "/data", "a", "prod", false, random) // as far as a start gets that the cluster refuses
+	h := host.Real()
+	d, err := openDirectory(fs, "/data", "a", "prod", false, h) // as far as a start gets that the cluster refuses
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := d.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if d, err = openDirectory(fs, "/data", "b", "prod", false, random); err != nil {
+	if d, err = openDirectory(fs, "/data", "b", "prod", false, h); err != nil {
 		t.Fatalf("another node id is refused: %v", err)
 	}
 	defer d.Close()

@@ -38,7 +38,7 @@ type directory struct {
 
 // openDirectory locks path, checks that it belongs to this node and cluster and is no copy, and records a new life in it.
 // moved: the operator vouches for a directory that looks like one.
-func openDirectory(fs vfs.FS, path string, node ident.NodeID, cluster string, moved bool, random func() uint64) (_ *directory, err error) {
+func openDirectory(fs vfs.FS, path string, node ident.NodeID, cluster string, moved bool, h host.Host) (_ *directory, err error) {
 	if err := fs.MkdirAll(path, 0o750); err != nil {
 		return nil, fmt.Errorf("create data directory %s: %w", path, err)
 	}
@@ -59,6 +59,10 @@ func openDirectory(fs vfs.FS, path string, node ident.NodeID, cluster string, mo
 	if err != nil {
 		return nil, err
 	}
+	last, from, err := lastLife(fs, path, here)
+	if err != nil {
+		return nil, err
+	}
 	raw, err := readFile(fs, d.file("identity.json"))
 	switch {
 	case err == nil:
@@ -74,36 +78,36 @@ func openDirectory(fs vfs.FS, path string, node ident.NodeID, cluster string, mo
 		if d.id.Name != cluster {
 			return nil, &PreconditionError{fmt.Errorf("data directory %s belongs to cluster %q, the configuration says cluster %q: correct `data` or `cluster`, or empty the directory if nothing in it is needed", path, d.id.Name, cluster)}
 		}
-		if d.from, err = copiedFrom(fs, path, here); err != nil {
-			return nil, err
-		}
+		d.from = from
 		if d.from != "" && !moved {
 			return nil, &PreconditionError{fmt.Errorf("data directory %s belongs to node %q, but %s: it is a copy, or was moved here. Two processes with one identity break the cluster: to add a node give it a name and an empty directory of its own; only if the directory was moved on purpose, and nothing will ever start from the old place again, start the node once with `understudy server --moved`", path, d.id.Node, d.from)}
 		}
 	case errors.Is(err, os.ErrNotExist):
-		d.id = identity{Format: identityFormat, Node: node, Name: cluster, Directory: ident.DirectoryID(fmt.Sprintf("%016x%016x", random(), random()))}
+		d.id = identity{Format: identityFormat, Node: node, Name: cluster, Directory: ident.DirectoryID(fmt.Sprintf("%016x%016x", h.Random(), h.Random()))}
 	default:
 		return nil, fmt.Errorf("read identity of data directory: %w", err)
 	}
-	d.life = ident.Incarnation(random())
+	// The clock only helps a directory that was set back to an old state: its next life follows those that it has forgotten, too.
+	d.life = max(last+1, ident.Incarnation(h.Clock.Now().UnixNano()))
 	if err := recordLife(fs, path, d.life, here); err != nil {
 		return nil, err
 	}
 	return d, nil
 }
 
-// copiedFrom says why a directory that belongs to a node is a copy of the one it used; "" if that does not show.
-func copiedFrom(fs vfs.FS, path string, here place) (string, error) {
-	_, recorded, err := readLife(fs, path)
+// lastLife returns the life before this one, 0 if none is known, and says why a directory that belongs to a node is a copy of the
+// one it used; "" if that does not show.
+func lastLife(fs vfs.FS, path string, here place) (ident.Incarnation, string, error) {
+	life, recorded, err := readLife(fs, path)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		return "", nil
+		return 0, "", nil
 	case errors.Is(err, errDamagedLife):
-		return err.Error(), nil
+		return 0, err.Error(), nil
 	case err != nil:
-		return "", err
+		return 0, "", err
 	}
-	return recorded.copied(here), nil
+	return life, recorded.copied(here), nil
 }
 
 func (d *directory) file(name string) string { return d.fs.PathJoin(d.path, name) }

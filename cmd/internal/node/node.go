@@ -158,7 +158,7 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 	dog := watchdog.New("data disk", c.Timing.Watchdog, n.fail)
 	undo.add(dog.Close)
 	o.FS = dog.FS(o.FS)
-	if n.directory, err = openDirectory(o.FS, c.Data, c.Node, c.Cluster, c.Moved, o.Host.Random); err != nil {
+	if n.directory, err = openDirectory(o.FS, c.Data, c.Node, c.Cluster, c.Moved, o.Host); err != nil {
 		return nil, err
 	}
 	undo.add(n.directory.Close)

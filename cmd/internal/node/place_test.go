@@ -2,19 +2,20 @@ package node
 
 import (
 	"errors"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/understudy-ha/understudy/internal/host"
 )
 
 // used returns a data directory with an identity, and its last life, which goes on.
 func used(t *testing.T, path string) *directory {
 	t.Helper()
-	d, err := openDirectory(vfs.Default, path, "a", "demo", false, rand.Uint64)
+	d, err := openDirectory(vfs.Default, path, "a", "demo", false, host.Real())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +42,7 @@ func TestCopiedDirectoryIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	var refused *PreconditionError
-	if _, err := openDirectory(vfs.Default, copied, "a", "demo", false, rand.Uint64); !errors.As(err, &refused) || !strings.Contains(err.Error(), "server --moved") {
+	if _, err := openDirectory(vfs.Default, copied, "a", "demo", false, host.Real()); !errors.As(err, &refused) || !strings.Contains(err.Error(), "server --moved") {
 		t.Errorf("a copy starts under the old name: %v", err)
 	}
 	if after, err := os.ReadFile(filepath.Join(copied, lifeFile)); err != nil || string(after) != string(before) {
@@ -61,7 +62,7 @@ func TestCopiedDirectoryIsRefused(t *testing.T) {
 		t.Errorf("a renamed directory counts as a copy: %q, %v", d.from, err)
 	}
 
-	moved, err := openDirectory(vfs.Default, copied, "a", "demo", true, rand.Uint64)
+	moved, err := openDirectory(vfs.Default, copied, "a", "demo", true, host.Real())
 	if err != nil || moved.from == "" {
 		t.Fatalf("moved on purpose: %v", err)
 	}
@@ -100,7 +101,7 @@ func TestLifeFileForms(t *testing.T) {
 		if _, err := FindDeadLife(Config{Node: "a", Data: dir}); !errors.Is(err, errDamagedLife) {
 			t.Errorf("%q shows a dead life: %v", content, err)
 		}
-		if _, err := openDirectory(vfs.Default, dir, "a", "demo", false, rand.Uint64); err == nil || !strings.Contains(err.Error(), "damaged") {
+		if _, err := openDirectory(vfs.Default, dir, "a", "demo", false, host.Real()); err == nil || !strings.Contains(err.Error(), "damaged") {
 			t.Errorf("%q is accepted: %v", content, err)
 		}
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"slices"
 	"strings"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -154,7 +153,7 @@ func (r roles) Release(ctx context.Context, node string, life uint64) (client.Re
 // otherLife says why a life that is not the node's newest is not released.
 func otherLife(x *fsm.Node, dead ident.Incarnation) error {
 	e := &client.Error{Code: client.CodePrecondition, Reason: client.ReasonOtherLife, Remedy: "nothing is to be done: a later life, or none, holds its roles"}
-	if x != nil && slices.Contains(x.PastLives, dead) {
+	if x != nil && dead < x.Incarnation {
 		e.Detail = fmt.Sprintf("life %s of node %s is over already: %s followed it", dead, x.ID, x.Incarnation)
 		return e
 	}

@@ -100,6 +100,11 @@ func (w *world) crashAndReturn(n *node, d time.Duration, power bool) {
 	w.after(d, func() {
 		if !n.up {
 			w.stats.Restarts++
+			if w.chance(0.2) { // in between there was a life so short that all that is left of it is a renewal on its way
+				w.stats.LateLives++
+				late := n.renewal(ident.Incarnation(w.id()))
+				w.after(w.between(0, 3*lease), func() { w.order(late) })
+			}
 			n.start()
 		}
 	})

@@ -154,9 +154,9 @@ func (n *node) look() {
 	}
 }
 
-// renew sends one renewal of the node's lease.
-func (n *node) renew() {
-	cmd := fsm.Command{ID: n.w.id(), Renew: &fsm.Renew{Node: n.id, Directory: n.directory(), Incarnation: n.life}}
+// renewal is the command that renews the lease of a life.
+func (n *node) renewal(life ident.Incarnation) fsm.Command {
+	cmd := fsm.Command{ID: n.w.id(), Renew: &fsm.Renew{Node: n.id, Directory: n.directory(), Incarnation: life}}
 	if n.kind == fsm.KindData {
 		cmd.Renew.Flushed, cmd.Renew.Copies = map[ident.GroupName]ident.Position{}, map[ident.GroupName]fsm.Ends{}
 		for _, c := range n.copies {
@@ -170,8 +170,18 @@ func (n *node) renew() {
 			cmd.Renew.Copies[c.group] = ends
 		}
 	}
+	return cmd
+}
+
+// renew sends one renewal of the node's lease.
+func (n *node) renew() {
+	cmd := n.renewal(n.life)
 	n.leases.Begin(n.boot(), cmd.ID)
-	n.propose(cmd, func(fsm.Result, error) {})
+	n.propose(cmd, func(res fsm.Result, _ error) {
+		if res.Refused == fsm.RefusedIncarnation {
+			n.w.fail("S24", "life %d of %s lives and is counted as over: %s", n.life, n.id, res.Detail)
+		}
+	})
 }
 
 func (n *node) keepRenewing() {

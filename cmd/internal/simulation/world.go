@@ -74,12 +74,12 @@ type link struct {
 
 // Stats count what happened, so that a run in which nothing did can be told from one in which all went well.
 type Stats struct {
-	Seeds, Events                                                             uint64
-	Acked, Unknown, Refused, Reads, LocalReads                                uint64
-	Crashes, Restarts, Pauses, Cuts, LostMessages, LostTails, TornTails       uint64
-	Snapshots, LeaderChanges, LateCommits, SlowDisks, LostCommands            uint64
-	Fences, Promotes, Opens, Handovers, Aborts, Shrinks, Grows, Forced, Loses uint64
-	Removals, Trims, Undos, Deleted, Rejournaled, Releases, Restores          uint64
+	Seeds, Events                                                               uint64
+	Acked, Unknown, Refused, Reads, LocalReads                                  uint64
+	Crashes, Restarts, Pauses, Cuts, LostMessages, LostTails, TornTails         uint64
+	Snapshots, LeaderChanges, LateCommits, SlowDisks, LostCommands              uint64
+	Fences, Promotes, Opens, Handovers, Aborts, Shrinks, Grows, Forced, Loses   uint64
+	Removals, Trims, Undos, Deleted, Rejournaled, Releases, Restores, LateLives uint64
 }
 
 // Result is the end of one run.
