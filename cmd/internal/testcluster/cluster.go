@@ -32,6 +32,7 @@ type Options struct {
 	Nodes []ident.NodeID // default a, b, c; the first one bootstraps
 	Group fsm.GroupSpec  // of group "default"; zero fields take the product's defaults
 
+	Later     []ident.NodeID // those of Nodes that are not started with the others: Node.Start makes them members
 	Witnesses []ident.NodeID // those of Nodes that hold no data; not the first one
 	Watchdog  time.Duration  // of the data disks; 0: the product's default
 	Hooks     node.Hooks     // of all nodes
@@ -109,6 +110,9 @@ func Start(t testing.TB, o Options) *Cluster {
 	}
 	var starting sync.WaitGroup
 	for _, id := range o.Nodes {
+		if slices.Contains(o.Later, id) {
+			continue
+		}
 		starting.Go(func() { c.nodes[id].open() })
 	}
 	starting.Wait()
@@ -285,8 +289,9 @@ type disk struct {
 
 // hold is one failpoint at which the node waits.
 type hold struct {
-	done  chan struct{} // closed when the node goes on
-	fails bool          // the operation fails then
+	done    chan struct{} // closed when the node goes on
+	fails   bool          // the operation fails then
+	reached bool          // the node stands here, or did
 }
 
 func newDisk() *disk { return &disk{held: map[string]*hold{}} }
@@ -313,9 +318,19 @@ func (d *disk) Resume(name string) {
 	}
 }
 
+// waits tells whether the node has come to a failpoint that holds it.
+func (d *disk) waits(name string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.held[name] != nil && d.held[name].reached
+}
+
 func (d *disk) failpoint(name string) error {
 	d.mu.Lock()
 	h := d.held[name]
+	if h != nil {
+		h.reached = true
+	}
 	d.mu.Unlock()
 	if h == nil {
 		return nil
