@@ -155,7 +155,7 @@ func sameSpec(a, b GroupSpec) bool {
 	return a.Name == b.Name && a.Order == b.Order && a.Preferred == b.Preferred && a.Delivery == b.Delivery &&
 		a.Secondaries == b.Secondaries && a.OnNoSync == b.OnNoSync && a.AutoFailover == b.AutoFailover &&
 		a.Images == b.Images && a.ReceiverBytes == b.ReceiverBytes && a.KeepReceivers == b.KeepReceivers &&
-		a.Switchback == b.Switchback && a.SwitchbackAfter == b.SwitchbackAfter
+		a.JournalReplays == b.JournalReplays && a.Switchback == b.Switchback && a.SwitchbackAfter == b.SwitchbackAfter
 }
 
 func (s *State) createGroup(c *CreateGroup, at time.Time) Result {

@@ -15,7 +15,7 @@ import (
 type Draft struct {
 	Entries   []entry.Entry // not kept, not modified
 	Session   ident.Epoch
-	Before    ident.Position // the history before its first fact; ignored when there is none
+	Before    ident.Position // the history before its first fact; ignored when there is none. Of an echo: before the first fact that it repeats
 	FactEpoch ident.Epoch    // of all its facts
 	Origin    ident.Sequence // re-journaled: first sequence in the journal it came from, else 0
 	Time      int64          // unix nanoseconds; 0: now
@@ -37,7 +37,7 @@ func (d *Draft) onlyIPL() bool {
 // View.Durable has reached its last sequence. Deposit changes receivers by itself when the attached one is full; the J NR and
 // J PR of the change take numbers, too. It waits while too much is queued for the disk.
 //
-// In state STANDBY and INACTIVE only J IN is taken, and marked local; everything else gets ErrNotActive. A draft that exceeds
+// In state STANDBY and INACTIVE only J IN and echoes are taken, and marked local; everything else gets ErrNotActive. A draft that exceeds
 // a limit gets entry.ErrTooLarge, one that makes no sense entry.ErrInvalid; nothing was deposited then.
 func (j *Journal) Deposit(d Draft) (entry.Header, error) {
 	j.appending.Lock()
@@ -46,7 +46,7 @@ func (j *Journal) Deposit(d Draft) (entry.Header, error) {
 		return entry.Header{}, err
 	}
 	if j.State() != Active {
-		if !d.onlyIPL() {
+		if !d.onlyIPL() && d.Flags&entry.FlagEcho == 0 {
 			return entry.Header{}, ErrNotActive
 		}
 		d.Flags |= entry.FlagLocal
@@ -228,7 +228,10 @@ func (j *Journal) seal(d Draft, size int) (entry.Header, error) {
 	if h.Time == 0 {
 		h.Time = j.clock.Now().UnixNano()
 	}
-	if !anyFact(d.Entries) {
+	switch {
+	case d.Flags&entry.FlagEcho != 0:
+		h.Fact.History, h.Before = d.Before.History+1, after
+	case !anyFact(d.Entries):
 		h.Before = after
 	}
 	raw, h, err := entry.Seal(make([]byte, 0, size), h, d.Entries)

@@ -328,3 +328,35 @@ func (j *Journal) FindAfter(before ident.Position, live func(first ident.Positio
 	}
 	return first, first != 0, nil
 }
+
+// LastEcho returns the position of the newest fact that was recorded here as replayed; zero when there is none since the last
+// facts of this journal's own. It reads from the end backwards, receiver by receiver.
+func (j *Journal) LastEcho() (ident.Position, error) {
+	receivers := j.Receivers()
+	for i := len(receivers) - 1; i >= 0; i-- {
+		r := receivers[i]
+		if r.Last < r.First {
+			continue
+		}
+		var end ident.Position
+		own := false
+		err := j.walk(r.First, func(b entry.Bundle) bool {
+			switch {
+			case b.First > r.Last:
+				return false
+			case b.Echo():
+				end, own = b.EchoEnd(), false
+			case b.Facts > 0:
+				own = true
+			}
+			return true
+		})
+		if err != nil {
+			return ident.Position{}, err
+		}
+		if !end.IsZero() || own {
+			return end, nil
+		}
+	}
+	return ident.Position{}, nil
+}

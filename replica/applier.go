@@ -25,6 +25,7 @@ type applier struct {
 	reader *journal.Reader
 	peeked *journal.Item // read, not applied yet
 	looked string        // what was searched in vain; the same search is not repeated
+	echo   *echo         // records what is applied; nil: nobody does
 }
 
 func (a *applier) close() {
@@ -47,6 +48,7 @@ func (a *applier) run(ctx context.Context, table ident.HistoryTable, limit ident
 		}
 		after := before
 		var changes []store.Change
+		var taken []entry.Bundle
 		var last journal.Item
 		for size := 0; size < applyBytes; {
 			item, ok, err := a.next(table, after)
@@ -64,11 +66,17 @@ func (a *applier) run(ctx context.Context, table ident.HistoryTable, limit ident
 				return moved, err
 			}
 			after, last = b.After(), item
+			if a.echo != nil && a.from != a.echo.own {
+				taken = append(taken, b)
+			}
 			size += len(item.Raw)
 			a.peeked = nil
 		}
 		if after == before {
 			return moved, nil
+		}
+		if err := a.echo.record(ctx, table, taken); err != nil {
+			return moved, err
 		}
 		if err := a.r.data.Apply(before, after, changes); err != nil {
 			return moved, storeFailed(fmt.Errorf("apply up to %s: %w", after, err))
@@ -101,7 +109,7 @@ func (a *applier) next(table ident.HistoryTable, before ident.Position) (journal
 // read looks for the continuation of before: where the reader is, else in all journals.
 func (a *applier) read(table ident.HistoryTable, before ident.Position) error {
 	continues := func(h entry.Header) bool {
-		return h.Facts > 0 && h.Flags&entry.FlagEcho == 0 && h.Before == before && table.Contains(h.Fact)
+		return h.Facts > 0 && h.Before == before && table.Contains(h.Fact)
 	}
 	for a.reader != nil {
 		item, ok, err := a.reader.TryNext()

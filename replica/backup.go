@@ -124,6 +124,16 @@ func (b *backup) pass(ctx context.Context, a fsm.Assignment) error {
 func (b *backup) follow(ctx context.Context, a fsm.Assignment) error {
 	r, g := b.r, a.Group
 	r.picture.reconciled.Store(true)
+	if b.applier.echo != nil != g.Spec.JournalReplays {
+		b.applier.echo = nil
+		if g.Spec.JournalReplays {
+			own, err := r.own()
+			if err != nil {
+				return err
+			}
+			b.applier.echo = &echo{own: own, gate: &r.gate}
+		}
+	}
 	limit := core.ApplyLimit(r.known.committed(g.History), func() ident.Position {
 		return core.NewGrove(g.History, r.data.Position(), r.shelf.runs(true)...).Best()
 	})

@@ -20,7 +20,7 @@ type Flags uint16
 // Flags, part of the format. Bits without a name must be zero.
 const (
 	FlagLocal      Flags = 1 << 0 // deposited without a lease: J PR, NR and IN of a journal that is not ACTIVE
-	FlagEcho       Flags = 1 << 1 // replayed changes recorded by a backup; never live
+	FlagEcho       Flags = 1 << 1 // what a backup replayed, recorded in its own journal: no facts
 	FlagCompressed Flags = 1 << 2 // reserved; refused
 )
 
@@ -45,7 +45,7 @@ type Header struct {
 	Session   ident.Epoch    // the epoch in which the bundle was deposited
 	First     ident.Sequence // of its first entry
 	Before    ident.Position // the history before it; with Facts == 0 simply where the history stands
-	Fact      ident.Position // its first fact: h is Before's + 1; zero when Facts == 0
+	Fact      ident.Position // its first fact: h is Before's + 1; zero when Facts == 0. Of an echo, which has no facts of its own: where its first entry stands in the history
 	Origin    ident.Sequence // re-journaled: its first sequence in the journal it came from, else 0
 	Time      int64          // unix nanoseconds
 	Chain     ident.Chain    // over all bundles before it
@@ -62,6 +62,15 @@ func (h Header) After() ident.Position {
 		return h.Before
 	}
 	return ident.Position{Epoch: h.Fact.Epoch, History: h.Fact.History + ident.History(h.Facts) - 1}
+}
+
+// Echo tells whether a backup recorded here what it replayed. An echo adds nothing to the history: it has no facts, but its
+// entries keep the positions of the facts that they repeat.
+func (h Header) Echo() bool { return h.Flags&FlagEcho != 0 }
+
+// EchoEnd returns the position of the last fact that an echo repeats.
+func (h Header) EchoEnd() ident.Position {
+	return ident.Position{Epoch: h.Fact.Epoch, History: h.Fact.History + ident.History(h.Count) - 1}
 }
 
 // Bundle is a sealed bundle. Raw is never modified.
@@ -139,6 +148,9 @@ func DecodeHeader(b []byte) (Header, error) {
 	if e := le.Uint64(b[56:]); e != 0 {
 		h.Fact = ident.Position{Epoch: ident.Epoch(e), History: h.Before.History + 1}
 	}
+	if h.Echo() {
+		h.Fact.History, h.Origin = ident.History(h.Origin), 0
+	}
 	if b[11] != 0 || le.Uint32(b[104:]) != 0 {
 		return Header{}, corrupt(11, ErrFormat)
 	}
@@ -157,7 +169,9 @@ func (h *Header) check() int {
 		return 8
 	case h.Count == 0 || h.Count > (h.Length-HeaderSize)/entrySize:
 		return 12
-	case h.Facts > h.Count || (h.Facts == 0) != (h.Fact.Epoch == 0):
+	case h.Echo() && (h.Facts > 0 || h.Fact.Epoch == 0):
+		return 16
+	case h.Facts > h.Count || !h.Echo() && (h.Facts == 0) != (h.Fact.Epoch == 0):
 		return 16
 	case h.First == 0 || h.First > math.MaxInt64:
 		return 32
@@ -165,6 +179,8 @@ func (h *Header) check() int {
 		return 40
 	case h.Facts > 0 && h.Fact.Epoch < h.Before.Epoch: // along a branch epochs never fall
 		return 56
+	case h.Echo() && (h.Fact.History == 0 || h.Fact.History > math.MaxInt64-ident.History(h.Count) || h.Origin != 0):
+		return 64
 	case h.Durable >= h.First:
 		return 88
 	case h.Committed >= h.First:
@@ -189,6 +205,9 @@ func (h *Header) encode(b []byte) {
 	le.PutUint64(b[48:], uint64(h.Before.History))
 	le.PutUint64(b[56:], uint64(h.Fact.Epoch))
 	le.PutUint64(b[64:], uint64(h.Origin))
+	if h.Echo() {
+		le.PutUint64(b[64:], uint64(h.Fact.History))
+	}
 	le.PutUint64(b[72:], uint64(h.Time))
 	le.PutUint64(b[80:], uint64(h.Chain))
 	le.PutUint64(b[88:], uint64(h.Durable))
@@ -208,7 +227,8 @@ func Size(entries []Entry) int {
 func padded(n int) int { return (n + align - 1) &^ (align - 1) }
 
 // Seal appends the bundle made of h and entries to dst and returns the longer slice and the completed header. It sets
-// Length, Count, Facts and the h of Fact; of Fact only the epoch is taken, and it is ignored when there are no facts.
+// Length, Count, Facts and the h of Fact; of Fact only the epoch is taken, and it is ignored when there are no facts. An echo takes
+// all of Fact, and facts only.
 //
 // Entry.Transaction is a label here: neighbouring entries with the same nonzero label form one transaction, zero means alone.
 // So entries decoded from another journal can be sealed as they are. Sequence and Position are ignored. With room in dst Seal
@@ -240,9 +260,15 @@ func Seal(dst []byte, h Header, entries []Entry) ([]byte, Header, error) {
 	for len(b)-start < size {
 		b = append(b, 0)
 	}
-	if h.Facts == 0 {
+	switch {
+	case h.Echo():
+		if h.Facts != h.Count {
+			return dst, h, fmt.Errorf("an echo repeats facts only: %w", ErrInvalid)
+		}
+		h.Facts = 0
+	case h.Facts == 0:
 		h.Fact = ident.Position{}
-	} else {
+	default:
 		h.Fact.History = h.Before.History + 1
 	}
 	if at := h.check(); at != 0 {
@@ -278,6 +304,9 @@ func Decode(raw []byte) (Bundle, error) {
 		if fact(f.code, f.typ) {
 			facts++
 		}
+	}
+	if h.Echo() && facts == h.Count {
+		facts = 0
 	}
 	if facts != h.Facts {
 		return Bundle{}, corrupt(16, fmt.Errorf("%w: %d facts counted", ErrFormat, facts))

@@ -20,7 +20,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 // story is a bundle with one entry of every kind. Its golden bytes must never change.
 func story() (Header, []Entry) {
 	h := Header{
-		Flags: FlagEcho, Session: 7, First: 142,
+		Flags: FlagLocal, Session: 7, First: 142,
 		Before: ident.Position{Epoch: 3, History: 41}, Fact: ident.Position{Epoch: 4},
 		Origin: 20, Time: 1_700_000_000_000_000_001, Chain: 0x1122334455667788, Durable: 141, Committed: 139,
 	}
@@ -40,6 +40,37 @@ func story() (Header, []Entry) {
 	}
 }
 
+// echoed is the header of an echo: at 3.41 in its own journal's history, it repeats what stands at 9.50 and after.
+func echoed() Header {
+	return Header{
+		Flags: FlagEcho | FlagLocal, Session: 9, First: 7, Before: ident.Position{Epoch: 3, History: 41}, Fact: ident.Position{Epoch: 9, History: 50},
+		Time: 1_700_000_000_000_000_001,
+	}
+}
+
+func TestEcho(t *testing.T) {
+	_, e := story()
+	b, err := Decode(seal(t, echoed(), e[:5]).Raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b.Facts != 0 || b.After() != b.Before || b.EchoEnd() != (ident.Position{Epoch: 9, History: 54}) || !b.Echo() {
+		t.Fatalf("%+v", b.Header)
+	}
+	all, err := b.All()
+	if err != nil || len(all) != 5 || all[0].Position != (ident.Position{Epoch: 9, History: 50}) || all[4].Position != b.EchoEnd() || all[4].Sequence != 11 {
+		t.Fatalf("%+v %v", all, err)
+	}
+	if _, _, err := Seal(nil, echoed(), e); !errors.Is(err, ErrInvalid) {
+		t.Fatalf("an echo of something that is no fact: %v", err)
+	}
+	for _, h := range []Header{{Flags: FlagEcho, First: 1}, {Flags: FlagEcho, First: 1, Fact: ident.Position{Epoch: 1}}} {
+		if _, _, err := Seal(nil, h, e[:1]); !errors.Is(err, ErrInvalid) {
+			t.Fatalf("%+v: %v", h, err)
+		}
+	}
+}
+
 func seal(t testing.TB, h Header, e []Entry) Bundle {
 	t.Helper()
 	raw, h, err := Seal(nil, h, e)
@@ -53,7 +84,8 @@ func TestGolden(t *testing.T) {
 	h, e := story()
 	bundle := seal(t, h, e)
 	smallest := seal(t, Header{First: 1}, []Entry{{Code: Journal, Type: Previous}})
-	for name, b := range map[string]Bundle{"story": bundle, "smallest": smallest} {
+	echo := seal(t, echoed(), e[:5])
+	for name, b := range map[string]Bundle{"story": bundle, "smallest": smallest, "echo": echo} {
 		path := filepath.Join("testdata", name+".hex")
 		got := fmt.Sprintf("%schain after: %s\n", hex.Dump(b.Raw), NextChain(b.Chain, b.Raw))
 		if *update {
