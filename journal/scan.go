@@ -103,10 +103,11 @@ func rest(file vfs.File, offset, size int64) (zero bool, end int64, err error) {
 	end = offset
 	for at := offset; at < size; at += chunk {
 		b := buffer[:min(chunk, size-at)]
-		if _, err := file.ReadAt(b, at); err != nil && err != io.EOF {
+		n, err := file.ReadAt(b, at)
+		if err != nil && err != io.EOF {
 			return false, 0, fmt.Errorf("read: %w", err)
 		}
-		if allZero(b) {
+		if b = b[:n]; allZero(b) { // it may have been trimmed meanwhile
 			continue
 		}
 		for i := len(b) - 1; i >= 0; i-- {
