@@ -82,19 +82,22 @@ func (j *Journal) fit(r *receiver, d demand) error {
 	if full != nil && full.Reason == FullDisk && !d.control {
 		return full // the stock tries now and then
 	}
-	return j.grow(r, need)
+	return j.grow(r, need, d)
 }
 
 // grow gets r the space up to need at least: a step more when there is that much.
-func (j *Journal) grow(r *receiver, need int64) error {
-	j.mu.RLock()
-	want, have := roundUp(need, j.limits.step()), r.allotted
-	left := j.leftLocked()
-	j.mu.RUnlock()
-	if need-have > left {
+func (j *Journal) grow(r *receiver, need int64, d demand) error {
+	j.mu.Lock()
+	have := r.allotted
+	left := j.leftLocked() + max(0, r.size-have) // zeros that are not synced yet count already
+	want := min(roundUp(need, j.limits.step()), have+left)
+	if need <= want {
+		j.stock.granted = max(0, want-max(have, r.size))
+	}
+	j.mu.Unlock()
+	if need > want {
 		return j.refuse(nil, need-have)
 	}
-	want = min(want, have+left)
 	var short error
 	err := j.do(func(w *writer) (err error) {
 		if short, err = w.grow(r, want); short != nil && need < want {
@@ -102,13 +105,18 @@ func (j *Journal) grow(r *receiver, need int64) error {
 		}
 		return err
 	})
+	j.mu.Lock()
+	j.stock.granted = 0
+	j.mu.Unlock()
 	switch {
 	case err != nil:
 		return err
 	case short != nil:
 		return j.refuse(short, need-have)
 	}
-	j.relieve()
+	if !d.control {
+		j.relieve()
+	}
 	return nil
 }
 
@@ -142,7 +150,9 @@ func (j *Journal) provide(d demand) (blank, error) {
 	for i, b := range j.stock.ready {
 		if j.needLocked(begin, d, len(j.stock.ready)-1) <= b.allotted {
 			j.stock.ready = append(j.stock.ready[:i:i], j.stock.ready[i+1:]...)
+			j.stock.granted = b.allotted
 			j.relieveLocked()
+			j.stock.signal()
 			j.mu.Unlock()
 			return b, nil
 		}
@@ -150,23 +160,33 @@ func (j *Journal) provide(d demand) (blank, error) {
 	need := j.needLocked(begin, d, len(j.stock.ready))
 	want, least, left := max(j.limits.full()+j.limits.reserve(), roundUp(need, HeaderSize)), roundUp(need, j.limits.step()), j.leftLocked()
 	full := j.stock.full
-	j.stock.serial++
-	name := spareName(j.stock.serial) + tempSuffix
-	j.mu.Unlock()
-	switch {
-	case need > left:
-		return blank{}, j.refuse(nil, need)
-	case full != nil && full.Reason == FullDisk && !d.control:
+	if full != nil && full.Reason == FullDisk && !d.control {
+		j.mu.Unlock()
 		return blank{}, full
 	}
+	if need > left {
+		j.mu.Unlock()
+		return blank{}, j.refuse(nil, need)
+	}
+	j.stock.serial++
+	name := spareName(j.stock.serial) + tempSuffix
+	j.stock.granted = min(want, left)
+	j.mu.Unlock()
 	b, err := j.disk.blank(name, min(want, left), min(least, left), need)
+	if err != nil {
+		j.mu.Lock()
+		j.stock.granted = 0
+		j.mu.Unlock()
+	}
 	switch {
 	case noSpace(err):
 		return blank{}, j.refuse(err, need)
 	case err != nil:
 		return blank{}, j.fail(err)
 	}
-	j.relieve()
+	if !d.control {
+		j.relieve()
+	}
 	return b, nil
 }
 
@@ -220,6 +240,7 @@ func (d disk) blank(name string, want, least, need int64) (blank, error) {
 func (j *Journal) putBack(b blank) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	j.stock.granted = 0
 	if b.spare {
 		j.stock.ready = append(j.stock.ready, b)
 		return

@@ -60,7 +60,7 @@ func (j *Journal) BeginReceiver(header []byte) error {
 	case !old.endsAt(h):
 		return &CorruptionError{Receiver: h.Number, Err: fmt.Errorf("%w: the receiver does not continue receiver %s", errChain, old.header.Number)}
 	}
-	b, err := j.provide(demand{control: true})
+	b, err := j.provide(demand{})
 	if err != nil {
 		return err
 	}
@@ -73,7 +73,7 @@ func (j *Journal) BeginReceiver(header []byte) error {
 
 // replaceHeader gives the empty attached receiver another header, in a new file.
 func (j *Journal) replaceHeader(old *receiver, h ReceiverHeader, raw []byte) error {
-	b, err := j.provide(demand{control: true})
+	b, err := j.provide(demand{})
 	if err != nil {
 		return err
 	}
@@ -94,7 +94,7 @@ func (j *Journal) replace(old *receiver, h ReceiverHeader, raw []byte, b blank) 
 		return j.view.Err
 	}
 	r := newReceiver(h, raw)
-	r.size, r.allotted = old.size, b.allotted
+	r.size, r.allotted, j.stock.granted = old.size, b.allotted, 0
 	j.receivers = append(slices.Clip(j.receivers[:len(j.receivers)-1]), r)
 	j.cutLocked(old.last, old.header.Number-1)
 	j.queue.push(operation{do: func(w *writer) error { return w.begin(r, b) }})

@@ -171,7 +171,7 @@ func (j *Journal) ChangeReceiver(session ident.Epoch) (ReceiverInfo, error) {
 	if j.State() != Active {
 		flags = entry.FlagLocal
 	}
-	if err := j.change(session, flags, demand{control: true}); err != nil {
+	if err := j.change(session, flags, demand{}); err != nil {
 		return ReceiverInfo{}, err
 	}
 	infos := j.Receivers()
@@ -251,7 +251,7 @@ func (j *Journal) attach(h ReceiverHeader, raw []byte, b blank) error {
 		return j.view.Err
 	}
 	r := newReceiver(h, raw)
-	r.allotted = b.allotted
+	r.allotted, j.stock.granted = b.allotted, 0
 	if len(j.receivers) == 0 { // nothing is missing of what is not held
 		j.view.Durable, j.view.DurableAfter = r.last, r.after
 	}
@@ -260,7 +260,6 @@ func (j *Journal) attach(h ReceiverHeader, raw []byte, b blank) error {
 	j.queue.push(operation{do: func(w *writer) error { return w.begin(r, b) }})
 	j.publishLocked()
 	j.queue.signal()
-	j.stock.signal() // one spare less
 	return nil
 }
 

@@ -102,7 +102,7 @@ func (j *Journal) Space() Space {
 
 // heldLocked returns what the journal takes on the disk.
 func (j *Journal) heldLocked() int64 {
-	n := j.stock.bytesLocked() + j.stock.making
+	n := j.stock.bytesLocked() + j.stock.making + j.stock.granted
 	for _, r := range j.receivers {
 		n += max(r.size, r.allotted)
 	}

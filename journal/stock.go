@@ -37,6 +37,7 @@ type stock struct {
 
 	ready    []blank
 	making   int64   // size of the one that is being made
+	granted  int64   // what the holder of appending is about to take
 	unwanted []blank // to be deleted
 	serial   int     // of the newest name
 	tidy     bool    // the limits have changed: there may be too many
@@ -161,7 +162,7 @@ func (s *stock) next() (task func() error, wait time.Duration) {
 	diskFull := s.full != nil && s.full.Reason == FullDisk
 	switch {
 	case diskFull:
-		size = max(s.need, min(roundUp(s.need, j.limits.step()), left))
+		size = s.need
 	case s.bytesLocked() < s.wantedLocked():
 		size = j.limits.full()
 	}
@@ -184,6 +185,9 @@ func (s *stock) next() (task func() error, wait time.Duration) {
 	}
 	s.serial++
 	name := spareName(s.serial)
+	if diskFull {
+		return func() error { return s.probe(name, size) }, 0
+	}
 	s.making = size
 	return func() error { return s.make(name, size) }, 0
 }
@@ -214,6 +218,22 @@ func (s *stock) tooManyLocked() bool {
 		most = l.full()
 	}
 	return s.bytesLocked()-s.ready[len(s.ready)-1].allotted >= most
+}
+
+// probe looks whether there is space for what was refused.
+func (s *stock) probe(name string, size int64) error {
+	b, err := s.j.disk.blank(name+tempSuffix, size, size, size)
+	if noSpace(err) {
+		return nil
+	}
+	if err == nil {
+		err = s.drop(b)
+	}
+	if err == nil {
+		s.retry = firstRetry
+		s.j.relieve()
+	}
+	return err
 }
 
 // make makes a spare of the given size. A full disk is no failure: it is tried again. Every other error is final.
