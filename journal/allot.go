@@ -16,7 +16,6 @@ import (
 type blank struct {
 	name           string // in the journal's directory
 	size, allotted int64
-	spare          bool // made ahead: zeros throughout
 }
 
 // reserve has the file system set space aside for the file from one offset to the other. False means that it cannot promise
@@ -70,19 +69,27 @@ func (j *Journal) needLocked(end int64, d demand, spares int) int64 {
 	return need
 }
 
-// fit makes sure that r has its space for the demand.
+// fit makes sure that r has its space for the demand, and that behind it the journal can be left in order: in r, or in a file for
+// the next receiver.
 func (j *Journal) fit(r *receiver, d demand) error {
 	j.mu.RLock()
+	least := r.end + d.size + nextBytes
 	need, have := j.needLocked(r.end, d, len(j.stock.ready)), r.allotted
 	full := j.stock.full
 	j.mu.RUnlock()
-	if need <= have {
+	switch {
+	case need <= have:
 		return nil
-	}
-	if full != nil && full.Reason == FullDisk && !d.control {
+	case full != nil && full.Reason == FullDisk && !d.control:
 		return full // the stock tries now and then
+	case least > have:
+		return j.grow(r, need, d)
 	}
-	return j.grow(r, need, d)
+	b, err := j.makeBlank(demand{})
+	if err == nil {
+		j.putBack(b)
+	}
+	return err
 }
 
 // grow gets r the space up to need at least: a step more when there is that much.
@@ -145,19 +152,27 @@ func (j *Journal) relieveLocked() {
 
 // provide returns a file for the next receiver, which will begin with the demand behind a J PR: a spare, or one that is made now.
 func (j *Journal) provide(d demand) (blank, error) {
-	const begin = HeaderSize + nextBytes
 	j.mu.Lock()
 	for i, b := range j.stock.ready {
 		if j.needLocked(begin, d, len(j.stock.ready)-1) <= b.allotted {
 			j.stock.ready = append(j.stock.ready[:i:i], j.stock.ready[i+1:]...)
 			j.stock.granted = b.allotted
-			j.relieveLocked()
 			j.stock.signal()
 			j.mu.Unlock()
 			return b, nil
 		}
 	}
-	need := j.needLocked(begin, d, len(j.stock.ready))
+	j.mu.Unlock()
+	return j.makeBlank(d)
+}
+
+// begin is where a receiver's second bundle stands, at most.
+const begin = HeaderSize + nextBytes
+
+// makeBlank makes a file for the next receiver, which will begin with the demand behind a J PR.
+func (j *Journal) makeBlank(d demand) (blank, error) {
+	j.mu.Lock()
+	need := j.needLocked(begin, d, 0)
 	want, least, left := max(j.limits.full()+j.limits.reserve(), roundUp(need, HeaderSize)), roundUp(need, j.limits.step()), j.leftLocked()
 	full := j.stock.full
 	if full != nil && full.Reason == FullDisk && !d.control {
@@ -236,17 +251,12 @@ func (d disk) blank(name string, want, least, need int64) (blank, error) {
 	return b, nil
 }
 
-// putBack returns a file that was provided and not used.
+// putBack puts a file that was provided, and is not used yet, among the spares.
 func (j *Journal) putBack(b blank) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.stock.granted = 0
-	if b.spare {
-		j.stock.ready = append(j.stock.ready, b)
-		return
-	}
-	j.stock.unwanted = append(j.stock.unwanted, b)
-	j.stock.signal()
+	j.stock.ready = append(j.stock.ready, b)
 }
 
 // grow gets the receiver its space up to want. Short says that there is no space; err is final.

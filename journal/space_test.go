@@ -140,7 +140,11 @@ func TestDepositsOnAFullDisk(t *testing.T) {
 				if v.Err != nil {
 					t.Fatal(v.Err)
 				}
-				if _, err := j.ChangeReceiver(1); !errors.Is(err, ErrFull) {
+				// A file for one more receiver may have been kept back, not for two.
+				for err = nil; err == nil; v, _ = j.View() {
+					_, err = j.ChangeReceiver(1)
+				}
+				if !errors.Is(err, ErrFull) {
 					t.Errorf("change of receiver: %v", err)
 				}
 				if again, _ := j.View(); again.Last != v.Last {
@@ -160,14 +164,10 @@ func TestDepositsOnAFullDisk(t *testing.T) {
 					t.Errorf("%+v", s)
 				}
 				j = reopen(t, j, o)
-				if round == 0 {
-					_, err = try(j, 700)
-					if !errors.Is(err, ErrFull) {
-						t.Fatalf("after a restart: %v", err)
-					}
-				} else {
-					for err = nil; err == nil; _, err = try(j, 700) {
-					}
+				for err = nil; err == nil; _, err = try(j, 700) {
+				}
+				if !errors.Is(err, ErrFull) {
+					t.Fatalf("after a restart: %v", err)
 				}
 				_, changed := j.View()
 				if j.Space().Full == nil {
@@ -224,7 +224,7 @@ func TestCopyOnAFullDisk(t *testing.T) {
 		}
 	}
 	want, got := flush(t, j), flush(t, c)
-	if got.Chain != want.Chain || got.Err != nil || refused[false] == 0 || refused[true] == 0 {
+	if got.Chain != want.Chain || got.Err != nil || refused[false] == 0 {
 		t.Errorf("%+v, want %+v; refused %v", got, want, refused)
 	}
 	must(t, c.Verify(context.Background()))
@@ -367,7 +367,7 @@ func TestNoSpaceNowAndThen(t *testing.T) {
 	j := active(t, o)
 	rng := rand.New(rand.NewPCG(1, 2))
 	disk.mu.Lock()
-	disk.moody = func() bool { return rng.IntN(10) < 6 }
+	disk.moody = func() bool { return rng.IntN(10) < 4 }
 	disk.mu.Unlock()
 	refused, taken := 0, 0
 	for taken < 100 {

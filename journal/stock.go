@@ -35,15 +35,14 @@ type stock struct {
 	done     chan struct{} // closed when the goroutine has ended
 	wake     chan struct{} // gets a token when there may be something to do
 
-	ready    []blank
-	making   int64   // size of the one that is being made
-	granted  int64   // what the holder of appending is about to take
-	unwanted []blank // to be deleted
-	serial   int     // of the newest name
-	tidy     bool    // the limits have changed: there may be too many
-	full     *FullError
-	need     int64      // what must be free before full goes
-	pending  *FullError // why the last attempt to make a spare failed
+	ready   []blank // whole ones, and such as were made in a hurry, under temporary names
+	making  int64   // size of the one that is being made
+	granted int64   // what the holder of appending is about to take
+	serial  int     // of the newest name
+	tidy    bool    // the limits have changed: there may be too many
+	full    *FullError
+	need    int64      // what must be free before full goes
+	pending *FullError // why the last attempt to make a spare failed
 
 	retry time.Duration
 	again bool // it is time to try again
@@ -144,11 +143,6 @@ func (s *stock) next() (task func() error, wait time.Duration) {
 	defer j.mu.Unlock()
 	if j.view.Err != nil || j.queue.closing {
 		return nil, 0
-	}
-	if len(s.unwanted) > 0 {
-		b := s.unwanted[0]
-		s.unwanted = s.unwanted[1:]
-		return func() error { return s.drop(b) }, 0
 	}
 	if s.tidy || j.limits.MaximumBytes > 0 && j.heldLocked() > j.limits.MaximumBytes {
 		if n := len(s.ready); n > 0 && s.tooManyLocked() {
@@ -303,7 +297,7 @@ func (s *stock) fill(name string, size int64) (_ blank, err error) {
 	if err := d.fs.Rename(temp, path); err != nil {
 		return blank{}, fmt.Errorf("rename %s: %w", temp, err)
 	}
-	return blank{name: name, size: size, allotted: size, spare: true}, syncDir(d.fs, d.dir)
+	return blank{name: name, size: size, allotted: size}, syncDir(d.fs, d.dir)
 }
 
 // pause leaves the disk to others for d.
@@ -398,5 +392,5 @@ func (s *stock) inspect(name string) (b blank, ok bool, err error) {
 	if err := file.Sync(); err != nil { // of a process that was killed
 		return blank{}, false, fmt.Errorf("sync spare receiver: %w", err)
 	}
-	return blank{name: name, size: size, allotted: size, spare: true}, true, nil
+	return blank{name: name, size: size, allotted: size}, true, nil
 }
