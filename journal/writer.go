@@ -3,6 +3,8 @@ package journal
 import (
 	"errors"
 	"fmt"
+	"runtime"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -17,6 +19,12 @@ const (
 
 	// maxQueue bounds what waits for the disk; Deposit and AppendRaw wait beyond it.
 	maxQueue = 64 << 20
+
+	// maxYields bounds how often the writer lets others run before it takes what is queued.
+	maxYields = 1024
+
+	// uncopied is the size from which a bundle is written with a call of its own.
+	uncopied = 64 << 10
 
 	// maxStep is how far receivers are filled with zeros ahead of the write position.
 	maxStep = 1 << 20
@@ -82,11 +90,13 @@ type writer struct {
 	onSync    string
 	onAttach  string
 
-	file    vfs.File  // of the receiver that is written; nil: none is open
-	current *receiver // nil: none is open
-	zeros   int64     // up to here it was filled with zeros that are not synced yet
-	made    bool      // the directory
-	state   vfs.File  // the state file; nil: not open
+	file    vfs.File      // of the receiver that is written; nil: none is open
+	current *receiver     // nil: none is open
+	zeros   int64         // up to here it was filled with zeros that are not synced yet
+	took    time.Duration // the last sync
+	alone   int           // so many batches are not waited for
+	made    bool          // the directory
+	state   vfs.File      // the state file; nil: not open
 	record  record
 	behind  int64 // bytes synced since the state file was: what its mark on disk does not cover
 
@@ -112,6 +122,7 @@ func (w *writer) run() {
 	j := w.j
 	defer close(j.done)
 	for {
+		w.gather()
 		j.mu.Lock()
 		w.batch = j.queue.take(w.batch)
 		err, closing := j.view.Err, j.queue.closing
@@ -136,6 +147,36 @@ func (w *writer) run() {
 			done <- err
 		}
 		clear(w.batch)
+	}
+}
+
+// gather lets those deposit once more who have just learned that their bundle is on disk, so that the next sync is theirs, too.
+// Without it they would split into two halves that wait for each other's syncs. It takes an eighth of a sync at most, and is left
+// out for a while when nobody came.
+func (w *writer) gather() {
+	if w.alone > 0 {
+		w.alone--
+		return
+	}
+	j, first, all, began := w.j, -1, 0, time.Now()
+	for range maxYields {
+		j.mu.RLock()
+		n := len(j.queue.operations)
+		urgent := n > 0 && j.queue.operations[0].do != nil || j.queue.closing
+		j.mu.RUnlock()
+		if first < 0 {
+			first, all = n, n+len(w.batch)
+		}
+		if n >= all || urgent {
+			return
+		}
+		if time.Since(began) > w.took/8 {
+			if n == first {
+				w.alone = 16
+			}
+			return
+		}
+		runtime.Gosched()
 	}
 }
 
@@ -175,45 +216,70 @@ func (j *Journal) queueUp(o operation) error {
 	return nil
 }
 
-// write appends the batch to its receiver with one write and one sync.
+// put writes the bundles of the batch, and returns where they end. Small neighbours are written with one call, large ones without
+// being copied.
+func (w *writer) put() (end int64, err error) {
+	at := w.batch[0].offset
+	w.buffer = w.buffer[:0]
+	out := func(b []byte) error {
+		if len(b) == 0 {
+			return nil
+		}
+		_, err := w.file.WriteAt(b, at)
+		at += int64(len(b))
+		return err
+	}
+	for i := range w.batch {
+		raw := w.batch[i].bundle.Raw
+		if len(raw) < uncopied && len(w.batch) > 1 {
+			w.buffer = append(w.buffer, raw...)
+			continue
+		}
+		if err := out(w.buffer); err != nil {
+			return 0, err
+		}
+		w.buffer = w.buffer[:0]
+		if err := out(raw); err != nil {
+			return 0, err
+		}
+	}
+	err = out(w.buffer)
+	return at, err
+}
+
+// write appends the batch to its receiver and syncs it once.
 func (w *writer) write() error {
 	first, last := &w.batch[0], &w.batch[len(w.batch)-1]
 	r := first.receiver
 	if err := w.open(r); err != nil {
 		return err
 	}
-	data := first.bundle.Raw
-	if len(w.batch) > 1 {
-		w.buffer = w.buffer[:0]
-		for i := range w.batch {
-			w.buffer = append(w.buffer, w.batch[i].bundle.Raw...)
-		}
-		data = w.buffer
-	}
 	if err := w.failpoint(w.onWrite); err != nil {
 		return err
 	}
-	if _, err := w.file.WriteAt(data, first.offset); err != nil {
+	end, err := w.put()
+	if err != nil {
 		return fmt.Errorf("write receiver %s: %w", r.header.Number, err)
 	}
 	if err := w.failpoint(w.onSync); err != nil {
 		return err
 	}
+	began := time.Now()
 	if err := w.file.SyncData(); err != nil {
 		return fmt.Errorf("sync receiver %s: %w", r.header.Number, err)
 	}
-	if err := w.setMark(last.bundle.Last(), int64(len(data))); err != nil {
+	w.took = time.Since(began)
+	if err := w.setMark(last.bundle.Last(), end-first.offset); err != nil {
 		return err
 	}
 
-	end := first.offset + int64(len(data))
 	j := w.j
 	j.mu.Lock()
 	r.written = end
 	w.resizeLocked(r, max(r.size, end))
 	r.allotted = max(r.allotted, w.zeros) // this sync was theirs, too
 	j.view.Durable, j.view.DurableAfter = last.bundle.Last(), last.bundle.After()
-	j.queue.bytes -= int64(len(data))
+	j.queue.bytes -= end - first.offset
 	j.ring.trim(j.view.Durable)
 	j.publishLocked()
 	from, to := r.size, w.aheadLocked(r)
@@ -223,7 +289,7 @@ func (w *writer) write() error {
 	}
 
 	// The zeros are synced with the next batch; nobody waits for them.
-	err := writeZeros(w.file, from, to)
+	err = writeZeros(w.file, from, to)
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	switch {
