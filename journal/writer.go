@@ -159,7 +159,7 @@ func (w *writer) gather() {
 		return
 	}
 	j, first, all, began := w.j, -1, 0, time.Now()
-	for range maxYields {
+	for i := 0; ; i++ {
 		j.mu.RLock()
 		n := len(j.queue.operations)
 		urgent := n > 0 && j.queue.operations[0].do != nil || j.queue.closing
@@ -170,7 +170,7 @@ func (w *writer) gather() {
 		if n >= all || urgent {
 			return
 		}
-		if time.Since(began) > w.took/8 {
+		if i == maxYields || time.Since(began) >= w.took/8 {
 			if n == first {
 				w.alone = 16
 			}
