@@ -26,7 +26,7 @@ func (j *Journal) receive() error {
 // BeginReceiver makes a copy's next receiver with exactly these HeaderSize header bytes. An empty journal takes the header of
 // any receiver and begins there; else the header must continue the journal to the letter: *GapError when it begins at another
 // sequence, *CorruptionError when chain or history differ. An attached receiver that holds no bundle yet may be begun again: it
-// takes the new header. BeginReceiver does not wait for the disk.
+// takes the new header. BeginReceiver does not wait for what is queued for the disk. ErrFull: there is no space for a receiver.
 func (j *Journal) BeginReceiver(header []byte) error {
 	j.appending.Lock()
 	defer j.appending.Unlock()
@@ -56,15 +56,35 @@ func (j *Journal) BeginReceiver(header []byte) error {
 		if bytes.Equal(old.raw, raw) {
 			return nil
 		}
-		return j.replace(old, h, raw)
+		return j.replaceHeader(old, h, raw)
 	case !old.endsAt(h):
 		return &CorruptionError{Receiver: h.Number, Err: fmt.Errorf("%w: the receiver does not continue receiver %s", errChain, old.header.Number)}
 	}
-	return j.attach(h, raw)
+	b, err := j.provide(demand{})
+	if err != nil {
+		return err
+	}
+	if err := j.attach(h, raw, b); err != nil {
+		j.putBack(b)
+		return err
+	}
+	return nil
 }
 
-// replace gives the empty attached receiver another header.
-func (j *Journal) replace(old *receiver, h ReceiverHeader, raw []byte) error {
+// replaceHeader gives the empty attached receiver another header, in a new file.
+func (j *Journal) replaceHeader(old *receiver, h ReceiverHeader, raw []byte) error {
+	b, err := j.provide(demand{})
+	if err != nil {
+		return err
+	}
+	if err := j.replace(old, h, raw, b); err != nil {
+		j.putBack(b)
+		return err
+	}
+	return nil
+}
+
+func (j *Journal) replace(old *receiver, h ReceiverHeader, raw []byte, b blank) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.queue.closing {
@@ -74,10 +94,10 @@ func (j *Journal) replace(old *receiver, h ReceiverHeader, raw []byte) error {
 		return j.view.Err
 	}
 	r := newReceiver(h, raw)
-	r.size = old.size
+	r.size, r.allotted, j.stock.granted = old.size, b.allotted, 0
 	j.receivers = append(slices.Clip(j.receivers[:len(j.receivers)-1]), r)
 	j.cutLocked(old.last, old.header.Number-1)
-	j.queue.push(operation{do: func(w *writer) error { return w.begin(r) }})
+	j.queue.push(operation{do: func(w *writer) error { return w.begin(r, b) }})
 	j.publishLocked()
 	j.queue.signal()
 	return nil
@@ -86,7 +106,7 @@ func (j *Journal) replace(old *receiver, h ReceiverHeader, raw []byte) error {
 // AppendRaw appends a bundle of the source to a copy, and to the local journal when it comes back from a copy. It copies raw.
 // The bundle must continue the journal: *GapError when it begins at another sequence, *CorruptionError when it is damaged or
 // its chain differs, ErrNoReceiver when the receiver header must come first. Durable marks in it are taken over. It waits while
-// too much is queued for the disk, but not for its own write.
+// too much is queued for the disk, but not for its own write. ErrFull: there is no space for the bundle; it was not appended.
 func (j *Journal) AppendRaw(raw []byte) (entry.Header, error) {
 	j.appending.Lock()
 	defer j.appending.Unlock()
@@ -111,6 +131,9 @@ func (j *Journal) AppendRaw(raw []byte) (entry.Header, error) {
 		return entry.Header{}, &CorruptionError{Receiver: r.header.Number, Offset: r.end, Err: err}
 	}
 	if err := j.room(); err != nil {
+		return entry.Header{}, err
+	}
+	if err := j.fit(r, demand{int64(b.Length), b.Facts == 0}); err != nil {
 		return entry.Header{}, err
 	}
 	return b.Header, j.append(b)

@@ -144,7 +144,13 @@ func work(t testing.TB, c *crasher, o Options) {
 	restart()
 	must(t, j.SetState(Active))
 	c.set(func() { c.current.active = true })
+	spared := func() { // so many that changes find them
+		if o.SpareBytes > 0 {
+			until(t, j, "spares", func(s Space) bool { return s.Spare >= o.SpareBytes })
+		}
+	}
 	batch(1, 8, 1500)
+	spared()
 	batch(1, 3, 9000)
 	_, err := j.ChangeReceiver(1)
 	must(t, err)
@@ -157,14 +163,20 @@ func work(t testing.TB, c *crasher, o Options) {
 	bundles := c.branches[1].bundles
 	c.rewind(t, j, bundles[4].Last()) // receivers go
 	batch(3, 1, 10, bundles[3].After())
+	spared()
 	_, err = j.ChangeReceiver(3)
 	must(t, err)
 	batch(3, 4, 10)
 	restart()
+	spared()
 	must(t, j.DeleteReceivers(1))
 	batch(3, 4, 5000)
 	restart()
 	batch(4, 2, 10)
+	if o.SpareBytes > 0 { // they go
+		j.SetLimits(Limits{ReceiverBytes: o.ReceiverBytes, SpareBytes: -1})
+		until(t, j, "no spares", func(s Space) bool { return s.Spare == 0 })
+	}
 	c.learn(t, j)
 	must(t, j.Close())
 }
@@ -216,6 +228,22 @@ func check(t testing.TB, branches []branch, i image, o Options) {
 	if err := j.Verify(context.Background()); err != nil {
 		fail("%v", err)
 	}
+	if o.SpareBytes <= 0 {
+		return
+	}
+	// What the crash left of spares was found, and is whole.
+	s := until(t, j, "spares", func(s Space) bool { return s.Spare >= o.SpareBytes })
+	must(t, j.Close())
+	var bytes int64
+	for _, name := range list(t, o.FS, spareSuffix) {
+		b := readFile(t, o.FS, testDir+"/"+name)
+		if bytes += int64(len(b)); !allZero(b) {
+			fail("spare %s does not hold zeros", name)
+		}
+	}
+	if bytes != s.Spare {
+		fail("spares of %d bytes on disk, %d known", bytes, s.Spare)
+	}
 }
 
 func isBeginning(j *Journal, bundles []entry.Bundle, durable ident.Sequence) error {
@@ -243,11 +271,18 @@ func isBeginning(j *Journal, bundles []entry.Bundle, durable ident.Sequence) err
 
 // Proves RJ-9 for the journal. A crash before any operation that changes the disk, with any part of the unsynced bytes, leaves
 // everything that was published as durable and nothing that was never written. So does a crash while Open mends the first one.
+// With receivers made ahead that holds for every point of making, taking and deleting one.
 func TestCrashAnywhere(t *testing.T) {
+	t.Run("no spares", func(t *testing.T) { crashAnywhere(t, -1) })
+	t.Run("spares", func(t *testing.T) { crashAnywhere(t, 1) })
+}
+
+func crashAnywhere(t *testing.T, spares int64) {
 	images, torn := 0, 0
 	for seed := range *crashRounds {
 		c := &crasher{fs: vfs.NewCrashableMem(), rng: rand.New(rand.NewPCG(seed, 7)), percents: []int{0, 30, 60, 90, 100}, branches: make([]branch, 1)}
 		o := options(errorfs.Wrap(c.fs, c))
+		o.SpareBytes = spares * o.ReceiverBytes
 		work(t, c, o)
 		images += len(c.images)
 		for _, i := range c.images {
@@ -295,7 +330,9 @@ func TestEveryWriteFailsOnce(t *testing.T) {
 			}
 			return injector.MaybeError(op)
 		})
-		durable, err := hurry(t, options(errorfs.Wrap(fs, writes)))
+		o := options(errorfs.Wrap(fs, writes))
+		o.SpareBytes = int64(index%2) * o.ReceiverBytes
+		durable, err := hurry(t, o)
 		if err == nil {
 			break
 		}

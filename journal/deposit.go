@@ -2,6 +2,7 @@ package journal
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 
 	"github.com/understudy-ha/understudy/internal/ident"
@@ -33,9 +34,20 @@ func (d *Draft) onlyIPL() bool {
 	return true
 }
 
+// inOrder tells whether the draft is one that leaves the journal in order: it may use the reserve.
+func (d *Draft) inOrder() bool {
+	for i := range d.Entries {
+		if c, t := d.Entries[i].Code, d.Entries[i].Type; c != entry.Journal && (c != entry.User || t != entry.Switch) {
+			return false
+		}
+	}
+	return true
+}
+
 // Deposit numbers and seals one bundle, publishes it to readers at once and queues it for the disk writer: it is durable when
 // View.Durable has reached its last sequence. Deposit changes receivers by itself when the attached one is full; the J NR and
-// J PR of the change take numbers, too. It waits while too much is queued for the disk.
+// J PR of the change take numbers, too. It waits while too much is queued for the disk. ErrFull means that there is no space for
+// the bundle; nothing was deposited then, and the same draft may be deposited later.
 //
 // In state STANDBY and INACTIVE only J IN and echoes are taken, and marked local; everything else gets ErrNotActive. A draft that exceeds
 // a limit gets entry.ErrTooLarge, one that makes no sense entry.ErrInvalid; nothing was deposited then.
@@ -67,7 +79,7 @@ func (j *Journal) Deposit(d Draft) (entry.Header, error) {
 	if err := j.room(); err != nil {
 		return entry.Header{}, err
 	}
-	if err := j.makeRoom(int64(size), d.Session, d.Flags&entry.FlagLocal); err != nil {
+	if err := j.makeRoom(demand{int64(size), d.inOrder()}, d.Session, d.Flags&entry.FlagLocal); err != nil {
 		return entry.Header{}, err
 	}
 	return j.seal(d, size)
@@ -119,16 +131,29 @@ func (j *Journal) attached() *receiver {
 	return j.receivers[len(j.receivers)-1]
 }
 
-// makeRoom attaches a new receiver when the present one cannot take size bytes and the J NR behind them. A receiver that holds
-// nothing but its J PR takes everything.
-func (j *Journal) makeRoom(size int64, session ident.Epoch, flags entry.Flags) error {
-	const nr = 256 // more than a bundle with J NR needs
+// makeRoom makes sure that the attached receiver has space for the demand. It attaches a new one when the present one has
+// reached its size or age, or cannot have more space while there is a spare. A receiver that holds nothing but its J PR takes
+// everything.
+func (j *Journal) makeRoom(d demand, session ident.Epoch, flags entry.Flags) error {
 	r := j.attached()
-	switch {
-	case r == nil, r.closed, r.empty(), r.last > r.header.First && r.end+size+nr > j.receiverBytes:
-		return j.change(session, flags)
+	if r == nil || r.closed || r.empty() {
+		return j.change(session, flags, d)
 	}
-	return nil
+	j.mu.RLock()
+	used := r.last > r.header.First
+	full := used && r.end+d.size+nextBytes > j.limits.ReceiverBytes
+	due := j.limits.MaxAge > 0 && j.dueLocked(j.clock.Now())
+	j.mu.RUnlock()
+	if full || due {
+		if err := j.change(session, flags, d); full || !errors.Is(err, ErrFull) {
+			return err
+		}
+	}
+	err := j.fit(r, d)
+	if used && errors.Is(err, ErrFull) && j.stock.has() {
+		return j.change(session, flags, d)
+	}
+	return err
 }
 
 // ChangeReceiver detaches the attached receiver with J NR and attaches a new one that begins with J PR, in any state. It does
@@ -146,7 +171,7 @@ func (j *Journal) ChangeReceiver(session ident.Epoch) (ReceiverInfo, error) {
 	if j.State() != Active {
 		flags = entry.FlagLocal
 	}
-	if err := j.change(session, flags); err != nil {
+	if err := j.change(session, flags, demand{}); err != nil {
 		return ReceiverInfo{}, err
 	}
 	infos := j.Receivers()
@@ -154,20 +179,45 @@ func (j *Journal) ChangeReceiver(session ident.Epoch) (ReceiverInfo, error) {
 }
 
 // change deposits J NR, attaches the next receiver and deposits J PR there, as far as a crash has not left the one without the
-// other.
-func (j *Journal) change(session ident.Epoch, flags entry.Flags) error {
+// other. Before that it makes sure that all this and the demand behind it have their space.
+func (j *Journal) change(session ident.Epoch, flags entry.Flags, d demand) error {
 	old := j.attached()
-	if old == nil || !old.empty() {
-		next := ident.ReceiverNumber(1)
+	if old != nil && old.empty() {
+		if err := j.fit(old, demand{d.size + nextBytes, d.control}); err != nil {
+			return err
+		}
+	} else if err := j.next(old, session, flags, d); err != nil {
+		return err
+	}
+	previous := ""
+	if n := j.attached().header.Number; n > 1 {
+		previous = (n - 1).String()
+	}
+	return j.event(entry.Previous, previous, session, flags)
+}
+
+// next deposits J NR in the old receiver, which may be nil, and attaches the one after it.
+func (j *Journal) next(old *receiver, session ident.Epoch, flags entry.Flags, d demand) error {
+	if old != nil && !old.closed {
+		if err := j.fit(old, demand{control: true}); err != nil {
+			return err
+		}
+	}
+	b, err := j.provide(d)
+	if err != nil {
+		return err
+	}
+	err = func() error {
+		number := ident.ReceiverNumber(1)
 		if old != nil {
-			next = old.header.Number + 1
+			number = old.header.Number + 1
 			if !old.closed {
-				if err := j.event(entry.Next, next.String(), session, flags); err != nil {
+				if err := j.event(entry.Next, number.String(), session, flags); err != nil {
 					return err
 				}
 			}
 		}
-		h := ReceiverHeader{Cluster: j.disk.cluster, ID: j.disk.id, Number: next, First: 1, Created: j.clock.Now()}
+		h := ReceiverHeader{Cluster: j.disk.cluster, ID: j.disk.id, Number: number, First: 1, Created: j.clock.Now()}
 		if old != nil {
 			h.First, h.Start, h.Chain, h.Run = old.last+1, old.after, old.chain, old.run
 		}
@@ -175,15 +225,12 @@ func (j *Journal) change(session ident.Epoch, flags entry.Flags) error {
 		if err != nil {
 			return err
 		}
-		if err := j.attach(h, raw); err != nil {
-			return err
-		}
+		return j.attach(h, raw, b)
+	}()
+	if err != nil {
+		j.putBack(b)
 	}
-	previous := ""
-	if n := j.attached().header.Number; n > 1 {
-		previous = (n - 1).String()
-	}
-	return j.event(entry.Previous, previous, session, flags)
+	return err
 }
 
 // event deposits a J entry that names a receiver.
@@ -194,7 +241,7 @@ func (j *Journal) event(t entry.Type, name string, session ident.Epoch, flags en
 }
 
 // attach makes an empty receiver the newest one. A reader sees it at once; the writer makes its file before it writes to it.
-func (j *Journal) attach(h ReceiverHeader, raw []byte) error {
+func (j *Journal) attach(h ReceiverHeader, raw []byte, b blank) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.queue.closing {
@@ -204,12 +251,13 @@ func (j *Journal) attach(h ReceiverHeader, raw []byte) error {
 		return j.view.Err
 	}
 	r := newReceiver(h, raw)
+	r.allotted, j.stock.granted = b.allotted, 0
 	if len(j.receivers) == 0 { // nothing is missing of what is not held
 		j.view.Durable, j.view.DurableAfter = r.last, r.after
 	}
 	j.receivers = append(j.receivers[:len(j.receivers):len(j.receivers)], r)
 	j.tailLocked()
-	j.queue.push(operation{do: func(w *writer) error { return w.begin(r) }})
+	j.queue.push(operation{do: func(w *writer) error { return w.begin(r, b) }})
 	j.publishLocked()
 	j.queue.signal()
 	return nil

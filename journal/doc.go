@@ -44,5 +44,8 @@
 // What is assumed of the disk: a sync that returned nil is true; an unsynced write may be there in part, in any order, in
 // sectors of 512 bytes; renames, creations and removals hold once the directory was synced. A failed write or sync is final.
 //
+// Beside them stand spare receivers, files of zeros named <n>.spare, and state.tmp, the space of the next state file. A full disk is
+// an error of the call that needs space, FullError, before anything is numbered; docs/journal.md says how.
+//
 // DESIGN.md says how recovery tells a torn tail from corruption, and who owns what.
 package journal

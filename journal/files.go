@@ -60,38 +60,6 @@ func syncDir(fs vfs.FS, dir string) error {
 	return nil
 }
 
-// replaceFile makes the file dir/name hold b, padded with zeros to size, atomically: after a crash it is the old one or the new
-// one. The file is returned open, synced.
-func replaceFile(fs vfs.FS, dir, name string, b []byte, size int64) (vfs.File, error) {
-	path, temp := fs.PathJoin(dir, name), fs.PathJoin(dir, name+tempSuffix)
-	if err := fs.Remove(temp); err != nil && !isNotExist(err) {
-		return nil, fmt.Errorf("remove %s: %w", temp, err)
-	}
-	file, err := fs.OpenReadWrite(temp, category)
-	if err != nil {
-		return nil, fmt.Errorf("create %s: %w", temp, err)
-	}
-	err = func() error {
-		if _, err := file.WriteAt(b, 0); err != nil {
-			return fmt.Errorf("write %s: %w", temp, err)
-		}
-		if err := writeZeros(file, int64(len(b)), size); err != nil {
-			return err
-		}
-		if err := file.Sync(); err != nil {
-			return fmt.Errorf("sync %s: %w", temp, err)
-		}
-		if err := fs.Rename(temp, path); err != nil {
-			return fmt.Errorf("rename %s: %w", temp, err)
-		}
-		return syncDir(fs, dir)
-	}()
-	if err != nil {
-		return nil, errors.Join(err, file.Close())
-	}
-	return file, nil
-}
-
 // paced is a file that is written over a large part: it is synced after every few MiB, so that no single call takes long on
 // a slow disk. A watchdog that ends a process for a call that hangs must not end one that fills a large receiver. The last
 // piece is left to the caller's sync.

@@ -20,10 +20,13 @@ type Options struct {
 	Dir           string // <data>/journals/<group>/<node>; created when something is first written
 	ID            ident.JournalID
 	Cluster       ident.ClusterID
-	ReceiverBytes int64        // Deposit changes receivers at this size; default 64 MiB
-	RingBytes     int64        // recent bundles kept in memory for readers; default 8 MiB
-	Host          host.Host    // default host.Real()
-	Logger        hclog.Logger // default: none
+	ReceiverBytes int64         // Deposit changes receivers at this size; default 64 MiB
+	SpareBytes    int64         // as Limits.SpareBytes
+	MaximumBytes  int64         // as Limits.MaximumBytes
+	MaxAge        time.Duration // as Limits.MaxAge
+	RingBytes     int64         // recent bundles kept in memory for readers; default 8 MiB
+	Host          host.Host     // default host.Real()
+	Logger        hclog.Logger  // default: none
 }
 
 // Defaults of Options.
@@ -67,10 +70,9 @@ const (
 // Journal is one journal on this node's disk: the local one, or a copy of another node's. All methods may be called from any
 // goroutine.
 type Journal struct {
-	disk          disk
-	clock         host.Clock
-	log           hclog.Logger
-	receiverBytes int64
+	disk  disk
+	clock host.Clock
+	log   hclog.Logger
 
 	appending host.Turn // held by whoever changes the end of the journal or the list of receivers; taken before mu
 
@@ -82,8 +84,11 @@ type Journal struct {
 	runs      runs
 	cuts      cuts
 	record    record // what SetState and the like know of the state file; the writer has the durable mark
+	limits    Limits
+	stock     *stock
 
 	published     atomic.Pointer[published]
+	durable       bell          // rung when View.Durable or View.Err changes
 	closedChannel chan struct{} // closed always
 	done          chan struct{} // closed when the writer has ended
 	writer        *writer
@@ -104,11 +109,13 @@ func Open(o Options) (*Journal, error) {
 		return nil, fmt.Errorf("open journal %s in %s: %w", o.ID, o.Dir, err)
 	}
 	j := &Journal{
-		appending: host.NewTurn(), disk: d, clock: o.Host.Clock, log: log, receiverBytes: o.ReceiverBytes,
+		appending: host.NewTurn(), disk: d, clock: o.Host.Clock, log: log,
+		limits:    Limits{ReceiverBytes: o.ReceiverBytes, SpareBytes: o.SpareBytes, MaximumBytes: o.MaximumBytes, MaxAge: o.MaxAge},
 		receivers: found.receivers, ring: ring{limit: o.RingBytes}, record: found.record,
 		queue: queue{wake: make(chan struct{}, 1)}, closedChannel: make(chan struct{}), done: make(chan struct{}),
 	}
 	close(j.closedChannel)
+	j.stock = newStock(j, found.spares)
 	j.mu.Lock()
 	j.tailLocked()
 	j.view.Durable, j.view.DurableAfter, j.view.Torn = j.view.Last, j.view.After, found.record.torn
@@ -128,6 +135,7 @@ func Open(o Options) (*Journal, error) {
 	}
 	j.writer = newWriter(j, o)
 	go j.writer.run()
+	go j.stock.run()
 	return j, nil
 }
 
@@ -144,14 +152,23 @@ func (j *Journal) recallMarks() error {
 	return nil
 }
 
-// Close flushes what was appended, joins the writer and returns the first error the journal had. Readers get ErrClosed.
+// Close flushes what was appended, joins the writer and the stock of spares, and returns the first error the journal had. Readers get ErrClosed.
 func (j *Journal) Close() error {
 	j.mu.Lock()
-	j.queue.closing = true
+	if !j.queue.closing {
+		j.queue.closing = true
+		close(j.stock.stopping)
+	}
 	j.mu.Unlock()
 	j.queue.signal()
 	<-j.done
-	return j.writer.closeErr
+	<-j.stock.done
+	if err := j.writer.closeErr; err != nil {
+		return err
+	}
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	return j.view.Err // of the stock
 }
 
 // ID returns the journal's name.
@@ -194,17 +211,26 @@ func (j *Journal) note(change func(*record)) error {
 	if change(&after); after == before && before.count > 0 {
 		return nil
 	}
-	if err := j.do(func(w *writer) error {
+	var short error
+	if err := j.do(func(w *writer) (err error) {
+		before := w.record
 		change(&w.record)
-		return w.saveRecord()
+		if short, err = w.saveRecord(); short != nil {
+			w.record = before
+		}
+		return err
 	}); err != nil {
 		return err
+	}
+	if short != nil {
+		return j.refuse(short, stateSize)
 	}
 	j.mu.Lock()
 	j.record = after
 	j.record.count = max(1, before.count)
 	j.view.Torn = after.torn
 	j.publishLocked()
+	j.stock.signal()
 	j.mu.Unlock()
 	return nil
 }
@@ -259,6 +285,7 @@ func (j *Journal) DeleteReceivers(upTo ident.ReceiverNumber) error {
 	j.receivers = append([]*receiver(nil), j.receivers[n:]...)
 	if n > 0 {
 		j.tailLocked()
+		j.freedLocked()
 		j.publishLocked()
 	}
 	j.mu.Unlock()
@@ -266,7 +293,7 @@ func (j *Journal) DeleteReceivers(upTo ident.ReceiverNumber) error {
 		return nil
 	}
 	// The queue is in order: when this runs, all of them have long been written and closed.
-	return j.do(func(w *writer) error {
+	err := j.do(func(w *writer) error {
 		for _, r := range gone {
 			if err := w.disk.remove(r); err != nil {
 				return err
@@ -274,4 +301,6 @@ func (j *Journal) DeleteReceivers(upTo ident.ReceiverNumber) error {
 		}
 		return nil
 	})
+	j.stock.retryNow()
+	return err
 }

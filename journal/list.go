@@ -159,7 +159,7 @@ func (j *Journal) verify(ctx context.Context, r, next *receiver, durable ident.S
 		return &CorruptionError{Receiver: r.header.Number, Err: errHeaderChecksum}
 	}
 	found := newReceiver(r.header, raw)
-	s := scanner{file: file, offset: HeaderSize, limit: size}
+	s := scanner{file: file, offset: HeaderSize, limit: size, brief: true}
 	for found.last < last {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)

@@ -152,6 +152,7 @@ func TestAgreesWithModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		o := options(vfs.NewMem())
 		o.ReceiverBytes = int64(rapid.SampledFrom([]int{1 << 12, 1 << 15, 1 << 20}).Draw(t, "receiver"))
+		o.SpareBytes = o.ReceiverBytes * int64(rapid.IntRange(-1, 2).Draw(t, "spares"))
 		o.RingBytes = int64(rapid.SampledFrom([]int{1, 4 << 10, 1 << 20}).Draw(t, "ring"))
 		reopenJournal := func(j *Journal) *Journal {
 			if j != nil {
@@ -172,7 +173,7 @@ func TestAgreesWithModel(t *testing.T) {
 		}
 		m := &model{}
 		for range rapid.IntRange(1, 40).Draw(t, "steps") {
-			switch rapid.SampledFrom([]string{"deposit", "deposit", "deposit", "jump", "ipl", "change", "rewind", "delete", "reopen", "flush"}).Draw(t, "step") {
+			switch rapid.SampledFrom([]string{"deposit", "deposit", "deposit", "jump", "ipl", "change", "rewind", "delete", "reopen", "flush", "limits"}).Draw(t, "step") {
 			case "deposit":
 				m.deposit(t, j, m.after(), m.after().Epoch)
 			case "jump":
@@ -207,6 +208,8 @@ func TestAgreesWithModel(t *testing.T) {
 				}
 			case "reopen":
 				j = reopenJournal(j)
+			case "limits":
+				j.SetLimits(Limits{ReceiverBytes: o.ReceiverBytes, SpareBytes: o.ReceiverBytes * int64(rapid.IntRange(-1, 2).Draw(t, "spares"))})
 			case "flush":
 				v, _ := j.View()
 				if err := j.WaitDurable(context.Background(), v.Last); err != nil {

@@ -61,16 +61,17 @@ const pointSpacing = 64 << 10
 // receiver is what is known about one receiver. Fields change only under Journal.mu; a detached receiver does not change but
 // for its points, which are found when first needed.
 type receiver struct {
-	header  ReceiverHeader
-	raw     []byte // the header's bytes, never modified
-	tail           // behind its last bundle
-	closed  bool   // its last bundle holds J NR
-	indexed bool   // end and points are known
-	end     int64  // behind its last bundle
-	written int64  // up to here the file may be read
-	size    int64  // of the file
-	pieces  []Run  // the parts of runs that stand in it
-	points  []point
+	header   ReceiverHeader
+	raw      []byte // the header's bytes, never modified
+	tail            // behind its last bundle
+	closed   bool   // its last bundle holds J NR
+	indexed  bool   // end and points are known
+	end      int64  // behind its last bundle
+	written  int64  // up to here the file may be read
+	size     int64  // of the file
+	allotted int64  // up to here its space is certain; at least end
+	pieces   []Run  // the parts of runs that stand in it
+	points   []point
 }
 
 // newReceiver returns an empty receiver.

@@ -30,6 +30,7 @@ type recovered struct {
 	record    record
 	receivers []*receiver // oldest first; the last one was read whole
 	cut       int64       // bytes of torn tail that were removed
+	spares    []string    // files that may be spare receivers
 }
 
 // recover reads the journal's directory and finishes what a crash interrupted: it removes left-over temporary files, finishes a
@@ -42,6 +43,11 @@ func (d disk) recover() (recovered, error) {
 	}
 	if err != nil {
 		return r, fmt.Errorf("list journal directory: %w", err)
+	}
+	for _, name := range names {
+		if strings.HasSuffix(name, spareSuffix) {
+			r.spares = append(r.spares, name)
+		}
 	}
 	if r.record, err = readRecord(d.fs, d.dir); err != nil {
 		return r, err
@@ -64,15 +70,20 @@ func (d disk) recover() (recovered, error) {
 	if err := d.read(&r); err != nil {
 		return r, err
 	}
+	if r.record.count > 0 {
+		if err := d.makeNextState(); err != nil {
+			return r, err
+		}
+	}
 	return r, syncDir(d.fs, d.dir)
 }
 
 // save replaces the state file and closes it.
 func (d disk) save(r *record) error {
 	r.count++
-	file, err := replaceFile(d.fs, d.dir, stateName, r.encode(), stateSize)
+	file, err := d.replaceState(r.encode())
 	if err != nil {
-		return fmt.Errorf("save journal state: %w", err)
+		return err
 	}
 	return file.Close()
 }
@@ -140,7 +151,7 @@ func (d disk) header(n ident.ReceiverNumber) (*receiver, error) {
 		return nil, &CorruptionError{Receiver: n, Err: fmt.Errorf("%w: the header is receiver %s's", errStructure, h.Number)}
 	}
 	r := newReceiver(h, raw)
-	r.size = info.Size()
+	r.size, r.allotted = info.Size(), info.Size()
 	return r, nil
 }
 
@@ -224,6 +235,9 @@ func (d disk) readLast(r *receiver, found *recovered) (err error) {
 	var broken *entry.CorruptionError
 	if why != io.EOF && !errors.As(why, &broken) {
 		return r.at(why) // cannot be read, or whole bundles that do not belong here: nothing tears like that
+	}
+	if !solid(file, r.size) {
+		r.allotted = r.end
 	}
 	zero, end, err := rest(file, r.end, r.size)
 	if err != nil {

@@ -65,8 +65,10 @@ func (j *Journal) Rewind(last ident.Sequence) error {
 	j.cutLocked(last, kept.header.Number)
 	j.tailLocked()
 	j.lowerMarksLocked(last)
+	j.freedLocked()
 	j.publishLocked()
 	j.mu.Unlock()
+	defer j.stock.retryNow()
 
 	j.log.Info("removing entries from journal", "group", j.disk.id.Group, "node", j.disk.id.Node, "after", uint64(last), "to", uint64(end))
 	return j.do(func(w *writer) error { return w.rewind(last, kept, zeros, removed) })
@@ -80,7 +82,7 @@ func (j *Journal) reread(old *receiver, last ident.Sequence) (*receiver, error) 
 	}
 	r := newReceiver(old.header, old.raw)
 	j.mu.RLock()
-	r.size = old.size
+	r.size, r.allotted = old.size, max(old.size, old.allotted)
 	j.mu.RUnlock()
 	err = r.replay(file, last)
 	if err := errors.Join(err, file.Close()); err != nil {
@@ -99,14 +101,14 @@ func (w *writer) rewind(last ident.Sequence, kept *receiver, end int64, removed 
 		return err
 	}
 	w.record.rewinding, w.record.rewind, w.record.mark = true, last, last
-	if err := w.saveRecord(); err != nil {
+	if err := errors.Join(w.saveRecord()); err != nil {
 		return err
 	}
 	if err := w.disk.removeAfter(kept, end, removed); err != nil {
 		return err
 	}
 	w.record.rewinding = false
-	return w.saveRecord()
+	return errors.Join(w.saveRecord())
 }
 
 // finishRewind repeats a removal that a crash interrupted.
@@ -121,7 +123,7 @@ func (d disk) finishRewind(receivers []*receiver, last ident.Sequence) ([]*recei
 		return nil, fmt.Errorf("open receiver: %w", err)
 	}
 	kept := newReceiver(old.header, old.raw)
-	kept.size = old.size
+	kept.size, kept.allotted = old.size, old.allotted
 	if err := errors.Join(kept.replay(file, last), file.Close()); err != nil {
 		return nil, kept.at(err)
 	}

@@ -24,13 +24,15 @@ const alignment = 8
 // chunk is how much a scanner reads at once.
 const chunk = 256 << 10
 
-// scanner reads bundles one after the other from a receiver. The bundles it returns stay valid: memory is not used again.
+// scanner reads bundles one after the other from a receiver. The bundles it returns stay valid: memory is not used again, unless
+// brief says that each is done with before the next.
 type scanner struct {
 	file   vfs.File
 	offset int64 // of the next bundle
 	limit  int64 // nothing at or beyond it is read
 	buffer []byte
 	start  int64 // offset of buffer[0]
+	brief  bool
 }
 
 // window returns n bytes at the present offset, or fewer at the limit.
@@ -40,7 +42,13 @@ func (s *scanner) window(n int64) ([]byte, error) {
 		at := s.offset - s.start
 		return s.buffer[at : at+n : at+n], nil
 	}
-	buffer := make([]byte, min(max(n, chunk), s.limit-s.offset))
+	size := min(max(n, chunk), s.limit-s.offset)
+	buffer := s.buffer[:0]
+	if s.brief && int64(cap(buffer)) >= size {
+		buffer = buffer[:size]
+	} else {
+		buffer = make([]byte, size)
+	}
 	got, err := s.file.ReadAt(buffer, s.offset)
 	if err != nil && err != io.EOF {
 		return nil, fmt.Errorf("read: %w", err)
@@ -80,7 +88,7 @@ func (s *scanner) next() (entry.Bundle, error) {
 // far as they hold together. It returns nil at last, io.EOF where zeros begin, else why the bytes at r.end are no bundle that
 // continues r; errors of reading the file are no CorruptionError.
 func (r *receiver) replay(file vfs.File, last ident.Sequence) error {
-	s := scanner{file: file, offset: HeaderSize, limit: r.size}
+	s := scanner{file: file, offset: HeaderSize, limit: r.size, brief: true}
 	for r.last < last {
 		b, err := s.next()
 		if err != nil {
@@ -103,10 +111,11 @@ func rest(file vfs.File, offset, size int64) (zero bool, end int64, err error) {
 	end = offset
 	for at := offset; at < size; at += chunk {
 		b := buffer[:min(chunk, size-at)]
-		if _, err := file.ReadAt(b, at); err != nil && err != io.EOF {
+		n, err := file.ReadAt(b, at)
+		if err != nil && err != io.EOF {
 			return false, 0, fmt.Errorf("read: %w", err)
 		}
-		if allZero(b) {
+		if b = b[:n]; allZero(b) { // it may have been trimmed meanwhile
 			continue
 		}
 		for i := len(b) - 1; i >= 0; i-- {
@@ -132,7 +141,7 @@ const minEntry = 8
 // A value may hold anything, a bundle too: one whose sequence is higher than the bytes between could hold is not ours.
 func search(file vfs.File, bad, offset, size int64, want ident.Sequence) (trace, error) {
 	var t trace
-	s := scanner{file: file, offset: offset, limit: size}
+	s := scanner{file: file, offset: offset, limit: size, brief: true}
 	for s.offset+entry.HeaderSize <= size {
 		b, err := s.window(entry.HeaderSize)
 		if err != nil {

@@ -15,6 +15,7 @@ import (
 // Constants of the state file, part of the format.
 const (
 	stateName     = "state"
+	nextState     = stateName + tempSuffix
 	stateMagic    = "USSTATE\n"
 	stateVersion  = 1
 	stateSector   = 512 // assumed to be written as a whole or not at all
@@ -128,4 +129,59 @@ func readRecord(fs vfs.FS, dir string) (record, error) {
 		return record{}, fmt.Errorf("read state file: %w", err)
 	}
 	return decodeRecord(b[:n])
+}
+
+// replaceState makes the state file hold b, atomically: after a crash it is the old one or the new one. The file is returned
+// open, synced. It is written to a file that was made before, so that it needs no space; a *noRoomError says that there
+// was none and that nothing has changed.
+func (d disk) replaceState(b []byte) (vfs.File, error) {
+	path, temp := d.path(stateName), d.path(nextState)
+	file, err := d.fs.OpenReadWrite(temp, category)
+	if err != nil {
+		return nil, noRoom(fmt.Errorf("save journal state: create %s: %w", temp, err))
+	}
+	if _, err = file.WriteAt(b, 0); err == nil {
+		err = file.Sync()
+	}
+	if err != nil {
+		return nil, noRoom(errors.Join(fmt.Errorf("save journal state: write %s: %w", temp, err), file.Close()))
+	}
+	if err = d.fs.Rename(temp, path); err != nil {
+		err = fmt.Errorf("save journal state: rename %s: %w", temp, err)
+	} else if err = syncDir(d.fs, d.dir); err == nil {
+		err = d.makeNextState()
+	}
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
+}
+
+// makeNextState sets the space for the next state file aside. On a full disk it does nothing: the next one may find space.
+func (d disk) makeNextState() error {
+	temp := d.path(nextState)
+	file, err := d.fs.OpenReadWrite(temp, category)
+	if err == nil {
+		if _, err = file.WriteAt(make([]byte, stateSize), 0); err == nil {
+			err = file.Sync()
+		}
+		err = errors.Join(err, file.Close())
+	}
+	if err != nil && !noSpace(err) {
+		return fmt.Errorf("prepare the next state file: %w", err)
+	}
+	return nil
+}
+
+// noRoomError says that the disk was full before anything was changed.
+type noRoomError struct{ err error }
+
+func (e *noRoomError) Error() string { return e.err.Error() }
+func (e *noRoomError) Unwrap() error { return e.err }
+
+func noRoom(err error) error {
+	if noSpace(err) {
+		return &noRoomError{err}
+	}
+	return err
 }

@@ -113,6 +113,9 @@ func (j *Journal) publishLocked() {
 	old := j.published.Swap(&published{view: j.view, runs: j.runs})
 	if old != nil {
 		old.replaced(&j.closedChannel)
+		if old.view.Durable != j.view.Durable || old.view.Err != j.view.Err {
+			j.durable.ring()
+		}
 	}
 }
 
@@ -133,7 +136,8 @@ func (j *Journal) watch() (*View, <-chan struct{}) {
 // WaitDurable waits until seq is on this node's disk. It returns the journal's error when it fails or is closed before.
 func (j *Journal) WaitDurable(ctx context.Context, seq ident.Sequence) error {
 	for {
-		v, changed := j.watch()
+		changed := j.durable.listen()
+		v, _ := j.watch()
 		switch {
 		case v.Durable >= seq:
 			return nil
@@ -205,4 +209,7 @@ func (j *Journal) appendLocked(r *receiver, b entry.Bundle) {
 	}
 	j.ring.push(ringItem{bundle: b, receiver: r.header.Number})
 	j.queue.push(operation{receiver: r, bundle: b, offset: offset})
+	if wants := j.limits.ReceiverBytes / 8; offset < wants && r.end >= wants {
+		j.stock.signal()
+	}
 }

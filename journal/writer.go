@@ -3,6 +3,8 @@ package journal
 import (
 	"errors"
 	"fmt"
+	"runtime"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -17,6 +19,12 @@ const (
 
 	// maxQueue bounds what waits for the disk; Deposit and AppendRaw wait beyond it.
 	maxQueue = 64 << 20
+
+	// maxYields bounds how often the writer lets others run before it takes what is queued.
+	maxYields = 1024
+
+	// uncopied is the size from which a bundle is written with a call of its own.
+	uncopied = 64 << 10
 
 	// maxStep is how far receivers are filled with zeros ahead of the write position.
 	maxStep = 1 << 20
@@ -77,17 +85,20 @@ func (q *queue) take(batch []operation) []operation {
 type writer struct {
 	j         *Journal
 	disk      disk
-	step      int64
 	failpoint func(string) error
 	onWrite   string // names of the failpoints
 	onSync    string
 	onAttach  string
 
-	file   vfs.File // of the receiver that is written; nil: none is open
-	number ident.ReceiverNumber
-	state  vfs.File // the state file; nil: not open
-	record record
-	behind int64 // bytes synced since the state file was: what its mark on disk does not cover
+	file    vfs.File      // of the receiver that is written; nil: none is open
+	current *receiver     // nil: none is open
+	zeros   int64         // up to here it was filled with zeros that are not synced yet
+	took    time.Duration // the last sync
+	alone   int           // so many batches are not waited for
+	made    bool          // the directory
+	state   vfs.File      // the state file; nil: not open
+	record  record
+	behind  int64 // bytes synced since the state file was: what its mark on disk does not cover
 
 	batch    []operation
 	buffer   []byte
@@ -102,7 +113,6 @@ func newWriter(j *Journal, o Options) *writer {
 		j: j, disk: j.disk, record: j.record,
 		failpoint: o.Host.Failpoint, onWrite: "journal.write:" + id, onSync: "journal.sync:" + id, onAttach: "journal.attach:" + id,
 	}
-	w.step = max(HeaderSize, min(maxStep, (o.ReceiverBytes+HeaderSize-1)/HeaderSize*HeaderSize))
 	w.record.mark = j.view.Durable
 	return w
 }
@@ -112,6 +122,7 @@ func (w *writer) run() {
 	j := w.j
 	defer close(j.done)
 	for {
+		w.gather()
 		j.mu.Lock()
 		w.batch = j.queue.take(w.batch)
 		err, closing := j.view.Err, j.queue.closing
@@ -136,6 +147,36 @@ func (w *writer) run() {
 			done <- err
 		}
 		clear(w.batch)
+	}
+}
+
+// gather lets those deposit once more who have just learned that their bundle is on disk, so that the next sync is theirs, too.
+// Without it they would split into two halves that wait for each other's syncs. It takes an eighth of a sync at most, and is left
+// out for a while when nobody came.
+func (w *writer) gather() {
+	if w.alone > 0 {
+		w.alone--
+		return
+	}
+	j, first, all, began := w.j, -1, 0, time.Now()
+	for i := 0; ; i++ {
+		j.mu.RLock()
+		n := len(j.queue.operations)
+		urgent := n > 0 && j.queue.operations[0].do != nil || j.queue.closing
+		j.mu.RUnlock()
+		if first < 0 {
+			first, all = n, n+len(w.batch)
+		}
+		if n >= all || urgent {
+			return
+		}
+		if i == maxYields || time.Since(began) >= w.took/8 {
+			if n == first {
+				w.alone = 16
+			}
+			return
+		}
+		runtime.Gosched()
 	}
 }
 
@@ -175,65 +216,117 @@ func (j *Journal) queueUp(o operation) error {
 	return nil
 }
 
-// write appends the batch to its receiver with one write and one sync.
+// put writes the bundles of the batch, and returns where they end. Small neighbours are written with one call, large ones without
+// being copied.
+func (w *writer) put() (end int64, err error) {
+	at := w.batch[0].offset
+	w.buffer = w.buffer[:0]
+	out := func(b []byte) error {
+		if len(b) == 0 {
+			return nil
+		}
+		_, err := w.file.WriteAt(b, at)
+		at += int64(len(b))
+		return err
+	}
+	for i := range w.batch {
+		raw := w.batch[i].bundle.Raw
+		if len(raw) < uncopied && len(w.batch) > 1 {
+			w.buffer = append(w.buffer, raw...)
+			continue
+		}
+		if err := out(w.buffer); err != nil {
+			return 0, err
+		}
+		w.buffer = w.buffer[:0]
+		if err := out(raw); err != nil {
+			return 0, err
+		}
+	}
+	err = out(w.buffer)
+	return at, err
+}
+
+// write appends the batch to its receiver and syncs it once.
 func (w *writer) write() error {
 	first, last := &w.batch[0], &w.batch[len(w.batch)-1]
 	r := first.receiver
 	if err := w.open(r); err != nil {
 		return err
 	}
-	data := first.bundle.Raw
-	if len(w.batch) > 1 {
-		w.buffer = w.buffer[:0]
-		for i := range w.batch {
-			w.buffer = append(w.buffer, w.batch[i].bundle.Raw...)
-		}
-		data = w.buffer
-	}
 	if err := w.failpoint(w.onWrite); err != nil {
 		return err
 	}
-	if _, err := w.file.WriteAt(data, first.offset); err != nil {
+	end, err := w.put()
+	if err != nil {
 		return fmt.Errorf("write receiver %s: %w", r.header.Number, err)
 	}
 	if err := w.failpoint(w.onSync); err != nil {
 		return err
 	}
+	began := time.Now()
 	if err := w.file.SyncData(); err != nil {
 		return fmt.Errorf("sync receiver %s: %w", r.header.Number, err)
 	}
-	if err := w.setMark(last.bundle.Last(), int64(len(data))); err != nil {
+	w.took = time.Since(began)
+	if err := w.setMark(last.bundle.Last(), end-first.offset); err != nil {
 		return err
 	}
 
-	end := first.offset + int64(len(data))
 	j := w.j
 	j.mu.Lock()
 	r.written = end
 	w.resizeLocked(r, max(r.size, end))
+	r.allotted = max(r.allotted, w.zeros) // this sync was theirs, too
 	j.view.Durable, j.view.DurableAfter = last.bundle.Last(), last.bundle.After()
-	j.queue.bytes -= int64(len(data))
+	j.queue.bytes -= end - first.offset
 	j.ring.trim(j.view.Durable)
 	j.publishLocked()
-	size := r.size
+	from, to := r.size, w.aheadLocked(r)
 	j.mu.Unlock()
+	if to <= from {
+		return nil
+	}
 
 	// The zeros are synced with the next batch; nobody waits for them.
-	if want := w.zeroed(end); want > size {
-		if err := writeZeros(w.file, size, want); err != nil {
-			return err
-		}
-		j.mu.Lock()
-		w.resizeLocked(r, want)
-		j.mu.Unlock()
+	err = writeZeros(w.file, from, to)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	switch {
+	case noSpace(err):
+		r.allotted = max(r.end, min(r.allotted, from)) // what is needed will be looked for before it is written
+		return nil
+	case err != nil:
+		return err
 	}
+	w.zeros = to
+	w.resizeLocked(r, to)
 	return nil
 }
 
-// zeroed returns how long a receiver is whose bundles end at end: zeros stand at least half a step ahead.
-func (w *writer) zeroed(end int64) int64 {
-	return (end + w.step/2 + w.step - 1) / w.step * w.step
+// aheadLocked returns up to where a receiver that was not made ahead is to be filled with zeros now. Where bundles queue up
+// already zeros would only be in their way.
+func (w *writer) aheadLocked(r *receiver) int64 {
+	if r.end > r.size {
+		return 0
+	}
+	l := &w.j.limits
+	want := min(zeroedTo(r.end, l.step()), max(r.size, roundUp(l.ReceiverBytes, l.step())))
+	if more := want - r.allotted; more > 0 && more > w.j.leftLocked() {
+		return 0
+	}
+	return want
 }
+
+// zeroed returns how long the file of a receiver is whose bundles end at end.
+func (w *writer) zeroed(end int64) int64 {
+	w.j.mu.RLock()
+	defer w.j.mu.RUnlock()
+	return zeroedTo(end, w.j.limits.step())
+}
+
+// zeroedTo: zeros stand at least half a step ahead.
+func zeroedTo(end, step int64) int64 { return roundUp(end+step/2, step) }
 
 func (w *writer) resizeLocked(r *receiver, size int64) {
 	w.j.view.Bytes += size - r.size
@@ -242,7 +335,7 @@ func (w *writer) resizeLocked(r *receiver, size int64) {
 
 // open makes r the receiver that is written.
 func (w *writer) open(r *receiver) error {
-	if w.file != nil && w.number == r.header.Number {
+	if w.file != nil && w.current == r {
 		return nil
 	}
 	if err := w.closeReceiver(); err != nil {
@@ -252,7 +345,7 @@ func (w *writer) open(r *receiver) error {
 	if err != nil {
 		return fmt.Errorf("open receiver %s: %w", r.header.Number, err)
 	}
-	w.file, w.number = file, r.header.Number
+	w.file, w.current, w.zeros = file, r, 0
 	return nil
 }
 
@@ -261,30 +354,53 @@ func (w *writer) closeReceiver() error {
 		return nil
 	}
 	err := w.file.Close()
-	w.file, w.number = nil, 0
+	w.file, w.current = nil, nil
 	if err != nil {
 		return fmt.Errorf("close receiver: %w", err)
 	}
 	return nil
 }
 
-// begin makes the file of a new receiver. All bundles of the receiver before are durable already.
-func (w *writer) begin(r *receiver) error {
-	if err := w.closeReceiver(); err != nil {
+// begin makes the blank the file of a new receiver. All bundles of the receiver before are durable already.
+func (w *writer) begin(r *receiver, b blank) error {
+	if err := w.detach(); err != nil {
 		return err
 	}
-	if err := ensureDir(w.disk.fs, w.disk.dir); err != nil {
+	if err := w.ensureDir(); err != nil {
 		return err
 	}
 	if err := w.failpoint(w.onAttach); err != nil {
 		return err
 	}
-	size := w.zeroed(HeaderSize)
-	file, err := replaceFile(w.disk.fs, w.disk.dir, fileName(r.header.Number), r.raw, size)
+	d := &w.disk
+	path := d.path(fileName(r.header.Number))
+	file, err := d.fs.OpenReadWrite(d.path(b.name), category)
 	if err != nil {
 		return fmt.Errorf("begin receiver %s: %w", r.header.Number, err)
 	}
-	w.file, w.number = file, r.header.Number
+	size := b.size
+	err = func() error {
+		if _, err := file.WriteAt(r.raw, 0); err != nil {
+			return err
+		}
+		if want := min(w.zeroed(HeaderSize), b.allotted); want > size {
+			if err := writeZeros(file, max(size, HeaderSize), want); err != nil {
+				return err
+			}
+			size = want
+		}
+		if err := file.Sync(); err != nil {
+			return err
+		}
+		if err := d.fs.Rename(d.path(b.name), path); err != nil {
+			return err
+		}
+		return syncDir(d.fs, d.dir)
+	}()
+	if err != nil {
+		return fmt.Errorf("begin receiver %s: %w", r.header.Number, errors.Join(err, file.Close()))
+	}
+	w.file, w.current, w.zeros = file, r, 0
 	w.j.mu.Lock()
 	defer w.j.mu.Unlock()
 	w.resizeLocked(r, size)
@@ -292,25 +408,59 @@ func (w *writer) begin(r *receiver) error {
 	return nil
 }
 
-// saveRecord replaces the state file.
-func (w *writer) saveRecord() error {
-	if err := ensureDir(w.disk.fs, w.disk.dir); err != nil {
-		return err
+// detach closes the receiver that was written, and gives back what it does not need of its space. Where that cannot be done
+// zeros stay behind its last bundle.
+func (w *writer) detach() error {
+	r := w.current
+	if r == nil {
+		return nil
 	}
-	old := w.state
-	w.state = nil
-	if old != nil {
-		if err := old.Close(); err != nil {
-			return fmt.Errorf("close state file: %w", err)
-		}
+	w.j.mu.RLock()
+	end := roundUp(r.end, HeaderSize)
+	excess := r.closed && r.end == r.written && end < max(r.size, r.allotted)
+	w.j.mu.RUnlock()
+	if excess && trim(w.file, end) {
+		w.j.mu.Lock()
+		w.resizeLocked(r, end)
+		r.allotted = end
+		w.j.freedLocked()
+		w.j.mu.Unlock()
+	}
+	return w.closeReceiver()
+}
+
+// ensureDir makes the journal's directory, once.
+func (w *writer) ensureDir() error {
+	if w.made {
+		return nil
+	}
+	err := ensureDir(w.disk.fs, w.disk.dir)
+	w.made = err == nil
+	return err
+}
+
+// saveRecord replaces the state file. Short says that there is no space, and nothing has changed; err is final.
+func (w *writer) saveRecord() (short, err error) {
+	if err := w.ensureDir(); err != nil {
+		return nil, err
 	}
 	w.record.count++
-	file, err := replaceFile(w.disk.fs, w.disk.dir, stateName, w.record.encode(), stateSize)
-	if err != nil {
-		return fmt.Errorf("save journal state: %w", err)
+	file, err := w.disk.replaceState(w.record.encode())
+	var room *noRoomError
+	if errors.As(err, &room) {
+		return room, nil
 	}
+	if err != nil {
+		return nil, err
+	}
+	old := w.state
 	w.state = file
-	return nil
+	if old != nil {
+		if err := old.Close(); err != nil {
+			return nil, fmt.Errorf("close state file: %w", err)
+		}
+	}
+	return nil, nil
 }
 
 // maxBehind bounds how far the mark on disk lies behind what was synced. Rot within that distance from the end looks like a

@@ -60,7 +60,9 @@ func house() map[string]room {
 
 		"cmd/internal/node": {4, append([]string{"internal/failpoint", "internal/watchdog", "replica/core"}, floor3...),
 			"the only place where the rooms of floor 3 meet"},
-		"cmd/internal/cli": {4, []string{"client", "cmd/internal/node", "internal/ident", "journal", "journal/entry"},
+		"cmd/internal/journalbench": {4, []string{"internal/ident", "journal", "journal/entry"},
+			"measures a journal alone: with a node around it the figures would be about the node"},
+		"cmd/internal/cli": {4, []string{"client", "cmd/internal/journalbench", "cmd/internal/node", "internal/ident", "journal", "journal/entry"},
 			"talks to nodes only through client; journal and entry are for reading receivers from disk without a node"},
 		"cmd/internal/testcluster": {4, append([]string{"cmd/internal/node", "internal/watchdog"}, floor3...),
 			"several nodes in one test process"},

@@ -1,0 +1,497 @@
+package journal
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"math/rand/v2"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+
+	"github.com/understudy-ha/understudy/internal/ident"
+	"github.com/understudy-ha/understudy/journal/entry"
+)
+
+// list returns the names in the journal's directory that end so.
+func list(t testing.TB, fs vfs.FS, suffix string) []string {
+	t.Helper()
+	names, err := fs.List(testDir)
+	must(t, err)
+	var found []string
+	for _, name := range names {
+		if strings.HasSuffix(name, suffix) {
+			found = append(found, name)
+		}
+	}
+	return found
+}
+
+// try deposits one change behind the journal's history.
+func try(j *Journal, size int) (entry.Header, error) {
+	v, _ := j.View()
+	return j.Deposit(Draft{Entries: changes(1, size), Session: 1, FactEpoch: 1, Before: v.After})
+}
+
+// Proves RJ-5 and TR-5 for receivers made ahead: they are whole and of zeros, a change takes one, another is made, a restart finds
+// them again, and lower limits let them go.
+func TestSparesAreMadeAhead(t *testing.T) {
+	fs := vfs.NewMem()
+	o := options(fs)
+	o.SpareBytes = 2 * o.ReceiverBytes
+	j := active(t, o)
+	full := func(s Space) bool { return s.Spare == o.SpareBytes }
+	until(t, j, "two spares", full)
+	deposit(t, j, 1, 1, 10)
+	until(t, j, "two spares again", full)
+	spares := list(t, fs, spareSuffix)
+	if len(spares) != 2 {
+		t.Fatalf("%v", spares)
+	}
+	for _, name := range spares {
+		if b := readFile(t, fs, testDir+"/"+name); int64(len(b)) != o.ReceiverBytes || !allZero(b) {
+			t.Errorf("spare %s has %d bytes, zeros %v", name, len(b), allZero(b))
+		}
+	}
+	for range 3 {
+		_, err := j.ChangeReceiver(1)
+		must(t, err)
+		deposit(t, j, 1, 1, 5000)
+	}
+	flush(t, j)
+	s := until(t, j, "two spares after changes", full)
+	r := j.Receivers()
+	if last := r[len(r)-1]; last.Bytes != o.ReceiverBytes {
+		t.Errorf("the attached receiver has %d bytes", last.Bytes)
+	}
+	v, _ := j.View()
+	if s.Held != v.Bytes+s.Spare || s.Unused <= s.Spare || s.Unused >= s.Spare+o.ReceiverBytes || s.Full != nil {
+		t.Errorf("%+v, receivers have %d bytes", s, v.Bytes)
+	}
+	must(t, j.Verify(context.Background()))
+	must(t, j.Close())
+
+	// Of the spares on disk one holds what a crash left of a header.
+	spares = list(t, fs, spareSuffix)
+	overwrite(t, fs, testDir+"/"+spares[0], 100, []byte{1})
+	overwrite(t, fs, testDir+"/"+spareName(99)+tempSuffix, 0, []byte{0})
+	j = open(t, o)
+	until(t, j, "two spares after a restart", full)
+	after := list(t, fs, spareSuffix)
+	if strings.Contains(strings.Join(after, " "), spares[0]) || !strings.Contains(strings.Join(after, " "), spares[1]) || len(after) != 2 {
+		t.Errorf("spares %v after the restart, before it %v of which the first was bad", after, spares)
+	}
+	if temp := list(t, fs, spareSuffix+tempSuffix); len(temp) != 0 {
+		t.Errorf("%v", temp)
+	}
+	j.SetLimits(Limits{ReceiverBytes: o.ReceiverBytes, SpareBytes: -1})
+	until(t, j, "no spare", func(s Space) bool { return s.Spare == 0 })
+	must(t, j.Close())
+	if left := list(t, fs, spareSuffix); len(left) != 0 {
+		t.Errorf("%v", left)
+	}
+}
+
+// By default a journal that is deposited here has one spare once it is in use, and a copy has none.
+func TestSparesByDefault(t *testing.T) {
+	j := active(t, options(vfs.NewMem()))
+	deposit(t, j, 1, 1, 10)
+	flush(t, j)
+	if s := j.Space(); s.Spare != 0 {
+		t.Errorf("a journal that is hardly used: %+v", s)
+	}
+	deposit(t, j, 1, 1, 10_000)
+	until(t, j, "a spare", func(s Space) bool { return s.Spare == 1<<16 })
+	c := copyOf(t, j, options(vfs.NewMem()))
+	flush(t, c)
+	if s := c.Space(); s.Spare != 0 || s.Unused == 0 {
+		t.Errorf("a copy: %+v", s)
+	}
+}
+
+// Proves S19 for the journal, and TR-5: on a full disk a deposit is refused before it is numbered and before the last receiver is
+// full; what leaves the journal in order still fits; with space again deposits go on by themselves. Nothing fails for good.
+func TestDepositsOnAFullDisk(t *testing.T) {
+	for name, spare := range map[string]int64{"no spares": -1, "one spare": 1 << 16} {
+		t.Run(name, func(t *testing.T) {
+			disk := newSmallDisk(400 << 10)
+			o := options(disk)
+			o.SpareBytes = spare
+			j := active(t, o)
+			for round := range 3 {
+				var err error
+				n := 0
+				for ; err == nil; n++ {
+					_, err = try(j, 700)
+				}
+				var full *FullError
+				if !errors.As(err, &full) || !errors.Is(err, ErrFull) || full.Reason != FullDisk || !errors.Is(err, syscall.ENOSPC) || full.Bytes == 0 {
+					t.Fatalf("round %d, after %d deposits: %v", round, n, err)
+				}
+				if n < 10 {
+					t.Errorf("round %d: only %d deposits", round, n)
+				}
+				v := flush(t, j)
+				if v.Err != nil {
+					t.Fatal(v.Err)
+				}
+				// A file for one more receiver may have been kept back, not for two.
+				for err = nil; err == nil; v, _ = j.View() {
+					_, err = j.ChangeReceiver(1)
+				}
+				if !errors.Is(err, ErrFull) {
+					t.Errorf("change of receiver: %v", err)
+				}
+				if again, _ := j.View(); again.Last != v.Last {
+					t.Errorf("a refused change took numbers: %s, %s", v.Last, again.Last)
+				}
+				// In good order all the same.
+				h, err := j.Deposit(Draft{Entries: []entry.Entry{{Code: entry.User, Type: entry.Switch, Data: make([]byte, 300)}}, Session: 1, FactEpoch: 1, Before: v.After})
+				if err != nil || h.First <= v.Last { // it may change receivers
+					t.Errorf("U SW: %v, %+v", err, h)
+				}
+				if _, err := j.Deposit(Draft{Entries: []entry.Entry{{Code: entry.Journal, Type: entry.IPL}}}); err != nil {
+					t.Errorf("J IN: %v", err)
+				}
+				must(t, j.SetState(Standby))
+				must(t, j.SetState(Active))
+				if s := j.Space(); s.Full == nil || s.Full.Reason != FullDisk {
+					t.Errorf("%+v", s)
+				}
+				j = reopen(t, j, o)
+				for err = nil; err == nil; _, err = try(j, 700) {
+				}
+				if !errors.Is(err, ErrFull) {
+					t.Fatalf("after a restart: %v", err)
+				}
+				_, changed := j.View()
+				if j.Space().Full == nil {
+					t.Fatal("not full")
+				}
+				disk.resize(200 << 10)
+				<-changed
+				until(t, j, "space again", func(s Space) bool { return s.Full == nil })
+				if _, err := try(j, 700); err != nil {
+					t.Fatalf("round %d, with space again: %v", round, err)
+				}
+				flush(t, j)
+			}
+			must(t, j.Verify(context.Background()))
+		})
+	}
+}
+
+// A copy refuses what it has no space for, and goes on where it stopped.
+func TestCopyOnAFullDisk(t *testing.T) {
+	j := active(t, options(vfs.NewMem()))
+	for range 60 {
+		deposit(t, j, 1, 2, 4000)
+	}
+	flush(t, j)
+	r := mustReader(t, j, 0)
+	defer r.Close()
+	disk := newSmallDisk(150 << 10)
+	c := open(t, options(disk))
+	refused := map[bool]int{}
+	for _, item := range drain(t, r) {
+		for {
+			v, changed := c.View()
+			var err error
+			if item.ReceiverHeader != nil {
+				err = c.BeginReceiver(item.ReceiverHeader)
+			} else {
+				_, err = c.AppendRaw(item.Raw)
+			}
+			if err == nil {
+				break
+			}
+			if !errors.Is(err, ErrFull) {
+				t.Fatal(err)
+			}
+			if again, _ := c.View(); again.Last != v.Last || again.Attached != v.Attached {
+				t.Fatalf("refused, and yet %+v", again)
+			}
+			refused[item.ReceiverHeader != nil]++
+			disk.resize(30 << 10)
+			if c.Space().Full != nil {
+				<-changed
+			}
+		}
+	}
+	want, got := flush(t, j), flush(t, c)
+	if got.Chain != want.Chain || got.Err != nil || refused[false] == 0 {
+		t.Errorf("%+v, want %+v; refused %v", got, want, refused)
+	}
+	must(t, c.Verify(context.Background()))
+}
+
+// The space for the next state file is set aside before it is needed.
+func TestStateFileNeedsNoSpace(t *testing.T) {
+	disk := newSmallDisk(1 << 20)
+	j := active(t, options(disk))
+	deposit(t, j, 1, 1, 10)
+	flush(t, j)
+	disk.resize(0)
+	before := disk.refusals()
+	for _, s := range []State{Standby, Inactive, Active, Standby} {
+		must(t, j.SetState(s))
+	}
+	if n := disk.refusals() - before; n != 0 {
+		t.Errorf("%d writes were refused", n)
+	}
+	// Without that it says so, and nothing has changed.
+	must(t, disk.Remove(testDir+"/"+nextState))
+	disk.resize(0)
+	if err := j.SetState(Active); !errors.Is(err, ErrFull) || j.State() != Standby {
+		t.Errorf("%v, state %s", err, j.State())
+	}
+	disk.resize(1 << 10)
+	if err := j.SetState(Active); !errors.Is(err, ErrFull) { // a part of it is not enough
+		t.Error(err)
+	}
+	disk.resize(1 << 20)
+	must(t, j.SetState(Active))
+	j = reopen(t, j, options(disk))
+	if j.State() != Active {
+		t.Errorf("state %s", j.State())
+	}
+}
+
+// Proves TR-5: the maximum holds for everything on the disk, spares included; deleting receivers and raising it help at once.
+func TestMaximumBytes(t *testing.T) {
+	fs := vfs.NewMem()
+	o := options(fs)
+	o.MaximumBytes = 5 << 16
+	j := active(t, o)
+	fill := func() int {
+		for n := 0; ; n++ {
+			_, err := try(j, 3000)
+			if s := j.Space(); s.Held > s.Limit || s.Limit == 0 {
+				t.Fatalf("%+v", s)
+			}
+			var full *FullError
+			if err == nil {
+				continue
+			}
+			if !errors.As(err, &full) || full.Reason != FullMaximum || full.Limit != j.Space().Limit || full.Bytes > full.Limit {
+				t.Fatal(err)
+			}
+			return n
+		}
+	}
+	if n := fill(); n < 50 {
+		t.Errorf("only %d deposits", n)
+	}
+	v, changed := j.View()
+	if s := j.Space(); s.Full == nil || s.Full.Reason != FullMaximum {
+		t.Errorf("%+v", s)
+	}
+	must(t, j.DeleteReceivers(j.Receivers()[1].Number))
+	<-changed
+	if s := j.Space(); s.Full != nil {
+		t.Errorf("after deletion %+v", s)
+	}
+	if n := fill(); n < 15 {
+		t.Errorf("after deletion only %d deposits", n)
+	}
+	j.SetLimits(Limits{ReceiverBytes: o.ReceiverBytes, MaximumBytes: 7 << 16})
+	if n := fill(); n < 15 {
+		t.Errorf("with a higher maximum only %d deposits", n)
+	}
+	if again := flush(t, j); again.Err != nil || again.Last <= v.Last {
+		t.Errorf("%+v", again)
+	}
+	j.SetLimits(Limits{ReceiverBytes: o.ReceiverBytes})
+	for range 100 {
+		_, err := try(j, 3000)
+		must(t, err)
+	}
+	must(t, j.Verify(context.Background()))
+}
+
+// A receiver that holds facts is changed when it is old enough, by the next deposit or by its owner.
+func TestChangeByAge(t *testing.T) {
+	var now atomic.Int64
+	o := options(vfs.NewMem())
+	o.Host.Clock = movingClock{&now}
+	o.MaxAge = time.Hour
+	j := active(t, o)
+	begin := time.Unix(0, 0)
+	if j.Due(begin.Add(99 * time.Hour)) {
+		t.Error("an empty journal is due")
+	}
+	_, err := j.ChangeReceiver(1)
+	must(t, err)
+	if j.Due(begin.Add(99 * time.Hour)) {
+		t.Error("a receiver without facts is due")
+	}
+	deposit(t, j, 1, 1, 10)
+	if j.Due(begin.Add(time.Hour)) || !j.Due(begin.Add(time.Hour+1)) {
+		t.Errorf("due after an hour: %v, later: %v", j.Due(begin.Add(time.Hour)), j.Due(begin.Add(time.Hour+1)))
+	}
+	now.Store(int64(time.Hour))
+	deposit(t, j, 1, 1, 10)
+	if v, _ := j.View(); v.Attached != 1 {
+		t.Errorf("changed too early: %+v", v)
+	}
+	now.Store(int64(time.Hour + 1))
+	deposit(t, j, 1, 1, 10)
+	if v, _ := j.View(); v.Attached != 2 || j.Due(begin.Add(time.Hour+2)) {
+		t.Errorf("%+v", v)
+	}
+	j.SetLimits(Limits{ReceiverBytes: o.ReceiverBytes, MaxAge: time.Minute})
+	now.Add(int64(2 * time.Minute))
+	deposit(t, j, 1, 1, 10)
+	v := flush(t, j)
+	if v.Attached != 3 {
+		t.Errorf("%+v", v)
+	}
+	must(t, j.Verify(context.Background()))
+}
+
+type movingClock struct{ now *atomic.Int64 }
+
+func (c movingClock) Now() time.Time      { return time.Unix(0, c.now.Load()) }
+func (c movingClock) Boot() time.Duration { return 0 }
+
+// The disk is full now and then for everything that makes a file longer: the journal never fails, and holds what it took.
+func TestNoSpaceNowAndThen(t *testing.T) {
+	disk := newSmallDisk(1 << 40)
+	o := options(disk)
+	o.SpareBytes = o.ReceiverBytes
+	j := active(t, o)
+	rng := rand.New(rand.NewPCG(1, 2))
+	disk.mu.Lock()
+	disk.moody = func() bool { return rng.IntN(10) < 4 }
+	disk.mu.Unlock()
+	refused, taken := 0, 0
+	for taken < 100 {
+		_, changed := j.View()
+		_, err := try(j, 5000)
+		switch {
+		case err == nil:
+			taken++
+		case errors.Is(err, ErrFull):
+			if refused++; j.Space().Full != nil {
+				<-changed
+			}
+		default:
+			t.Fatal(err)
+		}
+	}
+	v := flush(t, j)
+	if refused == 0 {
+		t.Error("nothing was refused: the test does not test")
+	}
+	must(t, j.Verify(context.Background()))
+	must(t, j.Close())
+	o.FS = disk.FS
+	j = open(t, o)
+	if again, _ := j.View(); again.Last != v.Last {
+		t.Errorf("%+v, was %+v", again, v)
+	}
+}
+
+// Every other error of the disk while a spare is made is final, as everywhere.
+func TestSpareThatCannotBeWritten(t *testing.T) {
+	broken := errors.New("input/output error")
+	inject := errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind == errorfs.OpFileSyncData && strings.Contains(op.Path, spareSuffix) {
+			return broken
+		}
+		return nil
+	})
+	o := options(errorfs.Wrap(vfs.NewMem(), inject))
+	o.SpareBytes = o.ReceiverBytes
+	j := active(t, o)
+	for {
+		v, changed := j.View()
+		if v.Err != nil {
+			break
+		}
+		<-changed
+	}
+	if err := j.Close(); !errors.Is(err, broken) || !errors.Is(err, ErrFailed) {
+		t.Error(err)
+	}
+}
+
+// On a real disk the space for a receiver is set aside in an instant, and given back when it is detached.
+func TestDetachedReceiverIsTrimmed(t *testing.T) {
+	o := options(vfs.Default)
+	o.Dir = t.TempDir() + "/j"
+	o.ReceiverBytes = 4 << 20
+	o.SpareBytes = -1
+	j := active(t, o)
+	for i := range 4 {
+		if i == 2 {
+			o.SpareBytes = o.ReceiverBytes
+			j = reopen(t, j, o)
+			until(t, j, "a spare", func(s Space) bool { return s.Spare == o.ReceiverBytes })
+		}
+		deposit(t, j, 1, 3, 1000)
+		if s := j.Space(); s.Unused < o.ReceiverBytes/2 {
+			t.Errorf("%+v", s)
+		}
+		_, err := j.ChangeReceiver(1)
+		must(t, err)
+	}
+	deposit(t, j, 1, 1, 10)
+	flush(t, j)
+	for _, r := range j.Receivers() {
+		info, err := vfs.Default.Stat(o.Dir + "/" + fileName(r.Number))
+		must(t, err)
+		if info.Size() != r.Bytes || !r.Attached && r.Bytes > 4*HeaderSize {
+			t.Errorf("%+v, the file has %d bytes", r, info.Size())
+		}
+	}
+	must(t, j.Verify(context.Background()))
+	last := j.Receivers()[1].Last
+	must(t, j.Rewind(last-1)) // J NR goes: a trimmed receiver is attached again
+	for range 100 {
+		deposit(t, j, 1, 1, 5000)
+	}
+	flush(t, j)
+	must(t, j.Verify(context.Background()))
+	j = reopen(t, j, o)
+	must(t, j.Verify(context.Background()))
+}
+
+// Proves RJ-9 for a removal that ends in a receiver made ahead: zeros follow the end again, and a copy of it is equal.
+func TestRewindIntoASpare(t *testing.T) {
+	fs := vfs.NewMem()
+	o := options(fs)
+	o.SpareBytes = o.ReceiverBytes
+	j := active(t, o)
+	deposit(t, j, 1, 1, 10)
+	until(t, j, "a spare", func(s Space) bool { return s.Spare == o.SpareBytes })
+	_, err := j.ChangeReceiver(1)
+	must(t, err)
+	keep := deposit(t, j, 1, 1, 100).Last()
+	for range 30 {
+		deposit(t, j, 1, 1, 6000)
+	}
+	flush(t, j)
+	must(t, j.Rewind(keep))
+	end := contentSize(t, j, 2)
+	b := readFile(t, fs, receiverPath(2))
+	if int64(len(b)) != o.ReceiverBytes || !allZero(b[end:]) {
+		t.Errorf("%d bytes, zeros behind %d: %v", len(b), end, allZero(b[end:]))
+	}
+	deposit(t, j, 2, 1, 100)
+	v := flush(t, j)
+	j = reopen(t, j, o)
+	if again, _ := j.View(); again.Last != v.Last || again.Torn {
+		t.Errorf("%+v", again)
+	}
+	c := copyOf(t, j, options(vfs.NewMem()))
+	must(t, c.Close())
+	if got := readFile(t, c.disk.fs, receiverPath(ident.ReceiverNumber(2))); !bytes.Equal(got[:end], readFile(t, fs, receiverPath(2))[:end]) {
+		t.Error("the copy differs")
+	}
+}
