@@ -60,6 +60,9 @@ func (j *Journal) BeginReceiver(header []byte) error {
 	case !old.endsAt(h):
 		return &CorruptionError{Receiver: h.Number, Err: fmt.Errorf("%w: the receiver does not continue receiver %s", errChain, old.header.Number)}
 	}
+	if err := j.fits(HeaderSize); err != nil {
+		return err
+	}
 	return j.attach(h, raw)
 }
 
@@ -111,6 +114,9 @@ func (j *Journal) AppendRaw(raw []byte) (entry.Header, error) {
 		return entry.Header{}, &CorruptionError{Receiver: r.header.Number, Offset: r.end, Err: err}
 	}
 	if err := j.room(); err != nil {
+		return entry.Header{}, err
+	}
+	if err := j.fits(int64(len(raw))); err != nil {
 		return entry.Header{}, err
 	}
 	return b.Header, j.append(b)

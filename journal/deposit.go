@@ -67,6 +67,9 @@ func (j *Journal) Deposit(d Draft) (entry.Header, error) {
 	if err := j.room(); err != nil {
 		return entry.Header{}, err
 	}
+	if err := j.fits(int64(size)); err != nil && !d.onlyIPL() {
+		return entry.Header{}, err
+	}
 	if err := j.makeRoom(int64(size), d.Session, d.Flags&entry.FlagLocal); err != nil {
 		return entry.Header{}, err
 	}
@@ -125,7 +128,7 @@ func (j *Journal) makeRoom(size int64, session ident.Epoch, flags entry.Flags) e
 	const nr = 256 // more than a bundle with J NR needs
 	r := j.attached()
 	switch {
-	case r == nil, r.closed, r.empty(), r.last > r.header.First && r.end+size+nr > j.receiverBytes:
+	case r == nil, r.closed, r.empty(), r.last > r.header.First && r.end+size+nr > j.changesAt():
 		return j.change(session, flags)
 	}
 	return nil
@@ -140,6 +143,9 @@ func (j *Journal) ChangeReceiver(session ident.Epoch) (ReceiverInfo, error) {
 		return ReceiverInfo{}, err
 	}
 	if err := j.room(); err != nil {
+		return ReceiverInfo{}, err
+	}
+	if err := j.fits(HeaderSize); err != nil {
 		return ReceiverInfo{}, err
 	}
 	var flags entry.Flags

@@ -71,6 +71,7 @@ type Journal struct {
 	clock         host.Clock
 	log           hclog.Logger
 	receiverBytes int64
+	limits        limits
 
 	appending host.Turn // held by whoever changes the end of the journal or the list of receivers; taken before mu
 
