@@ -96,6 +96,7 @@ func (b *backup) followed(g *fsm.Group) <-chan struct{} {
 // pass does once whatever there is to do. Every step is safe to repeat.
 func (b *backup) pass(ctx context.Context, a fsm.Assignment) error {
 	r, g := b.r, a.Group
+	r.bound(a)
 	if err := r.shelf.failed(); err != nil {
 		return err
 	}
@@ -115,6 +116,7 @@ func (b *backup) pass(ctx context.Context, a fsm.Assignment) error {
 	b.show(a)
 	if time.Since(b.retention) >= r.o.Timing.Retention {
 		b.retention = time.Now()
+		r.survey()
 		return r.retain(ctx, a)
 	}
 	return nil
@@ -318,6 +320,9 @@ func (b *backup) prepare(ctx context.Context, a fsm.Assignment) error {
 	}
 	if b.prepared != op.ID {
 		info, err := own.ChangeReceiver(r.gate.epoch())
+		if errors.Is(err, journal.ErrFull) {
+			return nil // not prepared: it is tried again until the switch-over is given up
+		}
 		if err != nil {
 			return journalFailed(own, err)
 		}

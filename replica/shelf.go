@@ -19,8 +19,9 @@ type shelf struct {
 	o   *Options
 	dir string // <data>/journals/<group>
 
-	mu     host.Turn // held while a journal is opened
+	mu     host.Turn // held while a journal is opened, or bounded
 	closed bool
+	limits *journal.Limits                                   // in force; nil: not known yet
 	held   atomic.Pointer[map[ident.NodeID]*journal.Journal] // replaced, never modified
 }
 
@@ -75,10 +76,26 @@ func (s *shelf) open(author ident.NodeID) (*journal.Journal, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open journal %s/%s: %w", s.o.Group, author, err)
 	}
+	if s.limits != nil {
+		j.SetLimits(*s.limits)
+	}
 	next := maps.Clone(*s.held.Load())
 	next[author] = j
 	s.held.Store(&next)
 	return j, nil
+}
+
+// limit bounds every journal from now on.
+func (s *shelf) limit(l journal.Limits) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.limits != nil && *s.limits == l {
+		return
+	}
+	s.limits = &l
+	for _, j := range s.all() {
+		j.SetLimits(l)
+	}
 }
 
 func (s *shelf) get(author ident.NodeID) (*journal.Journal, bool) {
