@@ -114,7 +114,11 @@ func (b *backup) pass(ctx context.Context, a fsm.Assignment) error {
 		}
 	}
 	b.show(a)
-	if time.Since(b.retention) >= r.o.Timing.Retention {
+	pause := r.o.Timing.Retention
+	if r.tight(g.Spec) { // the primary deletes and goes on: its copy here must not be full before this node has deleted, too
+		pause = r.o.Timing.Tick
+	}
+	if time.Since(b.retention) >= pause {
 		b.retention = time.Now()
 		r.survey()
 		return r.retain(ctx, a)

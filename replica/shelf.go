@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"github.com/understudy-ha/understudy/fsm"
 	"github.com/understudy-ha/understudy/internal/host"
 	"github.com/understudy-ha/understudy/internal/ident"
 	"github.com/understudy-ha/understudy/journal"
@@ -21,7 +22,7 @@ type shelf struct {
 
 	mu     host.Turn // held while a journal is opened, or bounded
 	closed bool
-	limits *journal.Limits                                   // in force; nil: not known yet
+	spec   *fsm.GroupSpec                                    // bounds the journals; nil: not known yet
 	held   atomic.Pointer[map[ident.NodeID]*journal.Journal] // replaced, never modified
 }
 
@@ -76,8 +77,8 @@ func (s *shelf) open(author ident.NodeID) (*journal.Journal, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open journal %s/%s: %w", s.o.Group, author, err)
 	}
-	if s.limits != nil {
-		j.SetLimits(*s.limits)
+	if s.spec != nil {
+		j.SetLimits(limitsOf(*s.spec, author == s.o.Node))
 	}
 	next := maps.Clone(*s.held.Load())
 	next[author] = j
@@ -86,15 +87,15 @@ func (s *shelf) open(author ident.NodeID) (*journal.Journal, error) {
 }
 
 // limit bounds every journal from now on.
-func (s *shelf) limit(l journal.Limits) {
+func (s *shelf) limit(spec fsm.GroupSpec) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.limits != nil && *s.limits == l {
+	if s.spec != nil && limitsOf(*s.spec, false) == limitsOf(spec, false) {
 		return
 	}
-	s.limits = &l
+	s.spec = &spec
 	for _, j := range s.all() {
-		j.SetLimits(l)
+		j.SetLimits(limitsOf(spec, j.ID().Node == s.o.Node))
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/understudy-ha/understudy/fsm"
 	"github.com/understudy-ha/understudy/internal/ident"
 	"github.com/understudy-ha/understudy/journal"
+	"github.com/understudy-ha/understudy/journal/remote/wire"
 	"github.com/understudy-ha/understudy/replica/core"
 )
 
@@ -65,16 +66,32 @@ func (s *rooms) last(author ident.NodeID) Space {
 	return Space{Space: r.space, Runway: r.growth.Runway(r.at, r.space.Bytes, r.space.Free, r.space.Limit)}
 }
 
-// limitsOf are the bounds of every journal of a group.
-func limitsOf(s fsm.GroupSpec) journal.Limits {
-	return journal.Limits{ReceiverBytes: s.ReceiverBytes, SpareBytes: int64(s.Blocks) * fsm.BlockBytes, MaximumBytes: s.Maximum(), MaxAge: s.ReceiverAge}
+// limitsOf are the bounds of a journal of the group: of the node's own, or of a copy.
+func limitsOf(s fsm.GroupSpec, own bool) journal.Limits {
+	return journal.Limits{
+		ReceiverBytes: s.ReceiverBytes, SpareBytes: int64(s.Blocks) * fsm.BlockBytes, MaximumBytes: core.Cap(s, own), MaxAge: s.ReceiverAge,
+	}
 }
 
 // bound gives the journals held, and those to come, the bounds in force.
 func (r *Replica) bound(a fsm.Assignment) {
 	if a.Group != nil {
-		r.shelf.limit(limitsOf(a.Group.Spec))
+		r.shelf.limit(a.Group.Spec)
 	}
+}
+
+// tight tells whether a journal here takes more than what retention brings it down to.
+func (r *Replica) tight(spec fsm.GroupSpec) bool {
+	limit := core.Cap(spec, true)
+	if limit == 0 {
+		return false
+	}
+	for _, j := range r.shelf.all() {
+		if v, _ := j.View(); v.Bytes > limit-limit/4 {
+			return true
+		}
+	}
+	return false
 }
 
 // survey looks at the room of every journal held, and tells of what became full or has room again.
@@ -126,11 +143,10 @@ func (s Status) Full(writes bool) string {
 	return ""
 }
 
-// squeeze drops the absent node that keeps the oldest receiver of the full own journal, where the group's policy says so. It
+// squeeze drops the absent node that keeps the oldest receiver of the own journal, when that or a copy of it is full, where the group's policy says so. It
 // returns why it did nothing, for the log.
 func (p *primary) squeeze(ctx context.Context, a fsm.Assignment) (why string) {
-	space := p.own.Space()
-	if space.Full == nil {
+	if p.own.Space().Full == nil && !p.targets.crowded() {
 		return ""
 	}
 	receivers := p.own.Receivers()
@@ -162,6 +178,18 @@ func (t *targets) gone(n ident.NodeID, least time.Duration) bool {
 	defer t.mu.Unlock()
 	tg := t.nodes[n]
 	return tg != nil && !t.roster.IsGrowing(n) && t.roster.Stalled(n, t.now()) >= least
+}
+
+// crowded tells whether a copy of the primary's journal takes nothing for want of room.
+func (t *targets) crowded() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, tg := range t.nodes {
+		if s := tg.ship[t.p.r.o.Node]; s != nil && s.state.Code == wire.CodeFull.String() {
+			return true
+		}
+	}
+	return false
 }
 
 // age attaches a new receiver when the present one is older than the group wants.

@@ -11,12 +11,22 @@ import (
 	"github.com/understudy-ha/understudy/journal/entry"
 )
 
+// Cap returns the most bytes that a journal may take; 0: any. A node's own journal gets less than its copies elsewhere, by an
+// eighth or a receiver: so it is full first, while they still take what is under way, and no secondary leaves the set for that.
+func Cap(spec fsm.GroupSpec, own bool) int64 {
+	limit := spec.Maximum()
+	if limit > 0 && own {
+		limit -= max(limit/8, spec.ReceiverBytes)
+	}
+	return limit
+}
+
 // Surplus returns how many of a journal's oldest detached receivers go if nobody needs them: all but those that keep_receivers
-// asks for; and where the journal has a cap, as many as bring it down to three quarters of that. sizes are those of the
-// detached ones, oldest first, total is what the whole journal takes.
+// asks for; and where the journal has a cap, as many as bring it down to three quarters of what an own one may take. sizes are
+// those of the detached ones, oldest first, total is what the whole journal takes.
 func Surplus(spec fsm.GroupSpec, sizes []int64, total int64) int {
 	n := 0
-	if limit := spec.Maximum(); limit > 0 {
+	if limit := Cap(spec, true); limit > 0 {
 		for over := total - (limit - limit/4); n < len(sizes) && over > 0; n++ {
 			over -= sizes[n]
 		}
