@@ -28,6 +28,9 @@ const maxBlocks = 64 << 20 // 64 TiB
 // Maximum returns the hard cap of each journal in bytes; 0: none.
 func (s GroupSpec) Maximum() int64 { return int64(s.MaximumBlocks) * BlockBytes }
 
+// CheckSpace says what is wrong with the keys that bound the journals of a normalized spec.
+func (s GroupSpec) CheckSpace() error { return errors.Join(s.checkSpace()...) }
+
 // checkSpace checks what bounds the journals.
 func (s GroupSpec) checkSpace() (errs []error) {
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }

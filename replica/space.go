@@ -107,14 +107,14 @@ func (r *Replica) inspect(j *journal.Journal, space journal.Space) {
 	switch {
 	case !told:
 	case full:
-		r.event(Event{Kind: EventJournalFull, Journal: j.ID(), Detail: fullText(space.Full)})
+		r.event(Event{Kind: EventJournalFull, Journal: j.ID(), Detail: FullText(space.Full)})
 	default:
 		r.event(Event{Kind: EventJournalFree, Journal: j.ID(), Detail: fmt.Sprintf("journal %s has room again: it takes %d bytes", j.ID(), space.Bytes)})
 	}
 }
 
-// fullText says what is full, and what helps.
-func fullText(err error) string {
+// FullText says what is full, and what helps.
+func FullText(err error) string {
 	remedy := "free space in the data directory"
 	var full *journal.FullError
 	if errors.As(err, &full) && full.Reason == "maximum" {
@@ -137,7 +137,7 @@ func (s Status) full() (out []JournalStatus) {
 func (s Status) Full(writes bool) string {
 	for _, j := range s.full() {
 		if !writes || j.Local && s.Role == RolePrimary {
-			return fullText(j.Space.Full)
+			return FullText(j.Space.Full)
 		}
 	}
 	return ""
@@ -190,6 +190,21 @@ func (t *targets) crowded() bool {
 		}
 	}
 	return false
+}
+
+// Disconnected says why a node's copies, as far as it reported them, cannot go on from what is kept here; "" when they can.
+func (r *Replica) Disconnected(n *fsm.Node) string {
+	flushed := n.Flushed[r.o.Group]
+	for _, j := range r.shelf.all() {
+		view, _ := j.View()
+		if author := j.ID().Node; author != n.ID && view.First > 1 && n.Copies[r.o.Group][author]+1 < view.First {
+			return fmt.Sprintf("its copy of %s ends at %s, and what is kept begins at %s", j.ID(), n.Copies[r.o.Group][author], view.First)
+		}
+	}
+	if !r.table().Contains(flushed) {
+		return fmt.Sprintf("its store is at %s, outside the history", flushed)
+	}
+	return ""
 }
 
 // age attaches a new receiver when the present one is older than the group wants.

@@ -49,7 +49,7 @@ func exitCode(err error) int {
 	switch client.CodeOf(err) {
 	case client.CodePrecondition, client.CodeBusy, client.CodeExists, client.CodeUnknownGroup, client.CodeUnknownNode,
 		client.CodeNotPrimary, client.CodeNoPrimary, client.CodeNoQuorum, client.CodeNoSync, client.CodeUnavailable,
-		client.CodeStale, client.CodeStorageFull:
+		client.CodeStale, client.CodeStorageFull, client.CodeJournalFull:
 		return exitPrecondition
 	case client.CodeInvalid, client.CodeTooLarge, client.CodeUnsupported:
 		return exitUsage
