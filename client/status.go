@@ -105,7 +105,7 @@ type GroupStatus struct {
 	Dropped     []DroppedNode `json:"dropped,omitempty"` // nodes that nothing is kept for
 	Holds       []Hold        `json:"holds,omitempty"`   // what consumers hold of the journals
 	Full        string        `json:"full,omitempty"`    // why the primary refuses writes with journal_full, and what helps
-	Runway      float64       `json:"runway_seconds"`    // until the primary's journal is full at the present rate; -1: not known, or it does not grow
+	Runway      float64       `json:"runway_seconds"`    // until the primary's journal is full at the present rate; 0: not known, or it does not grow
 }
 
 // Copy is one node's own copy of a group, as that node itself knows it.

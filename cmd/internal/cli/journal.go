@@ -71,7 +71,7 @@ func runwayText(j client.Journal) string {
 	switch {
 	case j.Full != "":
 		return "now"
-	case j.Runway < 0:
+	case j.Runway <= 0:
 		return "-"
 	}
 	return longDuration(j.Runway)

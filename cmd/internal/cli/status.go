@@ -202,7 +202,7 @@ func groupConcerns(g client.GroupStatus) (all []string) {
 	switch {
 	case g.Full != "":
 		add("writes are refused: %s", g.Full)
-	case g.Runway >= 0 && g.Runway < shortRunway.Seconds():
+	case g.Runway > 0 && g.Runway < shortRunway.Seconds():
 		add("the journal of %s is full in %s at the present rate", g.Primary, longDuration(g.Runway))
 	}
 	switch g.Writes {

@@ -22,10 +22,10 @@ func fullReason(err error) string {
 	return err.Error()
 }
 
-// runwaySeconds is a runway for people and programs; -1: not known, or there is no end.
+// runwaySeconds is a runway for people and programs; 0: not known, or there is no end.
 func runwaySeconds(d time.Duration) float64 {
 	if d < 0 || d == core.RunwayEndless {
-		return -1
+		return 0
 	}
 	return d.Seconds()
 }
@@ -48,7 +48,7 @@ func ownRunway(s replica.Status) float64 {
 			return runwaySeconds(j.Space.Runway)
 		}
 	}
-	return -1
+	return 0
 }
 
 func droppedNodes(g *fsm.Group) (out []client.DroppedNode) {

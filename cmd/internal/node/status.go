@@ -148,7 +148,7 @@ func (n *Node) groupStatus(st *fsm.State, g *fsm.Group) client.GroupStatus {
 		op := operation(g.Operation)
 		out.Operation = &op
 	}
-	out.SpecVersion, out.Dropped, out.Holds, out.Runway = g.SpecVersion, droppedNodes(g), holds(g), -1
+	out.SpecVersion, out.Dropped, out.Holds = g.SpecVersion, droppedNodes(g), holds(g)
 	if g.Phase == fsm.PhaseFenced {
 		out.Primary = ""
 	}
