@@ -232,3 +232,17 @@ func TestFullCopy(t *testing.T) {
 		b.mustGet(fmt.Sprint("k", i), strings.Repeat("z", 8<<10), false)
 	}
 }
+
+// Proves RJ-5: an idle receiver is changed for its age, one that holds nothing new is not.
+func TestReceiverAge(t *testing.T) {
+	c := newCluster(t, fsm.GroupSpec{ReceiverAge: time.Second}, "a", "b")
+	a := c.nodes["a"]
+	c.inSync("a", "b")
+	a.mustPut("k", "v")
+	own, _ := a.rep.Journal("a")
+	held := len(own.Receivers())
+	c.eventually("it is changed", func() bool { return len(own.Receivers()) > held })
+	if own.Due(time.Now().Add(time.Hour)) {
+		t.Fatal("a receiver that holds nothing is due")
+	}
+}
