@@ -131,6 +131,31 @@ func (f *fake) EndMaintenance(ctx context.Context, node string) (client.Maintena
 	return client.MaintenanceState{Node: node}, f.note(ctx, "end maintenance %s", node)
 }
 
+func (f *fake) ChangeGroup(ctx context.Context, group string, keys []string, spec client.GroupSpec, ifVersion *uint64, by string) (client.GroupChange, error) {
+	version := uint64(0)
+	if ifVersion != nil {
+		version = *ifVersion
+	}
+	return client.GroupChange{Group: group, Spec: spec, Version: version + 1, Changed: keys},
+		f.note(ctx, "change %s %v to %s %d %s if %d by %s", group, keys, spec.Delivery, spec.Blocks, spec.ReceiverAge, version, by)
+}
+
+func (f *fake) Readmit(ctx context.Context, group, node, by string) (client.Readmission, error) {
+	return client.Readmission{Group: group, Node: node}, f.note(ctx, "readmit %s %s by %s", group, node, by)
+}
+
+func (f *fake) Holds(ctx context.Context, group string) ([]client.Hold, error) {
+	return []client.Hold{{Name: "reader"}}, f.note(ctx, "holds %s", group)
+}
+
+func (f *fake) SetHold(ctx context.Context, group, name string, at ident.Position, r client.HoldRequest) (client.Hold, error) {
+	return client.Hold{Name: name, Position: r.Position, By: r.By}, f.note(ctx, "hold %s %s %s for %s by %s", group, name, at, r.For, r.By)
+}
+
+func (f *fake) RemoveHold(ctx context.Context, group, name string) error {
+	return f.note(ctx, "release %s %s", group, name)
+}
+
 func (f *fake) ForecastFailover(ctx context.Context, group string, r client.FailoverRequest) (client.LossForecast, error) {
 	return client.LossForecast{Group: group, To: r.To, Beyond: "default@3.40"}, f.note(ctx, "forecast %s %q", group, r.To)
 }

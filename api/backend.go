@@ -29,6 +29,7 @@ type Data interface {
 type Roles interface {
 	Lives
 	Orders
+	Groups
 	// Status describes the cluster; local: without asking any other node. It must answer within the context in every
 	// situation, since the health paths call it (with local).
 	Status(ctx context.Context, local bool) (client.Status, error)

@@ -129,6 +129,14 @@ func warnings(s client.Status) []string {
 			all = append(all, "node "+n.ID+" is in maintenance: "+n.Maintenance.Reason)
 		}
 	}
+	for _, g := range s.Groups {
+		for _, d := range g.Dropped {
+			all = append(all, "node "+d.Node+" was dropped from group "+g.Name+": "+d.Reason)
+		}
+		if g.Full != "" {
+			all = append(all, "writes of group "+g.Name+" are refused: "+g.Full)
+		}
+	}
 	return all
 }
 

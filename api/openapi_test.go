@@ -30,6 +30,7 @@ type pathItem struct {
 	Put        *operation  `yaml:"put"`
 	Post       *operation  `yaml:"post"`
 	Delete     *operation  `yaml:"delete"`
+	Patch      *operation  `yaml:"patch"`
 }
 
 type operation struct {
@@ -46,7 +47,7 @@ type parameter struct {
 }
 
 func (p pathItem) operations() map[string]*operation {
-	all := map[string]*operation{"GET": p.Get, "PUT": p.Put, "POST": p.Post, "DELETE": p.Delete}
+	all := map[string]*operation{"GET": p.Get, "PUT": p.Put, "POST": p.Post, "DELETE": p.Delete, "PATCH": p.Patch}
 	for method, op := range all {
 		if op == nil {
 			delete(all, method)
@@ -139,6 +140,11 @@ func TestOpenAPIMatchesTypes(t *testing.T) {
 		"Receipt": client.Receipt{}, "Receiver": client.Receiver{}, "Record": client.Record{}, "RecordPage": client.RecordPage{}, "Release": client.Release{}, "ReleaseRequest": client.ReleaseRequest{}, "Resync": client.Resync{}, "Status": client.Status{},
 		"Step": client.Step{}, "SwitchoverRequest": client.SwitchoverRequest{}, "Target": client.Target{}, "Verification": client.Verification{},
 		"WriteResult": client.WriteResult{},
+		"DroppedNode": client.DroppedNode{}, "GroupChange": client.GroupChange{}, "Hold": client.Hold{}, "HoldRequest": client.HoldRequest{}, "Readmission": client.Readmission{},
+		"GroupPatch": struct {
+			client.GroupSpec
+			IfVersion uint64 `json:"if_version"`
+		}{},
 	}
 	for name, v := range types {
 		var got []string

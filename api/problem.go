@@ -103,6 +103,8 @@ func remedy(c client.Code) string {
 		return "read without local=true, or allow a larger max_lag"
 	case client.CodeStorageFull:
 		return "surely nothing was done: free space on the data directory's disk"
+	case client.CodeJournalFull:
+		return "surely nothing was done: bring the node back that receivers are kept for, raise maximum_blocks, free space on the disk, or set journal_full to drop; GET /v1/groups/GROUP/journals shows the room"
 	case client.CodeUnknownOutcome:
 		return "it may have been done: ask GET /v1/receipts/POSITION when a position is named, or read what it should have changed, before you repeat it"
 	case client.CodeCorrupt:

@@ -35,6 +35,7 @@ type route struct {
 func routes() []route {
 	const (
 		get, put, post, del = http.MethodGet, http.MethodPut, http.MethodPost, http.MethodDelete
+		patch               = http.MethodPatch
 
 		group   = "/v1/groups/{group}"
 		journal = group + "/journals/{node}"
@@ -63,6 +64,11 @@ func routes() []route {
 		{method: get, path: "/v1/groups", params: []string{"local"}, serve: (*API).groups},
 		{method: post, path: "/v1/groups", body: jsonBody, serve: (*API).createGroup},
 		{method: get, path: group, serve: (*API).group},
+		{method: patch, path: group, body: jsonBody, serve: (*API).changeGroup},
+		{method: post, path: group + "/nodes/{node}/readmit", serve: (*API).readmit},
+		{method: get, path: group + "/holds", serve: (*API).holds},
+		{method: put, path: group + "/holds/{name}", body: jsonBody, serve: (*API).setHold},
+		{method: del, path: group + "/holds/{name}", serve: (*API).removeHold},
 		{method: get, path: group + "/resync", serve: (*API).resync},
 		{method: get, path: group + "/why", params: []string{"to"}, serve: (*API).why},
 		{method: get, path: group + "/history", serve: (*API).history},
@@ -131,7 +137,7 @@ func (a *API) refuse(why func(*http.Request) *client.Error) http.Handler {
 // allowed lists the methods that the path of r takes.
 func allowed(m *mux.Router, r *http.Request) []string {
 	var methods []string
-	for _, method := range []string{http.MethodGet, http.MethodPut, http.MethodPost, http.MethodDelete} {
+	for _, method := range []string{http.MethodGet, http.MethodPut, http.MethodPost, http.MethodPatch, http.MethodDelete} {
 		probe := *r
 		probe.Method = method
 		var match mux.RouteMatch

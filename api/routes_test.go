@@ -176,6 +176,35 @@ func routeCases() map[string]routeCase {
 			call: func(ctx context.Context, c *client.Client) (any, error) { return c.Resume(ctx) },
 			asks: []string{"resume"}, want: is(client.PauseState{}),
 		},
+		"PATCH /v1/groups/{group}": {
+			call: func(ctx context.Context, c *client.Client) (any, error) {
+				return pick(func(g client.GroupChange) any { return g.Version })(c.ChangeGroup(ctx, "default",
+					client.GroupPatch{"delivery": "async", "blocks": 64, "receiver_age": "1h", "journal_full": nil, client.PatchIfVersion: 4}))
+			},
+			asks: []string{"change default [blocks delivery journal_full receiver_age] to async 64 1h0m0s if 4 by 127.0.0.1"}, want: is(uint64(5)),
+		},
+		"POST /v1/groups/{group}/nodes/{node}/readmit": {
+			call: func(ctx context.Context, c *client.Client) (any, error) { return c.Readmit(ctx, "default", "b") },
+			asks: []string{"readmit default b by 127.0.0.1"}, want: is(client.Readmission{Group: "default", Node: "b"}),
+		},
+		"GET /v1/groups/{group}/holds": {
+			call: func(ctx context.Context, c *client.Client) (any, error) {
+				return pick(func(all []client.Hold) any { return all[0].Name })(c.Holds(ctx, "default"))
+			},
+			asks: []string{"holds default"}, want: is("reader"),
+		},
+		"PUT /v1/groups/{group}/holds/{name}": {
+			call: func(ctx context.Context, c *client.Client) (any, error) {
+				return c.SetHold(ctx, "default", "reader", client.HoldRequest{Position: "default@3.42"})
+			},
+			asks: []string{"hold default reader 3.42 for 24h0m0s by 127.0.0.1"}, want: is(client.Hold{Name: "reader", Position: "default@3.42", By: "127.0.0.1"}),
+		},
+		"DELETE /v1/groups/{group}/holds/{name}": {
+			call: func(ctx context.Context, c *client.Client) (any, error) {
+				return nil, c.RemoveHold(ctx, "default", "reader")
+			},
+			asks: []string{"release default reader"}, want: is(nil),
+		},
 		"PUT /v1/nodes/{node}/maintenance": {
 			call: func(ctx context.Context, c *client.Client) (any, error) {
 				return c.Maintain(ctx, "b", client.OrderRequest{Reason: "disk"})

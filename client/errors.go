@@ -22,6 +22,7 @@ var (
 	ErrUnavailable    = errors.New("not available now")
 	ErrStale          = errors.New("copy is too old")
 	ErrStorageFull    = errors.New("storage full")
+	ErrJournalFull    = errors.New("journal full")
 	ErrUnknownOutcome = errors.New("outcome unknown")
 	ErrCorrupt        = errors.New("damaged data")
 	ErrUnsupported    = errors.New("not supported")
@@ -50,6 +51,7 @@ const (
 	CodeUnavailable      Code = "unavailable"     // nothing was done, try again later
 	CodeStale            Code = "stale"           // nothing was done
 	CodeStorageFull      Code = "storage_full"    // never sequenced
+	CodeJournalFull      Code = "journal_full"    // never sequenced
 	CodeUnknownOutcome   Code = "unknown_outcome" // may have been done
 	CodeCorrupt          Code = "corrupt"
 	CodeUnsupported      Code = "unsupported"
@@ -93,6 +95,8 @@ func (c Code) condition() (sentinel error, status int, title string) {
 		return ErrStale, http.StatusServiceUnavailable, "Copy is too old"
 	case CodeStorageFull:
 		return ErrStorageFull, http.StatusInsufficientStorage, "Storage full"
+	case CodeJournalFull:
+		return ErrJournalFull, http.StatusInsufficientStorage, "Journal full"
 	case CodeUnknownOutcome:
 		return ErrUnknownOutcome, http.StatusGatewayTimeout, "Outcome unknown"
 	case CodeCorrupt:
@@ -128,7 +132,7 @@ func OutcomeOf(err error) string {
 	switch CodeOf(err) {
 	case CodeInvalid, CodeNotFound, CodeUnknownPath, CodeMethodNotAllowed, CodeUnknownGroup, CodeUnknownNode, CodeTooLarge, CodeExists,
 		CodeBusy, CodePrecondition, CodeNotPrimary, CodeNoPrimary, CodeNoQuorum, CodeNoSync, CodeUnavailable, CodeStale, CodeStorageFull,
-		CodeUnsupported:
+		CodeJournalFull, CodeUnsupported:
 		return OutcomeNotDone
 	}
 	return OutcomeUndecided // also a code that a newer node says
@@ -185,7 +189,7 @@ func CodeOf(err error) Code {
 	for _, c := range []Code{
 		CodeInvalid, CodeNotFound, CodeUnknownGroup, CodeUnknownNode, CodeTooLarge, CodeExists, CodeBusy, CodePrecondition,
 		CodeNotPrimary, CodeNoPrimary, CodeNoQuorum, CodeNoSync, CodeUnavailable, CodeStale, CodeStorageFull,
-		CodeUnknownOutcome, CodeCorrupt, CodeUnsupported,
+		CodeJournalFull, CodeUnknownOutcome, CodeCorrupt, CodeUnsupported,
 	} {
 		if sentinel, _, _ := c.condition(); errors.Is(err, sentinel) {
 			return c

@@ -32,6 +32,12 @@ type Journal struct {
 	Bytes     int64  `json:"bytes"`
 	Position  string `json:"position"` // history position after Last
 	Error     string `json:"error,omitempty"`
+
+	Spare  int64   `json:"spare_bytes"`    // receivers made ahead
+	Limit  int64   `json:"limit_bytes"`    // the most it may take; 0: no cap
+	Free   int64   `json:"free_bytes"`     // on its disk; 0: not known
+	Runway float64 `json:"runway_seconds"` // until it is full at the rate of the last minutes; 0: not known, or it does not grow
+	Full   string  `json:"full,omitempty"` // why it takes nothing now, and what helps
 }
 
 // Receiver is one file of a journal.

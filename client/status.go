@@ -8,6 +8,7 @@ const (
 	RoleSecondary = "secondary" // in-sync shadow, may be promoted automatically
 	RoleStandby   = "standby"   // receives asynchronously or is catching up
 	RoleWitness   = "witness"   // votes, has no data
+	RoleDropped   = "dropped"   // its copy was given up for a full journal: wants priming
 )
 
 // Items wraps every list that is not paged.
@@ -70,6 +71,11 @@ type GroupSpec struct {
 	KeepReceivers   int      `json:"keep_receivers,omitempty"`  // detached receivers kept although nobody needs them; -1: all
 	Switchback      string   `json:"switchback,omitempty"`      // manual (default) | auto: the role returns to the preferred node by itself
 	SwitchbackAfter Duration `json:"switchback_after,omitzero"` // auto: once that node was in sync and well for so long, at least 1s, default 1m
+
+	Blocks        int      `json:"blocks,omitempty"`         // MiB made ahead as spare receivers, for each journal on each node
+	MaximumBlocks int      `json:"maximum_blocks,omitempty"` // MiB, hard cap of each journal on each node; 0: none
+	JournalFull   string   `json:"journal_full,omitempty"`   // at the cap: stall (default) | drop the absent node that receivers are kept for
+	ReceiverAge   Duration `json:"receiver_age,omitzero"`    // an attached receiver is changed when it is older, at least 1s; 0: never for that
 }
 
 // GroupStatus is one group as its primary sees it; on a node that cannot ask the primary, as that node sees it (then
@@ -94,6 +100,12 @@ type GroupStatus struct {
 	Resync    *Resync           `json:"resync"`      // of the node that is furthest behind; null when all are in sync
 	Operation *Operation        `json:"operation"`   // the running one
 	Stale     bool              `json:"stale"`       // the primary could not be asked: its numbers are missing or old
+
+	SpecVersion uint64        `json:"spec_version"`      // counts changes of the spec
+	Dropped     []DroppedNode `json:"dropped,omitempty"` // nodes that nothing is kept for
+	Holds       []Hold        `json:"holds,omitempty"`   // what consumers hold of the journals
+	Full        string        `json:"full,omitempty"`    // why the primary refuses writes with journal_full, and what helps
+	Runway      float64       `json:"runway_seconds"`    // until the primary's journal is full at the present rate; 0: not known, or it does not grow
 }
 
 // Copy is one node's own copy of a group, as that node itself knows it.

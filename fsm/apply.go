@@ -62,6 +62,16 @@ func (s *State) Apply(c Command) Result {
 		return s.pause(c.SetPause, at)
 	case c.SetMaintenance != nil:
 		return s.maintenance(c.SetMaintenance, at)
+	case c.ChangeSpec != nil:
+		return s.changeSpec(c.ChangeSpec)
+	case c.SetHold != nil:
+		return s.setHold(c.SetHold, at)
+	case c.RemoveHold != nil:
+		return s.removeHold(c.RemoveHold)
+	case c.Drop != nil:
+		return s.drop(c.Drop, at)
+	case c.Readmit != nil:
+		return s.readmit(c.Readmit, at)
 	case c.StartSwitch != nil:
 		return s.startSwitch(c.StartSwitch, at)
 	case c.AdvanceSwitch != nil:
@@ -81,6 +91,7 @@ func (c *Command) count() (n int) {
 		c.Fence != nil, c.Promise != nil, c.Promote != nil, c.Open != nil, c.ChangeSet != nil, c.StartSwitch != nil,
 		c.AdvanceSwitch != nil, c.Handover != nil, c.AbortSwitch != nil, c.FinishSwitch != nil,
 		c.SetPause != nil, c.SetMaintenance != nil,
+		c.ChangeSpec != nil, c.SetHold != nil, c.RemoveHold != nil, c.Drop != nil, c.Readmit != nil,
 	} {
 		if set {
 			n++

@@ -32,6 +32,12 @@ type Command struct {
 
 	SetPause       *SetPause       `json:"set_pause,omitempty"`
 	SetMaintenance *SetMaintenance `json:"set_maintenance,omitempty"`
+
+	ChangeSpec *ChangeSpec `json:"change_spec,omitempty"`
+	SetHold    *SetHold    `json:"set_hold,omitempty"`
+	RemoveHold *RemoveHold `json:"remove_hold,omitempty"`
+	Drop       *Drop       `json:"drop,omitempty"`
+	Readmit    *Readmit    `json:"readmit,omitempty"`
 }
 
 // CommandVersion is the version this code writes; commands of a newer version are skipped and alarmed, never guessed.
@@ -62,8 +68,10 @@ const (
 	RefusedCandidate   = "candidate_not_in_set" // the candidate may not be promoted
 	RefusedInvalid     = "invalid"              // malformed
 	RefusedPaused      = "paused"               // an operator has paused automatic actions
-	RefusedControl     = "control_moved"        // another version of the pause or of the node's maintenance
+	RefusedControl     = "control_moved"        // another version of the pause, of the node's maintenance, of the spec or of the hold
 	RefusedLoss        = "more_would_be_lost"   // than the operator accepted
+	RefusedDrop        = "not_to_be_dropped"    // the policy or the state does not let this node be dropped
+	RefusedDropped     = "dropped"              // the node was dropped from the group
 )
 
 // CreateCluster is the first command of a cluster.

@@ -217,6 +217,10 @@ func (s *State) open(c *Open, at time.Time) Result {
 	if g.InSync, r = s.set(c.InSync, c.Node); r != nil {
 		return *r
 	}
+	g.undrop(c.Node) // an operator gave it the role: its copy is the history now
+	if r := g.withoutDropped(g.InSync); r != nil {
+		return *r
+	}
 	if g.Spec.Delivery == DeliveryAsync && len(g.InSync) > 1 {
 		return g.alone(g.InSync)
 	}

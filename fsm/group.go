@@ -16,6 +16,7 @@ const (
 	RoleSecondary = "secondary" // in the in-sync set: may be promoted automatically
 	RoleStandby   = "standby"   // receives asynchronously or is catching up
 	RoleWitness   = "witness"   // votes, has no data
+	RoleDropped   = "dropped"   // nothing is kept for it any more: it has to be primed
 )
 
 // Role returns the role of a node in a group. In PhaseFenced nobody is primary.
@@ -27,6 +28,8 @@ func Role(g *Group, n *Node) string {
 		return RolePrimary
 	case g.InSet(n.ID):
 		return RoleSecondary
+	case g.IsDropped(n.ID):
+		return RoleDropped
 	}
 	return RoleStandby
 }
@@ -52,6 +55,9 @@ func (s GroupSpec) Normalize() GroupSpec {
 	}
 	if s.Switchback == SwitchbackAuto {
 		s.SwitchbackAfter = fallback(s.SwitchbackAfter, time.Minute)
+	}
+	if s.JournalFull == JournalFullStall {
+		s.JournalFull = ""
 	}
 	return s
 }
@@ -129,6 +135,7 @@ func (s GroupSpec) Validate() error {
 	if s.KeepReceivers < -1 {
 		bad("keep_receivers: %d is below -1 (all)", s.KeepReceivers)
 	}
+	errs = append(errs, s.checkSpace()...)
 	return errors.Join(errs...)
 }
 
@@ -155,7 +162,8 @@ func sameSpec(a, b GroupSpec) bool {
 	return a.Name == b.Name && a.Order == b.Order && a.Preferred == b.Preferred && a.Delivery == b.Delivery &&
 		a.Secondaries == b.Secondaries && a.OnNoSync == b.OnNoSync && a.AutoFailover == b.AutoFailover &&
 		a.Images == b.Images && a.ReceiverBytes == b.ReceiverBytes && a.KeepReceivers == b.KeepReceivers &&
-		a.JournalReplays == b.JournalReplays && a.Switchback == b.Switchback && a.SwitchbackAfter == b.SwitchbackAfter
+		a.JournalReplays == b.JournalReplays && a.Switchback == b.Switchback && a.SwitchbackAfter == b.SwitchbackAfter &&
+		a.Blocks == b.Blocks && a.MaximumBlocks == b.MaximumBlocks && a.JournalFull == b.JournalFull && a.ReceiverAge == b.ReceiverAge
 }
 
 func (s *State) createGroup(c *CreateGroup, at time.Time) Result {
@@ -205,6 +213,8 @@ func (s *State) changeSet(c *ChangeSet) Result {
 		return refuse(RefusedInvalid, "%s is in the in-sync set %v already", c.Add, g.InSync)
 	case c.Add != "" && g.Spec.Delivery == DeliveryAsync:
 		return g.alone(c.Add)
+	case c.Add != "" && g.IsDropped(c.Add):
+		return g.droppedRefusal(c.Add)
 	}
 	set := slices.DeleteFunc(slices.Clone(g.InSync), func(n ident.NodeID) bool { return n == c.Remove })
 	if c.Add != "" {

@@ -83,9 +83,38 @@ func (g *generator) body() Command {
 	if p := g.s.Nodes[grp.Primary]; p != nil {
 		renewal = near(g, "renewal", p.Renewal, 0)
 	}
-	switch near(g, "kind", g.next(grp), "renew", "release", "group", "fence", "promise", "promote", "open", "set", "start", "advance", "handover", "abort", "finish", "register", "pause", "resume", "maintenance") {
+	switch near(g, "kind", g.next(grp), "renew", "release", "group", "fence", "promise", "promote", "open", "set", "start", "advance", "handover", "abort", "finish", "register", "pause", "resume", "maintenance", "spec", "hold", "unhold", "drop", "readmit") {
 	case "renew":
-		return Command{Renew: &Renew{Node: n, Directory: ident.DirectoryID("dir-" + n), Incarnation: pick(g, "renewing life", g.life(n), g.life(n), 1, 2, 3)}}
+		return Command{Renew: &Renew{Node: n, Directory: ident.DirectoryID("dir-" + n), Incarnation: pick(g, "renewing life", g.life(n), g.life(n), 1, 2, 3),
+			Flushed: map[ident.GroupName]ident.Position{name: {Epoch: last.Epoch, History: end}},
+			Copies:  map[ident.GroupName]Ends{name: {primary: ident.Sequence(rapid.IntRange(0, 5).Draw(g.T, "copy"))}}}}
+	case "spec":
+		to := grp.Spec
+		to.Name, to.Preferred = name, near(g, "preferred", fallback(to.Preferred, "a"), ids...)
+		to.Delivery = pick(g, "delivery", DeliverySync, DeliveryAsync)
+		to.JournalFull = pick(g, "journal full", "", JournalFullDrop)
+		to.Blocks = pick(g, "blocks", 0, 7)
+		return Command{ChangeSpec: &ChangeSpec{Group: name, Version: near(g, "spec version", grp.SpecVersion, 0, 1), Spec: to}}
+	case "hold":
+		hold := pick(g, "hold", "r", "s")
+		have, _ := grp.Hold(hold)
+		return Command{SetHold: &SetHold{Group: name, Name: hold, Version: near(g, "hold version", have.Version, 0, 1), Position: at, Until: noon}}
+	case "unhold":
+		hold := pick(g, "hold", "r", "s")
+		have, _ := grp.Hold(hold)
+		return Command{RemoveHold: &RemoveHold{Group: name, Name: hold, Version: near(g, "hold version", have.Version, 0, 1)}}
+	case "drop":
+		for _, id := range ids[:3] {
+			if grp.Phase == PhaseOpened && !grp.InSet(id) && grp.HoldsBack(id, g.s.Nodes) {
+				n = near(g, "dropped", id, n)
+			}
+		}
+		return Command{Drop: &Drop{Group: name, Epoch: epoch, Node: n, Reason: "r"}}
+	case "readmit":
+		if len(grp.Dropped) > 0 {
+			n = near(g, "readmitted", grp.Dropped[0].Node, n)
+		}
+		return Command{Readmit: &Readmit{Group: name, Epoch: epoch, Node: n}}
 	case "release":
 		return Command{Release: &Release{Node: n, Incarnation: g.life(n)}}
 	case "register":
@@ -148,7 +177,7 @@ func (g *generator) next(grp *Group) string {
 	case grp.Phase == PhasePromoted:
 		return pick(g, "next", "open", "open", "fence", "renew")
 	case op == nil:
-		return pick(g, "next", "start", "start", "set", "fence")
+		return pick(g, "next", "start", "start", "set", "fence", "spec", "hold", "unhold", "drop", "drop", "readmit", "renew")
 	case op.Committed:
 		return pick(g, "next", "finish", "fence", "renew")
 	case op.Step == StepDrain:
@@ -180,7 +209,10 @@ func TestProperties(t *testing.T) {
 		for i, n := range []ident.NodeID{"a", "b", "c", "w"} {
 			start = append(start, Command{Renew: &Renew{Node: n, Directory: ident.DirectoryID("dir-" + n), Incarnation: ident.Incarnation(i + 100)}})
 		}
-		start = append(start, Command{CreateGroup: &CreateGroup{Spec: spec("g", "a"), Incarnation: 100}})
+		dropping := spec("g", "a")
+		dropping.JournalFull = JournalFullDrop
+		start = append(start, Command{CreateGroup: &CreateGroup{Spec: dropping, Incarnation: 100}},
+			Command{Renew: &Renew{Node: "a", Directory: "dir-a", Incarnation: 100, Flushed: map[ident.GroupName]ident.Position{"g": position(1, 9)}}})
 		s := f.State
 		var logged [][]byte
 		apply := func(c Command) (Command, Result) {
@@ -260,7 +292,8 @@ func TestProperties(t *testing.T) {
 			t.Fatal("snapshot and restore end in another state")
 		}
 	})
-	for _, kind := range []string{"renew", "release", "group", "fence", "promise", "promote", "open", "set", "start", "advance", "handover", "abort", "finish", "pause", "maintenance"} {
+	for _, kind := range []string{"renew", "release", "group", "fence", "promise", "promote", "open", "set", "start", "advance", "handover", "abort", "finish", "pause", "maintenance",
+		"spec", "hold", "unhold", "drop", "readmit"} {
 		if reached[kind] == 0 {
 			t.Errorf("no %s was ever accepted: the test does not test it", kind)
 		}
@@ -273,6 +306,7 @@ func kindOf(c Command) string {
 		"renew": c.Renew != nil, "release": c.Release != nil, "group": c.CreateGroup != nil, "fence": c.Fence != nil, "promise": c.Promise != nil,
 		"promote": c.Promote != nil, "open": c.Open != nil, "set": c.ChangeSet != nil, "start": c.StartSwitch != nil, "advance": c.AdvanceSwitch != nil,
 		"handover": c.Handover != nil, "abort": c.AbortSwitch != nil, "finish": c.FinishSwitch != nil, "pause": c.SetPause != nil, "maintenance": c.SetMaintenance != nil,
+		"spec": c.ChangeSpec != nil, "hold": c.SetHold != nil, "unhold": c.RemoveHold != nil, "drop": c.Drop != nil, "readmit": c.Readmit != nil,
 	} {
 		if set {
 			return kind
@@ -347,6 +381,7 @@ func checkInvariants(t *rapid.T, before, s *State, held map[ident.GroupName]map[
 		}
 	}
 	checkControl(t, before, s, c, r)
+	checkSpace(t, before, s, c)
 	seen := map[uint64]bool{}
 	for _, o := range s.Past {
 		if o.State == OperationRunning || seen[o.ID] || o.ID >= s.NextOperation {

@@ -87,6 +87,11 @@ type GroupSpec struct {
 
 	Switchback      string        `json:"switchback,omitempty" yaml:"switchback"`             // "" (manual, by command only) | auto
 	SwitchbackAfter time.Duration `json:"switchback_after,omitempty" yaml:"switchback_after"` // auto: the preferred node was in sync and well for so long, at least 1 s, default 1 min
+
+	Blocks        int           `json:"blocks,omitempty" yaml:"blocks"`                 // MiB made ahead as spare receivers, for each journal on each node
+	MaximumBlocks int           `json:"maximum_blocks,omitempty" yaml:"maximum_blocks"` // MiB, hard cap of each journal on each node; 0: none
+	JournalFull   string        `json:"journal_full,omitempty" yaml:"journal_full"`     // "" (stall: writes are refused until there is room) | drop
+	ReceiverAge   time.Duration `json:"receiver_age,omitempty" yaml:"receiver_age"`     // an attached receiver is changed when it is older; 0: never for that
 }
 
 // Phase is where a group is between two primaries.
@@ -114,6 +119,12 @@ type Group struct {
 	Reports     []Report           `json:"reports,omitempty"` // promises of the running fence, sorted by node
 	Operation   *Operation         `json:"operation,omitempty"`
 	Switches    []Certificate      `json:"switches"` // every promotion, oldest first, bounded to the last 1000
+
+	SpecVersion uint64    `json:"spec_version,omitempty"` // counts changes of Spec
+	Deliveries  uint64    `json:"deliveries,omitempty"`   // counts changes of Spec.Delivery: what was waited for under another one proves nothing
+	Consumers   []Hold    `json:"holds,omitempty"`        // what consumers hold, sorted by name
+	HoldVersion uint64    `json:"hold_version,omitempty"` // counts changes of Consumers
+	Dropped     []Dropped `json:"dropped,omitempty"`      // nodes that nothing is kept for, sorted; none is in the set
 }
 
 // Report is what a node says when it has promised an epoch on disk.

@@ -22,6 +22,8 @@ func (s *State) startSwitch(c *StartSwitch, at time.Time) Result {
 		return refuse(RefusedBusy, "%s %d of group %s runs", g.Operation.Kind, g.Operation.ID, c.Group)
 	case c.To == g.Primary:
 		return refuse(RefusedInvalid, "node %s is the primary of %s already", c.To, c.Group)
+	case g.IsDropped(c.To):
+		return g.droppedRefusal(c.To)
 	case !n.Lives(n.Incarnation):
 		return refuse(RefusedCandidate, "node %s is not alive", c.To)
 	case c.Automatic && s.Pause != nil:
@@ -103,6 +105,9 @@ func (s *State) handover(c *Handover, at time.Time) Result {
 	}
 	old := g.Epoch
 	if g.InSync, r = s.set(c.InSync, c.To); r != nil {
+		return *r
+	}
+	if r := g.withoutDropped(g.InSync); r != nil {
 		return *r
 	}
 	if g.Spec.Delivery == DeliveryAsync && len(g.InSync) > 1 {

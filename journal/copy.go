@@ -133,7 +133,7 @@ func (j *Journal) AppendRaw(raw []byte) (entry.Header, error) {
 	if err := j.room(); err != nil {
 		return entry.Header{}, err
 	}
-	if err := j.fit(r, demand{int64(b.Length), b.Facts == 0}); err != nil {
+	if err := j.fit(r, demand{int64(b.Length), b.Facts == 0 && !b.Echo()}); err != nil {
 		return entry.Header{}, err
 	}
 	return b.Header, j.append(b)

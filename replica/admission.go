@@ -73,6 +73,11 @@ func (r *Replica) Admit(ctx context.Context, h wire.Hello) (remote.Admission, er
 	if err != nil {
 		return nil, err
 	}
+	if a.Group.IsDropped(r.o.Node) { // after add: whatever session was there before is over
+		v.Close()
+		return nil, &remote.Refusal{Code: wire.CodePriming, Text: fmt.Sprintf(
+			"node %s was dropped from group %s for a full journal: prime it anew, or readmit it if its copy still connects", r.o.Node, r.o.Group)}
+	}
 	return v, nil
 }
 

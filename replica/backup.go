@@ -96,6 +96,7 @@ func (b *backup) followed(g *fsm.Group) <-chan struct{} {
 // pass does once whatever there is to do. Every step is safe to repeat.
 func (b *backup) pass(ctx context.Context, a fsm.Assignment) error {
 	r, g := b.r, a.Group
+	r.bound(a)
 	if err := r.shelf.failed(); err != nil {
 		return err
 	}
@@ -113,8 +114,13 @@ func (b *backup) pass(ctx context.Context, a fsm.Assignment) error {
 		}
 	}
 	b.show(a)
-	if time.Since(b.retention) >= r.o.Timing.Retention {
+	pause := r.o.Timing.Retention
+	if r.tight(g.Spec) { // the primary deletes and goes on: its copy here must not be full before this node has deleted, too
+		pause = r.o.Timing.Tick
+	}
+	if time.Since(b.retention) >= pause {
 		b.retention = time.Now()
+		r.survey()
 		return r.retain(ctx, a)
 	}
 	return nil
@@ -328,6 +334,9 @@ func (b *backup) prepare(ctx context.Context, a fsm.Assignment) error {
 	}
 	if b.prepared != op.ID {
 		info, err := own.ChangeReceiver(r.gate.epoch())
+		if errors.Is(err, journal.ErrFull) {
+			return nil // not prepared: it is tried again until the switch-over is given up
+		}
 		if err != nil {
 			return journalFailed(own, err)
 		}

@@ -24,6 +24,8 @@ var (
 	ErrNoSync = errors.New("no in-sync secondary: on_no_sync of this group refuses writes until one is back")
 	// ErrQueueFull: the write is larger than what the queue may hold. It was not done.
 	ErrQueueFull = errors.New("the write queue is full: try again later")
+	// ErrJournalFull: the local journal has no room, see journal.FullError. The write was not done; the primary goes on.
+	ErrJournalFull = errors.New("the journal of the primary is full")
 	// ErrTooLarge: a key, value, file name or transaction is beyond the limits of the journal. It was not done.
 	ErrTooLarge = errors.New("the write is beyond the limits of the journal")
 	// ErrInvalid: the request makes no sense, whatever the state. It was not done.
@@ -61,7 +63,7 @@ func NotDone(err error) bool {
 		return false
 	}
 	for _, sure := range []error{
-		ErrNotPrimary, ErrNoLease, ErrNotSequenced, ErrNoSync, ErrQueueFull, ErrTooLarge, ErrInvalid, ErrCondition, ErrClosed, ErrNotAttached,
+		ErrNotPrimary, ErrNoLease, ErrNotSequenced, ErrNoSync, ErrQueueFull, ErrJournalFull, ErrTooLarge, ErrInvalid, ErrCondition, ErrClosed, ErrNotAttached,
 	} {
 		if errors.Is(err, sure) {
 			return true

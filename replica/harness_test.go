@@ -290,8 +290,10 @@ type node struct {
 	events  []Event
 	fail    sync.Map // failpoint name -> func() error
 	mute    atomic.Bool
-	silent  atomic.Bool // does not promise
-	gone    atomic.Bool // crashed: its answers are not heard
+	silent  atomic.Bool           // does not promise
+	gone    atomic.Bool           // crashed: its answers are not heard
+	veto    atomic.Pointer[error] // nil: every deletion is allowed
+	asked   atomic.Int64          // deletions asked for
 	stopped bool
 }
 
@@ -378,9 +380,10 @@ func (c *cluster) start(id ident.NodeID) *node {
 	}
 	n.rep, err = Open(Options{
 		Cluster: testCluster, Node: id, Group: orders, Life: n.life, FS: n.fs, Dir: "data", Store: n.store, Host: h, Logger: log,
-		ReceiverBytes: c.spec.ReceiverBytes, Events: n.heard,
+		ReceiverBytes: c.spec.ReceiverBytes, Events: n.heard, Veto: n.permit,
 		Timing: Timing{ShrinkAfter: 300 * time.Millisecond, OpenGrace: 300 * time.Millisecond, Heartbeat: 20 * time.Millisecond,
-			Timeout: 500 * time.Millisecond, Tick: 10 * time.Millisecond, Retention: 20 * time.Millisecond, Propose: time.Second},
+			Timeout: 500 * time.Millisecond, Tick: 10 * time.Millisecond, Retention: 20 * time.Millisecond, Propose: time.Second,
+			DropAfter: 200 * time.Millisecond, VetoRetry: 20 * time.Millisecond},
 	})
 	if err != nil {
 		c.t.Fatal(err)
@@ -431,6 +434,22 @@ func (n *node) heard(e Event) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.events = append(n.events, e)
+}
+
+// permit is Options.Veto.
+func (n *node) permit(context.Context, Doomed) error {
+	n.asked.Add(1)
+	if err := n.veto.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// looks tells how often a node looked at its state.
+func (c *cluster) looks(id ident.NodeID) int {
+	c.plane.mu.Lock()
+	defer c.plane.mu.Unlock()
+	return c.plane.looks[id]
 }
 
 func (n *node) event(k EventKind) (Event, bool) {

@@ -30,6 +30,10 @@ type Options struct {
 	QueueBytes    int64 // writes waiting and in flight, 0: 64 MiB
 	Timing        Timing
 	Events        func(Event) // must not block; nil: nobody listens
+
+	// Veto is asked before a detached receiver is deleted; an error keeps it, and it is asked again later. It may take long,
+	// and ends with its context. nil: nobody is asked.
+	Veto func(ctx context.Context, d Doomed) error
 }
 
 // Timing holds the durations of the role sessions. Zero fields are filled with defaults.
@@ -41,6 +45,9 @@ type Timing struct {
 	Tick        time.Duration // how often decisions are looked at without a cause (default 50 ms)
 	Retention   time.Duration // how often receivers are looked at for deletion (default 1 s)
 	Propose     time.Duration // a proposal to the control plane may take this long (default 5 s)
+	Room        time.Duration // writes wait so long for room in a full journal before they are refused (default twice Retention)
+	DropAfter   time.Duration // a node has to be absent for so long before it is dropped for a full journal (default 10 s)
+	VetoRetry   time.Duration // a receiver whose deletion was vetoed is asked for again after this (default 1 min)
 }
 
 func (t *Timing) fill() {
@@ -50,10 +57,14 @@ func (t *Timing) fill() {
 	}{
 		{&t.ShrinkAfter, time.Second}, {&t.OpenGrace, 500 * time.Millisecond}, {&t.Heartbeat, 200 * time.Millisecond},
 		{&t.Timeout, 2 * time.Second}, {&t.Tick, 50 * time.Millisecond}, {&t.Retention, time.Second}, {&t.Propose, 5 * time.Second},
+		{&t.DropAfter, 10 * time.Second}, {&t.VetoRetry, time.Minute},
 	} {
 		if *d.field <= 0 {
 			*d.field = d.value
 		}
+	}
+	if t.Room <= 0 {
+		t.Room = 2 * t.Retention
 	}
 }
 

@@ -45,6 +45,7 @@ type primary struct {
 	entryBytes atomic.Int64 // size of an entry of the newest bundle
 	turned     pulse        // serving, stopped, held, paused or refuse changed
 	landed     pulse        // something was committed or answered
+	cramped    pulse        // the journal refused something for want of room
 	stop       context.CancelCauseFunc
 }
 
@@ -302,24 +303,34 @@ func (p *primary) serve(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// janitor trims copies and deletes receivers that nobody needs.
+// janitor trims copies, deletes receivers that nobody needs, changes one that is old, and makes room in a full journal.
 func (p *primary) janitor(ctx context.Context) error {
 	tick := time.NewTicker(p.r.o.Timing.Retention)
 	defer tick.Stop()
 	for {
 		a, changed := p.control.Assignment()
+		cramped := p.cramped.wait()
 		if p.mine(a) {
+			p.r.bound(a)
 			if err := p.r.trim(ctx, a.Group); err != nil {
 				return err
 			}
 			if err := p.r.retain(ctx, a); err != nil {
 				return err
 			}
+			if err := p.age(); err != nil {
+				return err
+			}
+			p.r.survey()
+			if why := p.squeeze(ctx, a); why != "" {
+				p.r.log.Debug("the journal is full and nobody is dropped", "journal", p.own.ID(), "reason", why)
+			}
 		}
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-changed:
+		case <-cramped:
 		case <-tick.C:
 		}
 	}
@@ -383,7 +394,7 @@ func (p *primary) unanswered(r *request) {
 }
 
 // Write makes a transaction happen. It waits while a switch-over holds writes or the primary is not ready yet. Errors that
-// match ErrNotPrimary, ErrNotSequenced, ErrNoSync, ErrCondition, ErrInvalid, ErrTooLarge or ErrQueueFull mean that it was
+// match ErrNotPrimary, ErrNotSequenced, ErrNoSync, ErrCondition, ErrInvalid, ErrTooLarge, ErrJournalFull or ErrQueueFull mean that it was
 // not done; *UnknownOutcomeError means that it may have been.
 func (r *Replica) Write(ctx context.Context, t Transaction) (Receipt, error) {
 	if err := t.validate(); err != nil {
@@ -433,6 +444,9 @@ func (r *Replica) ChangeReceiver(ctx context.Context) (journal.ReceiverInfo, err
 	}
 	defer leave()
 	info, err := p.own.ChangeReceiver(p.epoch)
+	if errors.Is(err, journal.ErrFull) {
+		return info, fmt.Errorf("%w: %w", ErrJournalFull, err)
+	}
 	if err != nil {
 		return info, journalFailed(p.own, err)
 	}

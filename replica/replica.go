@@ -39,6 +39,8 @@ type Replica struct {
 	turn    turn
 	server  server
 	picture picture // what Status shows of the session
+	rooms   rooms
+	permits permits
 	closing sync.Once
 	closed  atomic.Bool
 	err     error // of Close
@@ -89,6 +91,10 @@ func (r *Replica) recover() error {
 	h, err := own.Deposit(journal.Draft{
 		Entries: []entry.Entry{{Code: entry.Journal, Type: entry.IPL}}, Session: e, Before: v.After, Flags: entry.FlagLocal,
 	})
+	if errors.Is(err, journal.ErrFull) { // what is held can be served and shipped all the same
+		r.log.Error("no J IN deposited: free space in the data directory", "error", err)
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("deposit J IN: %w", err)
 	}
@@ -101,6 +107,7 @@ func (r *Replica) Close() error {
 	r.closing.Do(func() {
 		r.closed.Store(true)
 		r.roles <- struct{}{} // waits for the role session, for good
+		r.permits.work.Wait() // its context is the session's
 		r.err = r.shelf.close()
 	})
 	return r.err
@@ -131,6 +138,8 @@ func (r *Replica) begin(ctx context.Context, c Control) (end func(), err error) 
 		return nil, ErrClosed
 	}
 	r.Attach(c)
+	a, _ := c.Assignment()
+	r.bound(a)
 	return func() { <-r.roles }, nil
 }
 

@@ -6,17 +6,19 @@ import (
 	"time"
 
 	"github.com/understudy-ha/understudy/fsm"
+	"github.com/understudy-ha/understudy/journal"
 	"github.com/understudy-ha/understudy/replica/core"
 )
 
-// retain deletes detached receivers beyond those to be kept, oldest first, as far as nobody needs them: every data node has
-// flushed all their facts, this one too, and no copy ends inside or before them.
+// retain deletes detached receivers beyond those to be kept, oldest first, as far as nobody needs them: every data node that was
+// not dropped has flushed all their facts, this one too, no copy ends inside or before them, every consumer that holds the
+// journal has read them, and nobody vetoes it.
 func (r *Replica) retain(ctx context.Context, a fsm.Assignment) error {
 	g := a.Group
-	if g == nil || g.Spec.KeepReceivers < 0 || g.Phase != fsm.PhaseOpened {
+	if g == nil || g.Phase != fsm.PhaseOpened || g.IsDropped(a.Self) || g.Spec.KeepReceivers < 0 && g.Spec.MaximumBlocks == 0 {
 		return nil
 	}
-	if err := r.flushDetached(ctx, g.Spec.KeepReceivers); err != nil {
+	if err := r.flushDetached(ctx, g.Spec); err != nil {
 		return err
 	}
 	flushed, ok := core.LowestFlushed(a, r.data.Flushed())
@@ -30,12 +32,12 @@ func (r *Replica) retain(ctx context.Context, a fsm.Assignment) error {
 		if detached > 0 && receivers[detached-1].Attached {
 			detached--
 		}
-		n := 0
+		n, surplus := 0, core.Surplus(g.Spec, sizes(receivers[:detached]), view.Bytes)
 		end := core.LowestCopy(a, j.ID().Node)
-		for n < detached-g.Spec.KeepReceivers && receivers[n].Last <= end && core.Unneeded(g.History, flushed, view.Runs, receivers[n].First, receivers[n].Last) {
+		for n < surplus && receivers[n].Last <= end && core.Unneeded(g.History, flushed, view.Runs, receivers[n].First, receivers[n].Last) {
 			n++
 		}
-		if n == 0 {
+		if n = r.grant(ctx, j.ID(), receivers[:n]); n == 0 {
 			continue
 		}
 		if err := j.DeleteReceivers(receivers[n-1].Number); err != nil {
@@ -47,19 +49,33 @@ func (r *Replica) retain(ctx context.Context, a fsm.Assignment) error {
 	return nil
 }
 
+// sizes lists the sizes of receivers.
+func sizes(receivers []journal.ReceiverInfo) []int64 {
+	out := make([]int64, len(receivers))
+	for i := range receivers {
+		out[i] = receivers[i].Bytes
+	}
+	return out
+}
+
 // flushTimeout bounds a flush that only lets receivers go.
 const flushTimeout = 5 * time.Second
 
 // flushDetached flushes the store when it has applied, but not flushed, what stands in receivers that could go: a group with
 // few writes would keep them for ever, since nothing else makes the store flush.
-func (r *Replica) flushDetached(ctx context.Context, keep int) error {
+func (r *Replica) flushDetached(ctx context.Context, spec fsm.GroupSpec) error {
 	applied, flushed := r.data.Position().History, r.data.Flushed().History
 	for _, j := range r.shelf.all() {
 		receivers := j.Receivers()
-		if len(receivers) < keep+2 {
+		if len(receivers) < 2 {
 			continue
 		}
-		kept := receivers[len(receivers)-1-keep].Start.History // where the receivers begin that are kept in any case
+		view, _ := j.View()
+		surplus := core.Surplus(spec, sizes(receivers[:len(receivers)-1]), view.Bytes)
+		if surplus < 1 {
+			continue
+		}
+		kept := receivers[surplus].Start.History // where the receivers begin that are kept in any case
 		if flushed >= kept || applied < kept {
 			continue
 		}

@@ -27,6 +27,7 @@ type sequencer struct {
 	newest  int64          // time of the newest bundle
 	last    ident.Sequence // of the last bundle deposited
 	overlay *overlay
+	cramped time.Time // since when the journal is full; zero: it is not
 }
 
 // run sequences until ctx ends.
@@ -86,7 +87,25 @@ func (s *sequencer) seal(ctx context.Context) (bool, error) {
 	if len(taken) == 0 {
 		return false, nil
 	}
-	return true, s.deposit(a.Group, taken)
+	err := s.deposit(a.Group, taken)
+	return s.cramped.IsZero(), err
+}
+
+// noRoom answers requests that a full journal has refused. Nothing of them was numbered. At first they wait again: the janitor
+// may be about to make room.
+func (s *sequencer) noRoom(taken []*request, full error) {
+	p := s.p
+	now := time.Now()
+	if s.cramped.IsZero() {
+		s.cramped = now
+	}
+	if now.Sub(s.cramped) < p.r.o.Timing.Room {
+		p.cramped.fire()
+		p.queue.giveBack(taken)
+		return
+	}
+	p.r.inspect(p.own, p.own.Space())
+	p.decline(taken, fmt.Errorf("%w: %w", ErrJournalFull, full))
 }
 
 // deposit seals the requests into one bundle, as many as fit with their before-images; the rest waits again. When it fails,
@@ -124,6 +143,10 @@ func (s *sequencer) deposit(g *fsm.Group, taken []*request) error {
 	if err != nil {
 		p.flights.abandon()
 		d.undo()
+		if errors.Is(err, journal.ErrFull) {
+			s.noRoom(taken, err)
+			return nil
+		}
 		err = journalFailed(p.own, err)
 		if v, _ := p.own.View(); v.After != s.before { // it got in, whatever was said
 			return p.lost(taken, err)
@@ -138,6 +161,7 @@ func (s *sequencer) deposit(g *fsm.Group, taken []*request) error {
 		}
 		return p.dropped(taken, err)
 	}
+	s.cramped = time.Time{}
 	s.before, s.last, s.newest = h.After(), h.Last(), d.time
 	p.entryBytes.Store(int64(h.Length) / int64(max(h.Count, 1)))
 	d.flight.header = h

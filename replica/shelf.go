@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"github.com/understudy-ha/understudy/fsm"
 	"github.com/understudy-ha/understudy/internal/host"
 	"github.com/understudy-ha/understudy/internal/ident"
 	"github.com/understudy-ha/understudy/journal"
@@ -19,8 +20,9 @@ type shelf struct {
 	o   *Options
 	dir string // <data>/journals/<group>
 
-	mu     host.Turn // held while a journal is opened
+	mu     host.Turn // held while a journal is opened, or bounded
 	closed bool
+	spec   *fsm.GroupSpec                                    // bounds the journals; nil: not known yet
 	held   atomic.Pointer[map[ident.NodeID]*journal.Journal] // replaced, never modified
 }
 
@@ -75,10 +77,26 @@ func (s *shelf) open(author ident.NodeID) (*journal.Journal, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open journal %s/%s: %w", s.o.Group, author, err)
 	}
+	if s.spec != nil {
+		j.SetLimits(limitsOf(*s.spec, author == s.o.Node))
+	}
 	next := maps.Clone(*s.held.Load())
 	next[author] = j
 	s.held.Store(&next)
 	return j, nil
+}
+
+// limit bounds every journal from now on.
+func (s *shelf) limit(spec fsm.GroupSpec) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.spec != nil && limitsOf(*s.spec, false) == limitsOf(spec, false) {
+		return
+	}
+	s.spec = &spec
+	for _, j := range s.all() {
+		j.SetLimits(limitsOf(spec, j.ID().Node == s.o.Node))
+	}
 }
 
 func (s *shelf) get(author ident.NodeID) (*journal.Journal, bool) {

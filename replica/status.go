@@ -77,6 +77,7 @@ type JournalStatus struct {
 	State     journal.State
 	View      journal.View
 	Receivers int
+	Space     Space
 }
 
 // TargetStatus is what the primary knows of one target. Sequences are those of the primary's journal.
@@ -141,6 +142,9 @@ const (
 	EventNeedsPriming  EventKind = "NEEDSPRIMING"     // this replica cannot be brought level from the journals
 	EventReceiver      EventKind = "RECEIVER"         // a new receiver was attached
 	EventReceiversGone EventKind = "RECEIVERSDELETED" // receivers were deleted by policy
+	EventJournalFull   EventKind = "JOURNAL_FULL"     // a journal takes nothing for want of room
+	EventJournalFree   EventKind = "JOURNAL_FREE"     // and has room again
+	EventVetoed        EventKind = "DELETION_VETOED"  // a receiver that nobody needs is kept: a program wants it
 )
 
 // Event is one change.
@@ -234,7 +238,7 @@ func (r *Replica) Status() Status {
 	for _, j := range r.shelf.all() {
 		v, _ := j.View()
 		s.Journals = append(s.Journals, JournalStatus{
-			ID: j.ID(), Local: j.ID().Node == r.o.Node, State: j.State(), View: v, Receivers: len(j.Receivers()),
+			ID: j.ID(), Local: j.ID().Node == r.o.Node, State: j.State(), View: v, Receivers: len(j.Receivers()), Space: r.rooms.last(j.ID().Node),
 		})
 	}
 	if a.Group == nil {

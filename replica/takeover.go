@@ -28,6 +28,9 @@ func (p *primary) establish(ctx context.Context) error {
 	if err := p.findSwitch(a.Group); err != nil || p.sw.Raw != nil {
 		return err
 	}
+	// What a takeover deposits may use the room that the journal leaves below its cap otherwise: a full one must not cost the role.
+	p.own.SetLimits(limitsOf(a.Group.Spec, false))
+	defer p.own.SetLimits(limitsOf(a.Group.Spec, true))
 	if core.BeginningOf(a.Group, false) == core.HandedRole {
 		return p.beginHandedOver(ctx, a.Group)
 	}

@@ -190,7 +190,7 @@ func standing(st remote.SessionState) core.Standing {
 	case remote.PhaseRefused:
 		out.Phase = core.ShipRefused
 		switch st.Code {
-		case wire.CodeDiverged.String(), wire.CodePriming.String(), wire.CodeCorrupt.String(), wire.CodeFailed.String():
+		case wire.CodeDiverged.String(), wire.CodePriming.String(), wire.CodeCorrupt.String(), wire.CodeFailed.String(), wire.CodeFull.String():
 			out.Over = true // it was admitted before it was turned away
 		}
 	}

@@ -29,6 +29,13 @@ func (v View) expire() (out []fsm.Command) {
 			out = append(out, fsm.Command{SetMaintenance: &fsm.SetMaintenance{Node: id, Version: n.MaintenanceVersion}})
 		}
 	}
+	for _, name := range slices.Sorted(maps.Keys(v.State.Groups)) {
+		for _, h := range v.State.Groups[name].Consumers {
+			if h.Over(v.Now) {
+				out = append(out, fsm.Command{RemoveHold: &fsm.RemoveHold{Group: name, Name: h.Name, Version: h.Version}})
+			}
+		}
+	}
 	return out
 }
 

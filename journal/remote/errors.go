@@ -73,6 +73,8 @@ func refuse(err error) wire.Refuse {
 		code = wire.CodeVersion
 	case errors.As(err, &format):
 		code = wire.CodeMalformed
+	case errors.Is(err, journal.ErrFull):
+		return wire.Refuse{Code: wire.CodeFull, Text: err.Error() + "; free space there, raise maximum_blocks of the group, or let it delete receivers"}
 	case errors.As(err, &gap), errors.Is(err, journal.ErrNoReceiver):
 		code = wire.CodeGap
 	case errors.As(err, &corrupt), errors.As(err, &malformed):

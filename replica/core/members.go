@@ -24,7 +24,7 @@ type Member struct {
 	Alive       bool
 	Ended       bool          // its life is over: its lease was released
 	Maintenance bool          // taken in only if nobody else is there, and not counted on
-	Barred      bool          // not taken in: automatic actions are paused, and it was no member when that began
+	Barred      bool          // not taken in: it was dropped; or automatic actions are paused, and it was no member when that began
 	Connected   bool          // its session for the primary's journal is matched
 	Level       bool          // it got everything once: bundles go as they are appended
 	Lag         ident.History // facts it does not hold yet
@@ -197,7 +197,7 @@ func OpenSet(g *fsm.Group, nodes map[ident.NodeID]*fsm.Node, self ident.NodeID, 
 	}
 	var able []ident.NodeID
 	for id, n := range nodes {
-		if id != self && n.Kind == fsm.KindData && (holds(id) || mutant.On(mutant.OpenUnheld)) {
+		if id != self && n.Kind == fsm.KindData && !g.IsDropped(id) && (holds(id) || mutant.On(mutant.OpenUnheld)) {
 			able = append(able, id)
 		}
 	}

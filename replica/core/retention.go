@@ -9,15 +9,16 @@ import (
 	"github.com/understudy-ha/understudy/journal/entry"
 )
 
-// LowestFlushed returns the lowest position that a crash can take any registered data node back to. ok is false when one of
-// them is unknown or outside the history: then everything is kept.
+// LowestFlushed returns the lowest position that a crash can take any registered data node back to, but for those that were
+// dropped, or that a consumer of the journal still has to read on from. ok is false when one of them is unknown or outside the
+// history: then everything is kept.
 func LowestFlushed(a fsm.Assignment, own ident.Position) (ident.Position, bool) {
 	lowest := own
 	if mutant.On(mutant.DeleteNeeded) {
 		return own, !own.IsZero()
 	}
 	for id, n := range a.Nodes {
-		if n.Kind != fsm.KindData {
+		if n.Kind != fsm.KindData || a.Group.IsDropped(id) {
 			continue
 		}
 		at, known := n.Flushed[a.Group.Spec.Name]
@@ -31,7 +32,7 @@ func LowestFlushed(a fsm.Assignment, own ident.Position) (ident.Position, bool) 
 			lowest = at
 		}
 	}
-	return lowest, !lowest.IsZero()
+	return heldTo(a.Group, lowest)
 }
 
 // CopyEnd returns up to where a node may say that it has a copy: only as far as the author has the same on its own disk. What
@@ -39,13 +40,13 @@ func LowestFlushed(a fsm.Assignment, own ident.Position) (ident.Position, bool) 
 // that others deleted receivers by. Up to the lowest of these ends all copies are the same, and none is ever cut.
 func CopyEnd(durable, confirmed ident.Sequence) ident.Sequence { return min(durable, confirmed) }
 
-// LowestCopy returns up to where every data node has its copy of what author wrote, as it reported. A copy goes on from its
+// LowestCopy returns up to where every data node that was not dropped has its copy of what author wrote, as it reported. A copy goes on from its
 // end, even where the store needs nothing of what follows. A node that reported none may have begun one since, so nothing is
 // deleted before it has reported its end, too. This node's own copy counts like any other: it may have to be cut, too.
 func LowestCopy(a fsm.Assignment, author ident.NodeID) ident.Sequence {
 	lowest := ident.Sequence(math.MaxUint64)
 	for id, n := range a.Nodes {
-		if id != author && n.Kind == fsm.KindData {
+		if id != author && n.Kind == fsm.KindData && !a.Group.IsDropped(id) {
 			lowest = min(lowest, n.Copies[a.Group.Spec.Name][author])
 		}
 	}

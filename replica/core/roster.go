@@ -27,6 +27,8 @@ type Roster struct {
 	self  ident.NodeID
 	nodes map[ident.NodeID]*target
 	clock uint64 // orders events of sessions
+
+	deliveries uint64 // changes of the delivery seen: growing counts under the present one only
 }
 
 // target is one other data node.
@@ -268,11 +270,17 @@ func (r *Roster) Propose(n ident.NodeID, version uint64) {
 
 // Settle ends the waiting for nodes that are in the set now, and the doubt about proposals that can no longer be applied.
 func (r *Roster) Settle(g *fsm.Group) {
+	changed := r.deliveries != g.Deliveries
+	r.deliveries = g.Deliveries
 	for n, t := range r.nodes {
 		if !t.growing {
 			continue
 		}
 		switch {
+		case !g.InSet(n) && (changed || g.IsDropped(n)):
+			// Under async delivery commits did not wait for it, so that what it has to hold is not known any more. What was
+			// proposed is refused: the version of the set moved.
+			t.growing, t.proposed = false, 0
 		case g.InSet(n):
 			t.growing, t.proposed, t.failures = false, 0, 0
 		case t.proposed > 0 && g.SetVersion >= t.proposed: // a later version without it: it was refused
@@ -301,7 +309,7 @@ func (r *Roster) Members(now time.Duration, o Outlook) (out []Member, anew []Ren
 		own := t.ship[r.self]
 		m := Member{
 			Node: n, InSet: g.InSet(n), Alive: o.Alive(n), Ended: node.Released, Maintenance: node.InMaintenance(),
-			Barred: !o.Assignment.Pause.MayJoin(g, n), Connected: connected(own) || t.renewing,
+			Barred: !o.Assignment.Pause.MayJoin(g, n) || g.IsDropped(n), Connected: connected(own) || t.renewing,
 			Level: own != nil && own.phase == ShipLive, Priority: node.Priority, Resting: now < t.rest,
 			Growing: t.growing, Proposed: t.proposed > 0, Lag: o.Last.History,
 		}

@@ -49,7 +49,7 @@ func exitCode(err error) int {
 	switch client.CodeOf(err) {
 	case client.CodePrecondition, client.CodeBusy, client.CodeExists, client.CodeUnknownGroup, client.CodeUnknownNode,
 		client.CodeNotPrimary, client.CodeNoPrimary, client.CodeNoQuorum, client.CodeNoSync, client.CodeUnavailable,
-		client.CodeStale, client.CodeStorageFull:
+		client.CodeStale, client.CodeStorageFull, client.CodeJournalFull:
 		return exitPrecondition
 	case client.CodeInvalid, client.CodeTooLarge, client.CodeUnsupported:
 		return exitUsage
@@ -92,6 +92,8 @@ func asCommands(remedy string) string {
 	return strings.NewReplacer(
 		"GET /v1/receipts/POSITION", "`understudy receipt POSITION`",
 		"GET /v1/receipts/", "understudy receipt ",
+		"GET /v1/groups/GROUP/journals shows", "`understudy journal list GROUP` shows",
+		"POST …/nodes/NODE/readmit", "`understudy group readmit GROUP NODE`",
 		"GET /v1/groups/GROUP/why", "`understudy why GROUP`",
 		"GET /v1/groups lists", "`understudy status` lists",
 		"GET /v1/nodes lists", "`understudy status` lists",

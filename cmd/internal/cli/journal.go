@@ -13,7 +13,8 @@ import (
 
 func newJournal(a *app) *cobra.Command {
 	return family("journal", "Look into journals and their receivers",
-		newJournalList(a), newJournalReceivers(a), newJournalEntries(a), newJournalChange(a), newJournalDump(a), newJournalVerify(a))
+		newJournalList(a), newJournalReceivers(a), newJournalEntries(a), newJournalChange(a), newJournalDump(a), newJournalVerify(a),
+		newJournalHolds(a), newJournalSize(a))
 }
 
 func newJournalList(a *app) *cobra.Command {
@@ -43,16 +44,53 @@ func writeJournals(w io.Writer, all []client.Journal) {
 		fmt.Fprintln(w, "This node holds no journal of the group.")
 		return
 	}
-	t := newTable("JOURNAL", "KIND", "STATE", ">FIRST", ">LAST", ">DURABLE", ">CONFIRMED", ">COMMITTED", ">APPLIED", "POSITION", ">RECEIVERS", ">SIZE")
+	t := newTable("JOURNAL", "KIND", "STATE", ">FIRST", ">LAST", ">DURABLE", ">CONFIRMED", ">COMMITTED", ">APPLIED", "POSITION", ">RECEIVERS", ">SIZE", ">LIMIT", "FULL IN")
 	for _, j := range all {
-		t.add(j.ID, j.Kind, j.State, j.First, j.Last, j.Durable, j.Confirmed, j.Committed, j.Applied, j.Position, j.Receivers, humanBytes(j.Bytes))
+		t.add(j.ID, j.Kind, j.State, j.First, j.Last, j.Durable, j.Confirmed, j.Committed, j.Applied, j.Position, j.Receivers, humanBytes(j.Bytes), limitText(j.Limit), runwayText(j))
 	}
 	t.write(w)
 	for _, j := range all {
+		if j.Full != "" {
+			fmt.Fprintf(w, "ATTENTION: %s\n", j.Full)
+		}
 		if j.Error != "" {
 			fmt.Fprintf(w, "ATTENTION: journal %s: %s\n", j.ID, j.Error)
 		}
 	}
+}
+
+func limitText(n int64) string {
+	if n == 0 {
+		return "-"
+	}
+	return humanBytes(n)
+}
+
+// runwayText says when a journal is full at the present rate.
+func runwayText(j client.Journal) string {
+	switch {
+	case j.Full != "":
+		return "now"
+	case j.Runway <= 0:
+		return "-"
+	}
+	return longDuration(j.Runway)
+}
+
+// longDuration prints seconds that may be many, with two units: 3 h 20 min.
+func longDuration(seconds float64) string {
+	m := int64(seconds / 60)
+	switch {
+	case m >= 100*24*60:
+		return fmt.Sprintf("%d d", m/(24*60))
+	case m >= 24*60:
+		return fmt.Sprintf("%d d %d h", m/(24*60), m/60%24)
+	case m >= 60:
+		return fmt.Sprintf("%d h %d min", m/60, m%60)
+	case m >= 1:
+		return fmt.Sprintf("%d min", m)
+	}
+	return fmt.Sprintf("%d s", int64(seconds))
 }
 
 func newJournalReceivers(a *app) *cobra.Command {

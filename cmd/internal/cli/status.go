@@ -162,6 +162,9 @@ func writeAttention(w io.Writer, concerns []string) {
 	}
 }
 
+// shortRunway is how soon a journal has to be full to be a concern.
+const shortRunway = 24 * time.Hour
+
 // groupConcerns lists what an operator should know of before anything else.
 func groupConcerns(g client.GroupStatus) (all []string) {
 	add := func(format string, args ...any) {
@@ -192,6 +195,15 @@ func groupConcerns(g client.GroupStatus) (all []string) {
 			}
 			add("%s receives nothing%s", t.Node, why)
 		}
+	}
+	for _, d := range g.Dropped {
+		add("%s was dropped and needs priming: %s", d.Node, d.Reason)
+	}
+	switch {
+	case g.Full != "":
+		add("writes are refused: %s", g.Full)
+	case g.Runway > 0 && g.Runway < shortRunway.Seconds():
+		add("the journal of %s is full in %s at the present rate", g.Primary, longDuration(g.Runway))
 	}
 	switch g.Writes {
 	case "alone":

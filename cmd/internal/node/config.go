@@ -391,6 +391,10 @@ func checkGroups(groups []fsm.GroupSpec, name *regexp.Regexp) (p []error) {
 		if g.SwitchbackAfter < 0 || g.SwitchbackAfter > 0 && g.SwitchbackAfter < fsm.MinSwitchbackAfter {
 			add("switchback_after", "%s: must be at least %s; each attempt may hold writes", g.SwitchbackAfter, fsm.MinSwitchbackAfter)
 		}
+		oneOf("journal_full", g.JournalFull, fsm.JournalFullStall, fsm.JournalFullDrop)
+		if err := g.Normalize().CheckSpace(); err != nil {
+			p = append(p, fmt.Errorf("%s.%w", where, err))
+		}
 		if g.Secondaries < 0 {
 			add("secondaries", "%d: must not be negative", g.Secondaries)
 		}

@@ -23,7 +23,8 @@ import (
 
 // Hooks are programs that the node runs.
 type Hooks struct {
-	Events []Hook `yaml:"events,omitempty"`
+	Events       []Hook     `yaml:"events,omitempty"`
+	BeforeDelete DeleteHook `yaml:"before_delete,omitempty"`
 }
 
 // Hook is a program that is run for each event of some kinds, one at a time and in their order. It gets the event as JSON on
@@ -70,7 +71,7 @@ func (h Hooks) check() (p []error) {
 			add("timeout", "%s: want at most %s", x.Timeout, maxHookTimeout)
 		}
 	}
-	return p
+	return append(p, h.BeforeDelete.check()...)
 }
 
 // wants tells whether the hook is run for e.
@@ -141,16 +142,9 @@ func (r *hookRunner) run(h Hook, e client.Event) {
 		r.log.Error("event cannot be given to a hook", "event", e.Kind, "error", err)
 		return
 	}
-	out := &bounded{limit: hookOutput}
-	cmd := exec.CommandContext(ctx, h.Run[0], h.Run[1:]...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(append(input, '\n')), out, out
-	cmd.Env = append(os.Environ(), hookEnvironment(e)...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) } // its children too
-	cmd.WaitDelay = time.Second
 	began := time.Now()
-	err = cmd.Run()
-	log := r.log.With("program", h.Run[0], "event", e.Kind, "group", e.Group, "id", e.ID, "took", time.Since(began).Round(time.Millisecond), "output", out.String())
+	out, err := runProgram(ctx, h.Run, input, hookEnvironment(e))
+	log := r.log.With("program", h.Run[0], "event", e.Kind, "group", e.Group, "id", e.ID, "took", time.Since(began).Round(time.Millisecond), "output", out)
 	switch {
 	case err == nil:
 		log.Info("hook has run")
@@ -161,6 +155,20 @@ func (r *hookRunner) run(h Hook, e client.Event) {
 	default:
 		log.Error("hook failed", "error", err)
 	}
+}
+
+// runProgram runs a program with a line of input, and returns the beginning of its output. When ctx ends it is killed with its
+// children.
+func runProgram(ctx context.Context, argv []string, input []byte, env []string) (string, error) {
+	out := &bounded{limit: hookOutput}
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(append(input, '\n')), out, out
+	cmd.Env = append(os.Environ(), env...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) } // its children too
+	cmd.WaitDelay = time.Second
+	err := cmd.Run()
+	return out.String(), err
 }
 
 // hookEnvironment is an event as environment variables.

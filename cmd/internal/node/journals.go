@@ -58,6 +58,10 @@ func (j journals) Journals(_ context.Context, group string) ([]client.Journal, e
 		if x.ID == s.Journal {
 			c.Applied = uint64(s.AppliedSequence)
 		}
+		c.Spare, c.Limit, c.Free, c.Runway = x.Space.Spare, x.Space.Limit, x.Space.Free, runwaySeconds(x.Space.Runway)
+		if x.Space.Full != nil {
+			c.Full = replica.FullText(x.Space.Full)
+		}
 		if x.View.Err != nil {
 			c.Error = x.View.Err.Error()
 		}

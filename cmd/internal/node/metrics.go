@@ -15,6 +15,7 @@ type metrics struct {
 	build, role, epoch, inSync                *prometheus.Desc
 	last, confirmed, committed, applied       *prometheus.Desc
 	journalBytes                              *prometheus.Desc
+	spare, limit, free, runway, full, dropped *prometheus.Desc
 	remoteState, lagEntries, lagBytes, lagSec *prometheus.Desc
 	lease, hasLeader, held, writes            *prometheus.Desc
 }
@@ -34,6 +35,12 @@ func newMetrics(n *Node) *metrics {
 		committed:    desc("journal_committed_sequence", "Last entry known to be committed.", "group", "journal"),
 		applied:      desc("journal_applied_sequence", "Last entry of the present primary's journal in this node's store.", "group"),
 		journalBytes: desc("journal_bytes", "Size of the journal's receivers.", "group", "journal"),
+		spare:        desc("journal_spare_bytes", "Size of the receivers made ahead.", "group", "journal"),
+		limit:        desc("journal_limit_bytes", "The most that the journal may take here; 0: no cap.", "group", "journal"),
+		free:         desc("journal_free_bytes", "Bytes free on the disk of the journal; absent: not known.", "group", "journal"),
+		runway:       desc("journal_runway_seconds", "Time until the journal is full at the rate of the last minutes; +Inf: it does not grow; absent: not known.", "group", "journal"),
+		full:         desc("journal_full", "1 while the journal takes nothing for want of room.", "group", "journal"),
+		dropped:      desc("dropped", "Number of nodes of the group that nothing is kept for.", "group"),
 		remoteState:  desc("remote_state", "1 for the state of the journal pair, on the primary.", "group", "peer", "state"),
 		lagEntries:   desc("remote_lag_entries", "Entries the target has not received, on the primary.", "group", "peer"),
 		lagBytes:     desc("remote_lag_bytes", "Bytes the target has not received, on the primary.", "group", "peer"),
@@ -46,7 +53,7 @@ func newMetrics(n *Node) *metrics {
 }
 
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{m.build, m.role, m.epoch, m.inSync, m.last, m.confirmed, m.committed, m.applied, m.journalBytes, m.remoteState,
+	for _, d := range []*prometheus.Desc{m.build, m.role, m.epoch, m.inSync, m.last, m.confirmed, m.committed, m.applied, m.journalBytes, m.spare, m.limit, m.free, m.runway, m.full, m.dropped, m.remoteState,
 		m.lagEntries, m.lagBytes, m.lagSec, m.lease, m.hasLeader, m.held, m.writes} {
 		ch <- d
 	}
@@ -69,7 +76,7 @@ func (m *metrics) group(gauge func(*prometheus.Desc, float64, ...string), st *fs
 	group := string(name)
 	if self := st.Nodes[m.n.config.Node]; self != nil {
 		now := fsm.Role(g, self)
-		for _, r := range []string{"primary", "secondary", "standby", "witness"} {
+		for _, r := range []string{"primary", "secondary", "standby", "witness", "dropped"} {
 			gauge(m.role, truth(r == now), group, r)
 		}
 	}
@@ -81,6 +88,7 @@ func (m *metrics) group(gauge func(*prometheus.Desc, float64, ...string), st *fs
 		}
 	}
 	gauge(m.inSync, float64(shadows), group)
+	gauge(m.dropped, float64(len(g.Dropped)), group)
 	rep := m.n.replicas.get(name)
 	if rep == nil {
 		return
@@ -99,6 +107,15 @@ func (m *metrics) group(gauge func(*prometheus.Desc, float64, ...string), st *fs
 		gauge(m.confirmed, float64(j.View.Confirmed), group, id)
 		gauge(m.committed, float64(j.View.Committed), group, id)
 		gauge(m.journalBytes, float64(j.View.Bytes), group, id)
+		gauge(m.spare, float64(j.Space.Spare), group, id)
+		gauge(m.limit, float64(j.Space.Limit), group, id)
+		gauge(m.full, truth(j.Space.Full != nil), group, id)
+		if j.Space.Free > 0 {
+			gauge(m.free, float64(j.Space.Free), group, id)
+		}
+		if seconds, ok := runwayGauge(j.Space.Runway); ok {
+			gauge(m.runway, seconds, group, id)
+		}
 	}
 	for _, t := range s.Targets {
 		peer := string(t.Node)

@@ -57,6 +57,8 @@ func (n *Node) propose(ctx context.Context, cmd fsm.Command) (fsm.Result, error)
 		return res, &client.Error{Code: client.CodeUnknownNode, Detail: res.Detail}
 	case fsm.RefusedInvalid:
 		return res, &client.Error{Code: client.CodeInvalid, Detail: res.Detail}
+	case fsm.RefusedDropped:
+		return res, &client.Error{Code: client.CodePrecondition, Detail: res.Detail, Reason: res.Refused, Remedy: "readmit the node if its copy still connects (POST …/nodes/NODE/readmit)"}
 	case fsm.RefusedPaused:
 		return res, &client.Error{Code: client.CodePrecondition, Detail: res.Detail, Reason: res.Refused, Remedy: "end the pause (DELETE /v1/pause)"}
 	}
@@ -79,10 +81,7 @@ func (n *Node) group(name string) (*fsm.State, *fsm.Group, error) {
 }
 
 func (r roles) CreateGroup(ctx context.Context, spec client.GroupSpec) error {
-	s := fsm.GroupSpec{Name: ident.GroupName(spec.Name), Order: spec.Order, Files: spec.Files, Preferred: ident.NodeID(spec.Preferred),
-		Delivery: fsm.Delivery(spec.Delivery), Secondaries: spec.Secondaries, OnNoSync: spec.OnNoSync, AutoFailover: spec.AutoFailover,
-		Images: spec.Images, ReceiverBytes: spec.ReceiverBytes, KeepReceivers: spec.KeepReceivers,
-		Switchback: spec.Switchback, SwitchbackAfter: time.Duration(spec.SwitchbackAfter)}
+	s := specOf(spec)
 	if s.Preferred == "" {
 		s.Preferred = r.n.config.Node
 	}
@@ -129,7 +128,7 @@ func (r roles) assess(name, to string) (client.Readiness, *fsm.Group, error) {
 	out.EntriesToDrain = uint64(f.lag[target])
 	pause = 10*time.Millisecond + time.Duration(f.lag[target])*50*time.Microsecond
 	out.EstimatedPause, out.Loss = client.Duration(pause), "none"
-	out.Notes = orderNotes(st.Pause, g, st.Nodes)
+	out.Notes = append(orderNotes(st.Pause, g, st.Nodes), r.n.spaceNotes(g)...)
 	return out, g, nil
 }
 

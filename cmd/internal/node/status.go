@@ -148,6 +148,7 @@ func (n *Node) groupStatus(st *fsm.State, g *fsm.Group) client.GroupStatus {
 		op := operation(g.Operation)
 		out.Operation = &op
 	}
+	out.SpecVersion, out.Dropped, out.Holds = g.SpecVersion, droppedNodes(g), holds(g)
 	if g.Phase == fsm.PhaseFenced {
 		out.Primary = ""
 	}
@@ -168,6 +169,7 @@ func (n *Node) groupStatus(st *fsm.State, g *fsm.Group) client.GroupStatus {
 	}
 	out.Stale = false
 	out.Held, out.Writes = s.HeldWrites, string(s.Writes)
+	out.Full, out.Runway = s.Full(true), ownRunway(s)
 	for _, t := range s.Targets {
 		out.Targets = append(out.Targets, client.Target{Node: string(t.Node), State: string(t.State), Delivery: string(t.Delivery), Received: uint64(t.Received), Durable: uint64(t.Durable),
 			Confirmed: uint64(t.Confirmed), Applied: uint64(t.Applied), Position: t.Held.Format(g.Spec.Name), LagEntries: t.LagEntries, LagBytes: uint64(max(t.LagBytes, 0)), LagSeconds: t.LagSeconds, Error: t.Reason})
@@ -177,7 +179,7 @@ func (n *Node) groupStatus(st *fsm.State, g *fsm.Group) client.GroupStatus {
 }
 
 func localCopy(g *fsm.Group, s replica.Status, role string, lease error, age float64) client.Copy {
-	c := client.Copy{Role: role, Serving: s.Serving && lease == nil, Readable: s.Reconciled && !s.NeedsPriming, NeedsPriming: s.NeedsPriming,
+	c := client.Copy{Role: role, Serving: s.Serving && lease == nil, Readable: s.Reconciled && !s.NeedsPriming, NeedsPriming: s.NeedsPriming || g.IsDropped(s.Node),
 		Position: s.Applied.Format(g.Spec.Name), LagSeconds: age, Error: s.Error}
 	for _, j := range s.Journals {
 		if j.ID == s.Journal {
@@ -212,5 +214,6 @@ func ownResync(s replica.Status) *client.Resync {
 func spec(s fsm.GroupSpec) client.GroupSpec {
 	return client.GroupSpec{Name: string(s.Name), Order: s.Order, Files: slices.Clone(s.Files), Preferred: string(s.Preferred), Delivery: string(s.Delivery), Secondaries: s.Secondaries,
 		OnNoSync: s.OnNoSync, AutoFailover: s.AutoFailover, Images: s.Images, ReceiverBytes: s.ReceiverBytes, KeepReceivers: s.KeepReceivers,
-		Switchback: s.Switchback, SwitchbackAfter: client.Duration(s.SwitchbackAfter)}
+		Switchback: s.Switchback, SwitchbackAfter: client.Duration(s.SwitchbackAfter),
+		Blocks: s.Blocks, MaximumBlocks: s.MaximumBlocks, JournalFull: s.JournalFull, ReceiverAge: client.Duration(s.ReceiverAge)}
 }

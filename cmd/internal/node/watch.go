@@ -71,6 +71,14 @@ func (n *Node) completed(op *fsm.Operation) {
 	if op.State != fsm.OperationDone {
 		severity = "warning"
 	}
+	switch op.Kind {
+	case fsm.OperationDrop:
+		n.events.add("error", string(op.Group), "NODE_DROPPED", fmt.Sprintf("node %s was dropped and needs priming: %s", op.From, op.Reason), map[string]string{"peer": string(op.From), "operation": fmt.Sprint(op.ID)})
+		return
+	case fsm.OperationReadmit:
+		n.events.add("info", string(op.Group), "NODE_READMITTED", fmt.Sprintf("node %s takes part again, readmitted by %s", op.From, op.Reason), map[string]string{"peer": string(op.From), "operation": fmt.Sprint(op.ID)})
+		return
+	}
 	n.timings.completed(op, n.config.Node)
 	n.events.add(severity, string(op.Group), "OPERATION", account(op), map[string]string{"operation": fmt.Sprint(op.ID), "took": op.Ended.Sub(op.Started).Round(time.Millisecond).String()})
 }
@@ -79,9 +87,9 @@ func (n *Node) completed(op *fsm.Operation) {
 func (n *Node) replicaEvent(e replica.Event) {
 	severity := "info"
 	switch e.Kind {
-	case replica.EventShadowLost, replica.EventSecondaryLost, replica.EventNoSync, replica.EventBackedOut, replica.EventRejournaled:
+	case replica.EventShadowLost, replica.EventSecondaryLost, replica.EventNoSync, replica.EventBackedOut, replica.EventRejournaled, replica.EventVetoed:
 		severity = "warning"
-	case replica.EventNeedsPriming:
+	case replica.EventNeedsPriming, replica.EventJournalFull:
 		severity = "error"
 	}
 	fields := map[string]string{}
@@ -145,6 +153,12 @@ func eventText(k replica.EventKind) string {
 		return "a new receiver was attached"
 	case replica.EventReceiversGone:
 		return "old receivers were deleted"
+	case replica.EventJournalFull:
+		return "a journal takes nothing for want of room"
+	case replica.EventJournalFree:
+		return "a journal has room again"
+	case replica.EventVetoed:
+		return "a receiver that nobody needs is kept: a program objects to its deletion"
 	}
 	return strings.ToLower(strings.ReplaceAll(string(k), "_", " "))
 }

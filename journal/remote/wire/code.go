@@ -25,6 +25,7 @@ const (
 	CodeNotSource  Code = 16 // the sender is not the one that may ship this journal in this epoch
 	CodeSilent     Code = 17 // nothing was heard from the peer for too long
 	CodeRematch    Code = 18 // the source's journal changed under the session: it will match again
+	CodeFull       Code = 19 // the target's copy has no room: retry; it goes on once there is some
 )
 
 var codeNames = [...]string{
@@ -32,7 +33,7 @@ var codeNames = [...]string{
 	CodeFenced: "fenced", CodeEpoch: "epoch_not_known", CodeSuperseded: "superseded", CodeDiverged: "diverged_waits_for_open",
 	CodeCorrupt: "corrupt", CodeStopping: "stopping", CodeBusy: "busy", CodeMalformed: "malformed", CodeGap: "gap",
 	CodePriming: "needs_priming", CodeFailed: "journal_failed", CodeNotSource: "not_the_source", CodeSilent: "silent",
-	CodeRematch: "rematch",
+	CodeRematch: "rematch", CodeFull: "journal_full",
 }
 
 // String returns the stable name of c, such as "fenced".
