@@ -374,7 +374,7 @@ func TestHello(t *testing.T) {
 	r.stop(t)
 	for i, h := range s.hellos {
 		want := wire.Hello{
-			Version: wire.Version, Cluster: cluster, Journal: ordersA, From: "a", To: "b", Epoch: 1,
+			Version: wire.Newest, Cluster: cluster, Journal: ordersA, From: "a", To: "b", Epoch: 1,
 			Session: uint64(i + 1), Life: 1, End: src.end(), Free: true,
 		}
 		if h != want {
