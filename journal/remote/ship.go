@@ -34,8 +34,10 @@ type shipment struct {
 	wake     chan struct{}   // holds one: credit came
 
 	// of the running goroutine
-	common   wire.Point // where the chains part
-	started  bool       // the target was ready
+	helloEnd ident.Sequence // as said in Hello
+	offered  ident.Sequence // lowest of the ends offered so far; 0: none was
+	common   wire.Point     // where the chains part
+	started  bool           // the target was ready
 	window   int64
 	paid     int64 // bytes sent against the window
 	sent     ident.Sequence
@@ -130,6 +132,7 @@ func (p *shipment) run(ctx context.Context) error {
 		Version: wire.Newest, Cluster: o.Cluster, Journal: o.Journal.ID(), From: o.Self, To: o.Target,
 		Epoch: o.Epoch, Session: o.Sessions.Add(1), Life: o.Life, End: view.Last, Free: o.Free(),
 	}
+	p.helloEnd = hello.End
 	if err := p.send(hello); err != nil {
 		return err
 	}
@@ -195,6 +198,9 @@ func (p *shipment) match(ctx context.Context) (wire.Start, error) {
 	for {
 		select {
 		case offer := <-p.offers:
+			if err := p.goesOn(offer); err != nil {
+				return wire.Start{}, err
+			}
 			m, err := p.compare(offer)
 			if err != nil {
 				return wire.Start{}, err
@@ -217,6 +223,20 @@ func (p *shipment) match(ctx context.Context) (wire.Start, error) {
 			return wire.Start{}, context.Cause(ctx)
 		}
 	}
+}
+
+// goesOn says why an offer is none that a target makes, or nil. Offers go downwards and are full until the last one, so that they
+// come to an end; only the first point of the first may lie beyond what Hello said.
+func (p *shipment) goesOn(offer wire.Offer) error {
+	n := len(offer.Points)
+	switch {
+	case n == 0 || !offer.Last && n < wire.MaxOffer:
+		return &wire.FormatError{Type: wire.TypeOffer, Reason: fmt.Sprintf("%d points, and more to come", n)}
+	case p.offered > 0 && offer.Points[0].Sequence >= p.offered || p.offered == 0 && n > 1 && offer.Points[1].Sequence > p.helloEnd:
+		return &wire.FormatError{Type: wire.TypeOffer, Reason: "offers do not go downwards"}
+	}
+	p.offered = max(offer.Points[n-1].Sequence, 1)
+	return nil
 }
 
 // compare finds the highest offered point that this journal has with the same chain.
