@@ -64,10 +64,12 @@ func openJournal(t *testing.T, fs vfs.FS, h host.Host) *paper {
 }
 
 // onMachine opens a journal in a directory of the machine.
-func onMachine(t *testing.T) *paper {
+func onMachine(t *testing.T) *paper { t.Helper(); return onMachineOf(t, host.Real()) }
+
+func onMachineOf(t *testing.T, h host.Host) *paper {
 	t.Helper()
 	p := &paper{t: t, fs: vfs.Default, dir: t.TempDir()}
-	j, err := journal.Open(journal.Options{FS: p.fs, Dir: p.dir, ID: ordersA, Cluster: cluster, RingBytes: 64 << 10})
+	j, err := journal.Open(journal.Options{FS: p.fs, Dir: p.dir, ID: ordersA, Cluster: cluster, RingBytes: 64 << 10, Host: h})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -87,9 +87,17 @@ type story struct {
 	chains map[ident.Sequence]ident.Chain // after every bundle
 }
 
+// fixedClock makes a story the same in every process.
+type fixedClock struct{}
+
+func (fixedClock) Now() time.Time      { return time.Unix(1_700_000_000, 1) }
+func (fixedClock) Boot() time.Duration { return 0 }
+
 func tell(t testing.TB) story {
 	t.Helper()
-	j, err := journal.Open(journal.Options{FS: vfs.NewMem(), Dir: dir, ID: ordersA, Cluster: cluster})
+	real := host.Real()
+	real.Clock = fixedClock{}
+	j, err := journal.Open(journal.Options{FS: vfs.NewMem(), Dir: dir, ID: ordersA, Cluster: cluster, Host: real})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +114,11 @@ func tell(t testing.TB) story {
 				Code: entry.Record, Type: entry.Put, File: "f", Key: []byte{byte(i)}, After: &entry.Image{Value: []byte("v")},
 			})
 		}
-		if _, err := j.Deposit(d); err != nil {
+		h, err := j.Deposit(d)
+		if err == nil { // what a bundle says of the durable end is the same in every process, too
+			err = j.WaitDurable(context.Background(), h.Last())
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -115,6 +127,10 @@ func tell(t testing.TB) story {
 		deposit(2)
 		deposit(1)
 		if _, err := j.ChangeReceiver(1); err != nil {
+			t.Fatal(err)
+		}
+		end, _ := j.View()
+		if err := j.WaitDurable(context.Background(), end.Last); err != nil {
 			t.Fatal(err)
 		}
 	}
