@@ -64,7 +64,7 @@ func (a *applier) run(ctx context.Context, table ident.HistoryTable, limit ident
 				return moved, err
 			}
 			after, last = b.After(), item
-			size += len(item.Raw)
+			size += b.Expanded()
 			a.peeked = nil
 		}
 		if after == before {

@@ -41,7 +41,8 @@ type shipment struct {
 	window   int64
 	paid     int64 // bytes sent against the window
 	sent     ident.Sequence
-	ranges   bool   // the target takes them
+	modern   bool   // the target speaks version 2
+	ranges   bool   // what is far behind is sent in ranges
 	ranged   int64  // bytes sent in ranges
 	torn     bool   // a range was announced and not sent whole: nothing else may be said
 	room     []byte // for files that the kernel cannot send; nil until needed
@@ -282,7 +283,7 @@ func (p *shipment) compare(offer wire.Offer) (wire.Match, error) {
 func (p *shipment) stream(ctx context.Context, start wire.Start) error {
 	o := &p.s.o
 	p.window = int64(min(start.Window, uint64(o.Window)))
-	p.ranges = start.Ranges && !p.s.careful
+	p.modern, p.ranges = start.Ranges, start.Ranges && !p.s.careful
 	p.sent = p.common.Sequence
 	p.trail = trail{journal: o.Journal}
 	p.s.state.From, p.s.state.Sent = start.From, p.sent
@@ -403,6 +404,10 @@ func (p *shipment) ship(reader *journal.Reader) (more, dry bool, err error) {
 		} else {
 			if item.Header.First != p.sent+1 {
 				return false, false, &journal.GapError{Want: p.sent + 1, Have: item.Header.First}
+			}
+			if item.Header.Flags&entry.FlagCompressed != 0 && !p.modern {
+				return false, false, &Refusal{wire.CodeVersion, fmt.Sprintf(
+					"the bundle at sequence %s is compressed, which node %s does not know: run the same release on both nodes", item.Header.First, p.s.o.Target)}
 			}
 			p.sent = item.Header.Last()
 			p.s.state.Sent = p.sent

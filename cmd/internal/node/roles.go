@@ -82,7 +82,8 @@ func (r roles) CreateGroup(ctx context.Context, spec client.GroupSpec) error {
 	s := fsm.GroupSpec{Name: ident.GroupName(spec.Name), Order: spec.Order, Files: spec.Files, Preferred: ident.NodeID(spec.Preferred),
 		Delivery: fsm.Delivery(spec.Delivery), Secondaries: spec.Secondaries, OnNoSync: spec.OnNoSync, AutoFailover: spec.AutoFailover,
 		Images: spec.Images, ReceiverBytes: spec.ReceiverBytes, KeepReceivers: spec.KeepReceivers,
-		Switchback: spec.Switchback, SwitchbackAfter: time.Duration(spec.SwitchbackAfter)}
+		Compression: spec.Compression,
+		Switchback:  spec.Switchback, SwitchbackAfter: time.Duration(spec.SwitchbackAfter)}
 	if s.Preferred == "" {
 		s.Preferred = r.n.config.Node
 	}

@@ -212,5 +212,6 @@ func ownResync(s replica.Status) *client.Resync {
 func spec(s fsm.GroupSpec) client.GroupSpec {
 	return client.GroupSpec{Name: string(s.Name), Order: s.Order, Files: slices.Clone(s.Files), Preferred: string(s.Preferred), Delivery: string(s.Delivery), Secondaries: s.Secondaries,
 		OnNoSync: s.OnNoSync, AutoFailover: s.AutoFailover, Images: s.Images, ReceiverBytes: s.ReceiverBytes, KeepReceivers: s.KeepReceivers,
-		Switchback: s.Switchback, SwitchbackAfter: client.Duration(s.SwitchbackAfter)}
+		Compression: s.Compression,
+		Switchback:  s.Switchback, SwitchbackAfter: client.Duration(s.SwitchbackAfter)}
 }
