@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -15,6 +16,8 @@ import (
 
 	"github.com/understudy-ha/understudy/internal/host"
 	"github.com/understudy-ha/understudy/internal/ident"
+	"github.com/understudy-ha/understudy/journal"
+	"github.com/understudy-ha/understudy/journal/entry"
 	"github.com/understudy-ha/understudy/journal/remote/wire"
 )
 
@@ -302,6 +305,43 @@ func TestJournalChangesWithinARange(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Compressed bundles go as they stand, one by one and in ranges; a target that does not know them is told so, and gets none.
+func TestCompressedBundlesAreShipped(t *testing.T) {
+	compressed := func(p *paper, n int) {
+		for range n {
+			view, _ := p.View()
+			d := journal.Draft{Session: 1, Before: view.After, FactEpoch: 1, Flags: entry.FlagCompressed}
+			for i := range 50 {
+				value := fmt.Appendf(nil, "%d %d %s", view.Last, i, strings.Repeat("as before ", 20))
+				d.Entries = append(d.Entries, entry.Entry{Code: entry.Record, Type: entry.Put, File: "f", Key: []byte("k"), After: &entry.Image{Value: value}})
+			}
+			if h, err := p.Deposit(d); err != nil || h.Flags != entry.FlagCompressed {
+				t.Fatalf("%+v, %v", h, err)
+			}
+		}
+	}
+	src, dst, old := newJournal(t), newJournal(t), newJournal(t)
+	src.deposit(4, 1, "plain")
+	plain := src.end()
+	compressed(src, 2000)
+	src.durable()
+	network := &tap{}
+	r := ship(t, src, newStage(dst).serve(t), func(o *SourceOptions) { o.Network = network })
+	r.caughtUp(t, src)
+	compressed(src, 3)
+	r.caughtUp(t, src)
+	sameFiles(t, src, dst)
+	if network.bytes() < 512<<10 || network.count(wire.TypeBundle) == 0 {
+		t.Errorf("%d bytes in ranges, %d bundles", network.bytes(), network.count(wire.TypeBundle))
+	}
+	outdated := ship(t, src, newStage(old).serve(t), func(o *SourceOptions) { o.Network = &tap{change: olderHello(t)} })
+	eventually(t, "the source says what is wrong", func() bool {
+		st := outdated.state()
+		return st.Code == wire.CodeVersion.String() && strings.Contains(st.Reason, "compressed")
+	})
+	eventually(t, "all before it was shipped", func() bool { return old.end() == plain })
 }
 
 // A source that sends a rotten file does not know. When the target says so it sends bundle by bundle, and finds the place.
