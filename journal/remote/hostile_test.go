@@ -21,7 +21,7 @@ func heap() int64 {
 	return int64(m.HeapAlloc)
 }
 
-// Proves RJ-8: sources that say Hello byte by byte hold their places for no longer than Hello may take, and are told why.
+// Proves CL-2: sources that say Hello byte by byte hold their places for no longer than Hello may take, and are told why.
 func TestSlowLoris(t *testing.T) {
 	const places = 4
 	src, dst := newJournal(t), newJournal(t)

@@ -275,7 +275,7 @@ func (s story) hearOut(t testing.TB, what string, b []byte) verdict {
 	return v
 }
 
-// Proves RJ-8 for every byte that a source sends: cut, flipped or missing anywhere, it ends the session, and nothing but the
+// Proves CL-2 for every byte that a source sends: cut, flipped or missing anywhere, it ends the session, and nothing but the
 // source's own bytes is taken.
 func TestEveryByteOfASession(t *testing.T) {
 	s := tell(t)
