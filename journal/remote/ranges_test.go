@@ -465,3 +465,51 @@ func TestHostileRanges(t *testing.T) {
 		t.Errorf("removal was asked for: %v", s.asked)
 	}
 }
+
+// stumbling is a network whose connections fail one write in the middle of a range, and would take the next.
+type stumbling struct {
+	mu     sync.Mutex
+	failed int // writes
+	after  int // writes
+}
+
+func (n *stumbling) Listen(addr string) (net.Listener, error) { return net.Listen("tcp", addr) }
+
+func (n *stumbling) Dial(ctx context.Context, addr string) (net.Conn, error) {
+	conn, err := host.Real().Network.Dial(ctx, addr)
+	return &stumblingConn{Conn: conn, n: n}, err
+}
+
+type stumblingConn struct {
+	net.Conn
+	n      *stumbling
+	failed bool
+}
+
+func (c *stumblingConn) Write(b []byte) (int, error) {
+	c.n.mu.Lock()
+	defer c.n.mu.Unlock()
+	switch {
+	case c.failed:
+		c.n.after++
+	case len(b) == writePiece && c.n.failed == 0:
+		c.failed = true
+		c.n.failed++
+		return 0, errors.New("stumbled")
+	}
+	return c.Conn.Write(b)
+}
+
+// When a range breaks off nothing is said any more: it would be taken for bytes of the range.
+func TestNothingIsSaidWithinARange(t *testing.T) {
+	src, dst := far(newJournal(t)), newJournal(t)
+	network := &stumbling{}
+	r := ship(t, src, newStage(dst).serve(t), func(o *SourceOptions) { o.Network = network })
+	r.caughtUp(t, src)
+	sameFiles(t, src, dst)
+	network.mu.Lock()
+	defer network.mu.Unlock()
+	if network.failed != 1 || network.after != 0 {
+		t.Errorf("%d writes failed, %d followed on the same connection", network.failed, network.after)
+	}
+}

@@ -278,6 +278,27 @@ func TestNeedsPriming(t *testing.T) {
 	}
 }
 
+// A copy that begins beyond the end of the source has nothing in common with it, and is told that rather than that it is malformed.
+func TestCopyBeginsBeyondTheSource(t *testing.T) {
+	author, src, dst := newJournal(t), newJournal(t), newJournal(t)
+	author.deposit(5, 1, "v")
+	src.fill(author, author.end())
+	for range 2 {
+		author.change(1)
+		author.deposit(5, 1, "v")
+	}
+	dst.fill(author, author.end())
+	if err := dst.DeleteReceivers(2); err != nil {
+		t.Fatal(err)
+	}
+	s := newStage(dst)
+	r := ship(t, src, s.serve(t), func(o *SourceOptions) { o.Author = false })
+	r.refused(t, wire.CodePriming)
+	if len(s.asked) != 0 {
+		t.Error("removal was asked for")
+	}
+}
+
 // A copy whose own oldest receivers are gone is continued as any other, and matched down to its base.
 func TestTrimmedCopy(t *testing.T) {
 	src, dst := newJournal(t), newJournal(t)

@@ -233,7 +233,8 @@ func (p *shipment) goesOn(offer wire.Offer) error {
 	switch {
 	case n == 0 || !offer.Last && n < wire.MaxOffer:
 		return &wire.FormatError{Type: wire.TypeOffer, Reason: fmt.Sprintf("%d points, and more to come", n)}
-	case p.offered > 0 && offer.Points[0].Sequence >= p.offered || p.offered == 0 && n > 1 && offer.Points[1].Sequence > p.helloEnd:
+	case p.offered > 0 && offer.Points[0].Sequence >= p.offered,
+		p.offered == 0 && !offer.Last && offer.Points[1].Sequence > p.helloEnd: // a copy may begin beyond that, and has no more then
 		return &wire.FormatError{Type: wire.TypeOffer, Reason: "offers do not go downwards"}
 	}
 	p.offered = max(offer.Points[n-1].Sequence, 1)
