@@ -283,15 +283,13 @@ func TestHungTargetHoldsItsWindow(t *testing.T) {
 	before := heap()
 	r := ship(t, src, newStage(dst).serve(t, func(o *ServeOptions) { o.Window = window }))
 	eventually(t, "the window is full", func() bool { v, _ := dst.View(); return int64(v.Last)/2*8000 > window*3/4 })
-	var grown int64
-	for range 10 {
-		grown = max(grown, heap()-before)
+	// What waits for the disk; what its writer gathers for one sync, up to 4 MiB and room to grow; pieces of a range. The rest of the
+	// backlog, far more than that, stays where it is: what was in motion settles, and no more than this is held.
+	const bound = window + 10<<20
+	eventually(t, "what is held comes within the bound", func() bool { return heap()-before <= bound })
+	if v, _ := dst.View(); v.Last >= src.end() {
+		t.Error("the hung target took everything")
 	}
-	// What waits for the disk; what its writer gathers for one sync, up to 4 MiB, twice while its room grows; pieces of a range.
-	if bound := int64(window + 14<<20); grown > bound {
-		t.Errorf("%d bytes are held, want up to %d", grown, bound)
-	}
-	t.Logf("a window of %d KiB costs %d KiB", window>>10, grown>>10)
 	disk.open()
 	r.caughtUp(t, src)
 	sameFiles(t, src, dst)
