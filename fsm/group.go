@@ -50,6 +50,9 @@ func (s GroupSpec) Normalize() GroupSpec {
 	s.Images = fallback(s.Images, ImagesAuto)
 	s.ReceiverBytes = fallback(s.ReceiverBytes, 64<<20)
 	s.KeepReceivers = fallback(s.KeepReceivers, -1) // all: an emptied node is rebuilt from them, until it can be primed from data
+	if s.Compression == CompressionNone {
+		s.Compression = "" // as below
+	}
 	if s.Switchback == SwitchbackManual {
 		s.Switchback = "" // one form, so that equal specs are equal
 	}
@@ -77,6 +80,8 @@ const (
 	NoSyncRefuse     = "refuse"  // writes are refused
 	FailoverLossless = "lossless"
 	FailoverOff      = "off"
+	CompressionNone  = "none"   // the same as ""
+	CompressionZstd  = "zstd"   // bundles that become shorter by it are compressed where they are sealed
 	SwitchbackManual = "manual" // the same as ""
 	SwitchbackAuto   = "auto"   // the role returns to the preferred node by itself
 	ImagesAuto       = "auto"   // before-images only where an entry can be committed without a shadow
@@ -125,6 +130,7 @@ func (s GroupSpec) Validate() error {
 	if s.SwitchbackAfter < 0 || s.SwitchbackAfter > 0 && s.SwitchbackAfter < MinSwitchbackAfter {
 		bad("switchback_after: %s is below %s", s.SwitchbackAfter, MinSwitchbackAfter)
 	}
+	choice("compression", s.Compression, "", CompressionNone, CompressionZstd)
 	choice("images", s.Images, ImagesAuto, ImagesBoth, ImagesAfter)
 	if s.Secondaries < 1 || s.Secondaries > 16 {
 		bad("secondaries: %d is not in 1..16", s.Secondaries)
@@ -162,7 +168,7 @@ func sameSpec(a, b GroupSpec) bool {
 	return a.Name == b.Name && a.Order == b.Order && a.Preferred == b.Preferred && a.Delivery == b.Delivery &&
 		a.Secondaries == b.Secondaries && a.OnNoSync == b.OnNoSync && a.AutoFailover == b.AutoFailover &&
 		a.Images == b.Images && a.ReceiverBytes == b.ReceiverBytes && a.KeepReceivers == b.KeepReceivers &&
-		a.JournalReplays == b.JournalReplays && a.Switchback == b.Switchback && a.SwitchbackAfter == b.SwitchbackAfter &&
+		a.Compression == b.Compression && a.JournalReplays == b.JournalReplays && a.Switchback == b.Switchback && a.SwitchbackAfter == b.SwitchbackAfter &&
 		a.Blocks == b.Blocks && a.MaximumBlocks == b.MaximumBlocks && a.JournalFull == b.JournalFull && a.ReceiverAge == b.ReceiverAge
 }
 

@@ -20,7 +20,7 @@ type Draft struct {
 	FactEpoch ident.Epoch    // of all its facts
 	Origin    ident.Sequence // re-journaled: first sequence in the journal it came from, else 0
 	Time      int64          // unix nanoseconds; 0: now
-	Flags     entry.Flags
+	Flags     entry.Flags    // FlagCompressed: compress it if that makes it shorter
 	Committed ident.Sequence // committed end of this journal
 }
 
@@ -285,6 +285,9 @@ func (j *Journal) seal(d Draft, size int) (entry.Header, error) {
 	raw, h, err := entry.Seal(make([]byte, 0, size), h, d.Entries)
 	if err != nil {
 		return entry.Header{}, err
+	}
+	if h.Flags&entry.FlagCompressed != 0 {
+		raw = bytes.Clone(raw) // without the room that the entries took before
 	}
 	return h, j.append(entry.Bundle{Header: h, Raw: raw})
 }

@@ -134,8 +134,8 @@ type trace struct {
 	durable ident.Sequence // highest durable mark in such a bundle
 }
 
-// minEntry is less than any entry takes, header of its bundle not counted.
-const minEntry = 8
+// minEntry is what an entry takes at least, header of its bundle not counted: in a compressed one that may be very little.
+const minEntry = 1
 
 // search looks from offset on, behind the bad place at bad, for headers of bundles of this journal with a sequence above want.
 // A value may hold anything, a bundle too: one whose sequence is higher than the bytes between could hold is not ours.

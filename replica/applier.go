@@ -69,7 +69,7 @@ func (a *applier) run(ctx context.Context, table ident.HistoryTable, limit ident
 			if a.echo != nil && a.from != a.echo.own {
 				taken = append(taken, b)
 			}
-			size += len(item.Raw)
+			size += b.Expanded()
 			a.peeked = nil
 		}
 		if after == before {

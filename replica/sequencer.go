@@ -139,6 +139,7 @@ func (s *sequencer) deposit(g *fsm.Group, taken []*request) error {
 	p.flights.begin(p.own)
 	h, err := p.own.Deposit(journal.Draft{
 		Entries: d.entries, Session: p.epoch, Before: s.before, FactEpoch: p.epoch, Time: d.time, Committed: p.flights.committed(),
+		Flags: compression(g),
 	})
 	if err != nil {
 		p.flights.abandon()
@@ -180,6 +181,14 @@ func sequenced(taken []*request) {
 	for _, r := range taken {
 		close(r.sequenced)
 	}
+}
+
+// compression returns the flags of what is deposited in a group.
+func compression(g *fsm.Group) entry.Flags {
+	if g != nil && g.Spec.Compression == fsm.CompressionZstd {
+		return entry.FlagCompressed
+	}
+	return 0
 }
 
 // wantsBefore tells whether before-images are journaled: always, never, or whenever an entry can be committed without an

@@ -259,8 +259,9 @@ func (p *primary) depositAgain(b entry.Bundle) (entry.Header, error) {
 			facts = append(facts, e)
 		}
 	}
+	a, _ := p.control.Assignment()
 	h, err := p.own.Deposit(journal.Draft{
-		Entries: facts, Session: p.epoch, Before: b.Before, FactEpoch: b.Fact.Epoch, Origin: b.First, Time: b.Time,
+		Flags: compression(a.Group), Entries: facts, Session: p.epoch, Before: b.Before, FactEpoch: b.Fact.Epoch, Origin: b.First, Time: b.Time,
 	})
 	return h, journalFailed(p.own, err)
 }

@@ -21,7 +21,7 @@ type Flags uint16
 const (
 	FlagLocal      Flags = 1 << 0 // deposited without a lease: J PR, NR and IN of a journal that is not ACTIVE
 	FlagEcho       Flags = 1 << 1 // what a backup replayed, recorded in its own journal: no facts
-	FlagCompressed Flags = 1 << 2 // reserved; refused
+	FlagCompressed Flags = 1 << 2 // its entries are compressed by zstd. On sealing: they may be
 )
 
 // Constants of the format.
@@ -81,7 +81,7 @@ type Bundle struct {
 
 // CorruptionError says where in a bundle the bytes stop making sense.
 type CorruptionError struct {
-	Offset int // in the bundle
+	Offset int // in the bundle; of an entry in a compressed one: in what that expands to
 	Err    error
 }
 
@@ -165,9 +165,9 @@ func (h *Header) check() int {
 	switch {
 	case h.Length%align != 0 || h.Length < HeaderSize+entrySize || h.Length > MaxBundle:
 		return 4
-	case h.Flags&^(FlagLocal|FlagEcho) != 0:
+	case h.Flags&^(FlagLocal|FlagEcho|FlagCompressed) != 0:
 		return 8
-	case h.Count == 0 || h.Count > (h.Length-HeaderSize)/entrySize:
+	case h.Count == 0 || h.Count > h.Length-HeaderSize || h.Flags&FlagCompressed == 0 && h.Count > (h.Length-HeaderSize)/entrySize:
 		return 12
 	case h.Echo() && (h.Facts > 0 || h.Fact.Epoch == 0):
 		return 16
@@ -232,7 +232,8 @@ func padded(n int) int { return (n + align - 1) &^ (align - 1) }
 //
 // Entry.Transaction is a label here: neighbouring entries with the same nonzero label form one transaction, zero means alone.
 // So entries decoded from another journal can be sealed as they are. Sequence and Position are ignored. With room in dst Seal
-// does not allocate. Errors are ErrTooLarge and ErrInvalid; dst is then returned as it was.
+// does not allocate, unless it compresses. With FlagCompressed the entries are compressed if that makes the bundle shorter, else
+// the flag is taken away; J PR and J NR are never compressed. Errors are ErrTooLarge and ErrInvalid; dst is then returned as it was.
 func Seal(dst []byte, h Header, entries []Entry) ([]byte, Header, error) {
 	size := Size(entries)
 	if size > MaxBundle {
@@ -257,6 +258,18 @@ func Seal(dst []byte, h Header, entries []Entry) ([]byte, Header, error) {
 		}
 		b = e.append(b, h.Time, back)
 	}
+	if h.Flags&FlagCompressed != 0 {
+		packed := false
+		if !links(entries) {
+			b, packed = shrink(b, start, start+HeaderSize, h.Count)
+		}
+		if packed {
+			size = len(b) - start
+			h.Length = uint32(size)
+		} else {
+			h.Flags &^= FlagCompressed
+		}
+	}
 	for len(b)-start < size {
 		b = append(b, 0)
 	}
@@ -278,6 +291,16 @@ func Seal(dst []byte, h Header, entries []Entry) ([]byte, Header, error) {
 	return b, h, nil
 }
 
+// links tells whether an entry ties receivers together. Those are looked for in bundles without expanding them.
+func links(entries []Entry) bool {
+	for i := range entries {
+		if entries[i].Code == Journal && (entries[i].Type == Previous || entries[i].Type == Next) {
+			return true
+		}
+	}
+	return false
+}
+
 // Decode checks everything about the bundle that raw holds, exactly: checksums, limits and the structure of all entries. The
 // bundle keeps raw.
 func Decode(raw []byte) (Bundle, error) {
@@ -294,38 +317,62 @@ func Decode(raw []byte) (Bundle, error) {
 	if crc32.Checksum(raw[HeaderSize:], crcTable) != binary.LittleEndian.Uint32(raw[20:]) {
 		return Bundle{}, corrupt(HeaderSize, ErrChecksum)
 	}
-	c := cursor{raw: raw, offset: HeaderSize}
+	b := Bundle{Header: h, Raw: raw}
+	if err := b.checkEntries(); err != nil {
+		return Bundle{}, err
+	}
+	return b, nil
+}
+
+// checkEntries checks the structure of all entries.
+func (b Bundle) checkEntries() error {
+	raw, at, err := b.body()
+	if err != nil {
+		return err
+	}
+	packed := b.Flags&FlagCompressed != 0
+	c := cursor{raw: raw, offset: at}
 	var facts uint32
-	for range h.Count {
+	for range b.Count {
+		from := c.offset
 		f, err := c.next()
 		if err != nil {
-			return Bundle{}, err
+			return err
 		}
 		if fact(f.code, f.typ) {
 			facts++
 		}
+		if packed && f.code == Journal && (f.typ == Previous || f.typ == Next) {
+			return corrupt(from, fmt.Errorf("%w: J %s in a compressed bundle", ErrFormat, f.typ))
+		}
 	}
-	if h.Echo() && facts == h.Count {
+	if b.Echo() && facts == b.Count {
 		facts = 0
 	}
-	if facts != h.Facts {
-		return Bundle{}, corrupt(16, fmt.Errorf("%w: %d facts counted", ErrFormat, facts))
+	if facts != b.Facts {
+		return corrupt(16, fmt.Errorf("%w: %d facts counted", ErrFormat, facts))
 	}
-	if len(raw)-c.offset >= align {
-		return Bundle{}, corrupt(c.offset, fmt.Errorf("%w: bytes beyond the entries", ErrFormat))
+	if rest := len(raw) - c.offset; rest >= align || packed && rest > 0 {
+		return corrupt(c.offset, fmt.Errorf("%w: bytes beyond the entries", ErrFormat))
 	}
 	for i, p := range raw[c.offset:] {
 		if p != 0 {
-			return Bundle{}, corrupt(c.offset+i, fmt.Errorf("%w: padding", ErrFormat))
+			return corrupt(c.offset+i, fmt.Errorf("%w: padding", ErrFormat))
 		}
 	}
-	return Bundle{Header: h, Raw: raw}, nil
+	return nil
 }
 
-// Entries yields the entries in order. A bundle that comes from Decode never yields an error.
+// Entries yields the entries in order. A bundle that comes from Decode never yields an error. A compressed one is expanded anew
+// each time; the entries then point into what it was expanded to.
 func (b Bundle) Entries() iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		c := cursor{raw: b.Raw, offset: HeaderSize}
+		raw, at, err := b.body()
+		if err != nil {
+			yield(Entry{}, err)
+			return
+		}
+		c := cursor{raw: raw, offset: at}
 		position := b.Fact
 		for i := range b.Count {
 			f, err := c.next()
@@ -369,8 +416,9 @@ func (b Bundle) All() ([]Entry, error) {
 	return entries, nil
 }
 
-// Holds tells whether the bundle's only entry has code c and type t.
+// Holds tells whether the bundle's only entry has code c and type t. It does not look into compressed bundles, which have no J PR
+// and no J NR.
 func (b Bundle) Holds(c Code, t Type) bool {
-	return b.Count == 1 && len(b.Raw) >= HeaderSize+entrySize &&
+	return b.Count == 1 && b.Flags&FlagCompressed == 0 && len(b.Raw) >= HeaderSize+entrySize &&
 		b.Raw[HeaderSize+4] == byte(c) && b.Raw[HeaderSize+5] == t[0] && b.Raw[HeaderSize+6] == t[1]
 }

@@ -9,7 +9,7 @@
 //
 //	  0  u32  magic "USBN"      tells a bundle from anything else when a receiver is searched
 //	  4  u32  length            of the whole bundle with header and padding; a multiple of 8, at most 64 MiB
-//	  8  u16  flags             1 local, 2 echo, 4 compressed (reserved, refused); other bits zero
+//	  8  u16  flags             1 local, 2 echo, 4 compressed; other bits zero
 //	 10  u8   version           1
 //	 11  u8   zero
 //	 12  u32  count             entries, at least 1; they take the sequences first .. first+count-1
@@ -45,6 +45,9 @@
 //	         after-image:      i64 expiry, u32 length, value (position and time are the entry's own)
 //	         data:             u32 length, bytes
 //
+// In a compressed bundle the header is followed by u32 expanded, u32 stored, one frame of zstd and padding; expanded it is the
+// entries. J PR and J NR never stand in one, and every entry takes at least a byte of it.
+//
 // Decoding allocates nothing but the entries it returns, whose slices point into the bundle, so a forged length can not make
-// it allocate. The format is final; a change takes a new version number.
+// it allocate; a compressed bundle costs what it expands to, at most MaxBundle, and not before its claims fit together. The format is final; a change takes a new version number.
 package entry

@@ -103,6 +103,13 @@ func (d *debt) room() bool {
 	return d.owed < d.window
 }
 
+// fits tells whether the source was allowed to send n bytes at once.
+func (d *debt) fits(n int64) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return n <= d.window-d.owed
+}
+
 // add notes n bytes that become durable with last.
 func (d *debt) add(last ident.Sequence, n int) {
 	d.mu.Lock()

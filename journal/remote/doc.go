@@ -3,7 +3,8 @@
 //
 // One session is one TCP connection for one (group, journal, target), dialled by the source. The two sides find the
 // highest bundle end at which their chains agree, the target removes what lies beyond it if its Host allows, and from
-// there on the source sends: first from its files, then what is appended, without a seam between the two. The target
+// there on the source sends: first from its files, then what is appended, without a seam between the two. What lies far
+// behind goes as ranges of receiver files, which the kernel sends where file and connection are its own. The target
 // acknowledges what it received, what its own disk holds, and what its Host says about the group as a whole.
 //
 // The package decides nothing about roles. Who may ship, what may be removed and which epoch still counts is asked of the

@@ -46,8 +46,9 @@ func eventually(t *testing.T, what string, ok func() bool) {
 // paper is a journal on a file system of its own.
 type paper struct {
 	*journal.Journal
-	t  *testing.T
-	fs vfs.FS
+	t   *testing.T
+	fs  vfs.FS
+	dir string
 }
 
 const dir = "journals/orders/a"
@@ -59,7 +60,22 @@ func openJournal(t *testing.T, fs vfs.FS, h host.Host) *paper {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = j.Close() }) // some tests break the journal on purpose
-	return &paper{Journal: j, t: t, fs: fs}
+	return &paper{Journal: j, t: t, fs: fs, dir: dir}
+}
+
+// onMachine opens a journal in a directory of the machine.
+func onMachine(t *testing.T) *paper { t.Helper(); return onMachineOf(t, host.Real()) }
+
+func onMachineOf(t *testing.T, h host.Host) *paper {
+	t.Helper()
+	p := &paper{t: t, fs: vfs.Default, dir: t.TempDir()}
+	j, err := journal.Open(journal.Options{FS: p.fs, Dir: p.dir, ID: ordersA, Cluster: cluster, RingBytes: 64 << 10, Host: h})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = j.Close() }) // as above
+	p.Journal = j
+	return p
 }
 
 func newJournal(t *testing.T) *paper { t.Helper(); return openJournal(t, vfs.NewMem(), host.Real()) }
@@ -110,7 +126,7 @@ func (p *paper) durable() {
 // files returns the receivers without the zeros behind their last bundle.
 func (p *paper) files() map[string][]byte {
 	p.t.Helper()
-	names, err := p.fs.List(dir)
+	names, err := p.fs.List(p.dir)
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -119,7 +135,7 @@ func (p *paper) files() map[string][]byte {
 		if !strings.HasSuffix(name, ".rcv") {
 			continue
 		}
-		f, err := p.fs.Open(p.fs.PathJoin(dir, name))
+		f, err := p.fs.Open(p.fs.PathJoin(p.dir, name))
 		if err != nil {
 			p.t.Fatal(err)
 		}

@@ -3,6 +3,7 @@ package remote
 import (
 	"io"
 	"net"
+	"os"
 	"sync"
 	"time"
 )
@@ -68,6 +69,37 @@ func (l *link) Write(b []byte) (int, error) {
 			return done, err
 		}
 	}
+}
+
+// sendFile writes the next n bytes of file. A TCP connection has the kernel do it; room is for those that cannot.
+func (l *link) sendFile(file *os.File, n int64, room func() []byte) error {
+	direct, ok := l.conn.(io.ReaderFrom)
+	for n > 0 {
+		piece := io.LimitReader(file, min(n, writePiece))
+		if !ok {
+			b := room()[:min(n, writePiece)]
+			if _, err := io.ReadFull(piece, b); err != nil {
+				return err
+			}
+			if _, err := l.Write(b); err != nil {
+				return err
+			}
+			n -= int64(len(b))
+			continue
+		}
+		if err := l.arm(false); err != nil {
+			return err
+		}
+		done, err := direct.ReadFrom(piece)
+		n -= done
+		if err == nil && done == 0 {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // arm sets the deadline of the next read or write. After hangUp a write keeps the deadline that was set there.

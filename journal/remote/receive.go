@@ -32,6 +32,7 @@ type inbound struct {
 	debt   debt
 	said   sayings
 	idle   bool // the copy is longer than what the source has: nothing may come
+	ranges bool // the source was told that ranges are taken
 }
 
 // session serves one connection to its end.
@@ -113,11 +114,11 @@ func (in *inbound) receive(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	start := wire.Start{From: point.Sequence + 1, Window: uint64(in.debt.window)}
+	start := wire.Start{From: point.Sequence + 1, Window: uint64(in.debt.window), Ranges: in.hello.Version >= wire.Newest}
 	if start.Idle, err = in.cut(matched, point, shorter); err != nil {
 		return err
 	}
-	in.idle = start.Idle
+	in.idle, in.ranges = start.Idle, start.Ranges
 	if view, _ := in.copy.View(); view.Durable < view.Last { // from an earlier session, whose window must not add to this one's
 		if err := in.copy.WaitDurable(ctx, view.Last); err != nil {
 			return err
@@ -128,7 +129,12 @@ func (in *inbound) receive(ctx context.Context) error {
 	}
 	for {
 		f, err := in.next()
-		if err == nil {
+		if err != nil {
+			return err
+		}
+		if m, ok := f.Message.(wire.Range); ok {
+			err = in.takeRange(m)
+		} else {
 			err = in.take(f.Message)
 		}
 		if err != nil {

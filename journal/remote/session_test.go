@@ -278,6 +278,27 @@ func TestNeedsPriming(t *testing.T) {
 	}
 }
 
+// A copy that begins beyond the end of the source has nothing in common with it, and is told that rather than that it is malformed.
+func TestCopyBeginsBeyondTheSource(t *testing.T) {
+	author, src, dst := newJournal(t), newJournal(t), newJournal(t)
+	author.deposit(5, 1, "v")
+	src.fill(author, author.end())
+	for range 2 {
+		author.change(1)
+		author.deposit(5, 1, "v")
+	}
+	dst.fill(author, author.end())
+	if err := dst.DeleteReceivers(2); err != nil {
+		t.Fatal(err)
+	}
+	s := newStage(dst)
+	r := ship(t, src, s.serve(t), func(o *SourceOptions) { o.Author = false })
+	r.refused(t, wire.CodePriming)
+	if len(s.asked) != 0 {
+		t.Error("removal was asked for")
+	}
+}
+
 // A copy whose own oldest receivers are gone is continued as any other, and matched down to its base.
 func TestTrimmedCopy(t *testing.T) {
 	src, dst := newJournal(t), newJournal(t)
@@ -374,7 +395,7 @@ func TestHello(t *testing.T) {
 	r.stop(t)
 	for i, h := range s.hellos {
 		want := wire.Hello{
-			Version: wire.Version, Cluster: cluster, Journal: ordersA, From: "a", To: "b", Epoch: 1,
+			Version: wire.Newest, Cluster: cluster, Journal: ordersA, From: "a", To: "b", Epoch: 1,
 			Session: uint64(i + 1), Life: 1, End: src.end(), Free: true,
 		}
 		if h != want {

@@ -34,11 +34,18 @@ type shipment struct {
 	wake     chan struct{}   // holds one: credit came
 
 	// of the running goroutine
-	common   wire.Point // where the chains part
-	started  bool       // the target was ready
+	helloEnd ident.Sequence // as said in Hello
+	offered  ident.Sequence // lowest of the ends offered so far; 0: none was
+	common   wire.Point     // where the chains part
+	started  bool           // the target was ready
 	window   int64
 	paid     int64 // bytes sent against the window
 	sent     ident.Sequence
+	modern   bool   // the target speaks version 2
+	ranges   bool   // what is far behind is sent in ranges
+	ranged   int64  // bytes sent in ranges
+	torn     bool   // a range was announced and not sent whole: nothing else may be said
+	room     []byte // for files that the kernel cannot send; nil until needed
 	trail    trail
 	progress wire.Progress // as sent last
 	lazy     *time.Timer   // runs out when a confirmed end must not wait longer for company
@@ -84,6 +91,8 @@ func (s *source) session(ctx context.Context) (steady bool, err error) {
 	if errors.As(refused, &refusal) && ctx.Err() == nil {
 		err = refusal // what the target says explains more than what its hanging up did to us
 	}
+	// What is damaged is not found by a source that sends files. Bundle by bundle it finds it, and says where.
+	s.careful = (s.careful || p.ranged > 0) && refuse(err).Code == wire.CodeCorrupt
 	return p.started && (refusal == nil || time.Since(begun) > mostPause), err
 }
 
@@ -106,6 +115,9 @@ func (p *shipment) end(ctx context.Context, err error, read <-chan error) error 
 		}
 	}
 	p.link.hangUp()
+	if p.torn {
+		return nil // it would be taken for a part of the range
+	}
 	if p.w.Write(wire.End{Code: code}) == nil {
 		_ = p.w.Flush() // best effort: the target would find out by the closed connection
 	}
@@ -118,9 +130,10 @@ func (p *shipment) run(ctx context.Context) error {
 	o.OnSession()
 	view, _ := o.Journal.View()
 	hello := wire.Hello{
-		Version: wire.Version, Cluster: o.Cluster, Journal: o.Journal.ID(), From: o.Self, To: o.Target,
+		Version: wire.Newest, Cluster: o.Cluster, Journal: o.Journal.ID(), From: o.Self, To: o.Target,
 		Epoch: o.Epoch, Session: o.Sessions.Add(1), Life: o.Life, End: view.Last, Free: o.Free(),
 	}
+	p.helloEnd = hello.End
 	if err := p.send(hello); err != nil {
 		return err
 	}
@@ -186,6 +199,9 @@ func (p *shipment) match(ctx context.Context) (wire.Start, error) {
 	for {
 		select {
 		case offer := <-p.offers:
+			if err := p.goesOn(offer); err != nil {
+				return wire.Start{}, err
+			}
 			m, err := p.compare(offer)
 			if err != nil {
 				return wire.Start{}, err
@@ -208,6 +224,21 @@ func (p *shipment) match(ctx context.Context) (wire.Start, error) {
 			return wire.Start{}, context.Cause(ctx)
 		}
 	}
+}
+
+// goesOn says why an offer is none that a target makes, or nil. Offers go downwards and are full until the last one, so that they
+// come to an end; only the first point of the first may lie beyond what Hello said.
+func (p *shipment) goesOn(offer wire.Offer) error {
+	n := len(offer.Points)
+	switch {
+	case n == 0 || !offer.Last && n < wire.MaxOffer:
+		return &wire.FormatError{Type: wire.TypeOffer, Reason: fmt.Sprintf("%d points, and more to come", n)}
+	case p.offered > 0 && offer.Points[0].Sequence >= p.offered,
+		p.offered == 0 && !offer.Last && offer.Points[1].Sequence > p.helloEnd: // a copy may begin beyond that, and has no more then
+		return &wire.FormatError{Type: wire.TypeOffer, Reason: "offers do not go downwards"}
+	}
+	p.offered = max(offer.Points[n-1].Sequence, 1)
+	return nil
 }
 
 // compare finds the highest offered point that this journal has with the same chain.
@@ -253,6 +284,7 @@ func (p *shipment) compare(offer wire.Offer) (wire.Match, error) {
 func (p *shipment) stream(ctx context.Context, start wire.Start) error {
 	o := &p.s.o
 	p.window = int64(min(start.Window, uint64(o.Window)))
+	p.modern, p.ranges = start.Ranges, start.Ranges && !p.s.careful
 	p.sent = p.common.Sequence
 	p.trail = trail{journal: o.Journal}
 	p.s.state.From, p.s.state.Sent = start.From, p.sent
@@ -336,30 +368,47 @@ func (p *shipment) stillShorter(ctx context.Context, view journal.View) error {
 	return errRematch("the shorter copy served here has changed")
 }
 
-// ship sends up to shipPiece bytes. more: there may be more to send now. dry: everything appended was sent.
+// ship sends up to shipPiece bytes, or a range. more: there may be more to send now. dry: everything appended was sent.
 func (p *shipment) ship(reader *journal.Reader) (more, dry bool, err error) {
+	ranges := p.ranges
 	for n := 0; n < shipPiece; {
-		if p.paid-p.returned.Load() >= p.window {
+		room := p.window - (p.paid - p.returned.Load())
+		if room <= 0 {
 			return false, false, nil
+		}
+		if ranges && reader.Cold() {
+			if room < min(shipPiece, p.window/2) {
+				return false, false, nil // more comes back soon: a short range is not worth its while
+			}
+			sent, err := p.shipRange(reader, room)
+			if err != nil {
+				return false, false, err
+			}
+			if sent > 0 {
+				n += sent
+				continue
+			}
+			ranges = false // not worth asking again before the next receiver
 		}
 		item, ok, err := reader.TryNext()
 		switch {
-		case errors.Is(err, journal.ErrRewound):
-			return false, false, errRematch("entries already sent were removed here")
-		case errors.Is(err, journal.ErrNotHeld):
-			return false, false, errRematch("receivers that were still to be sent were deleted here")
 		case err != nil:
-			return false, false, fmt.Errorf("read after sequence %s: %w", p.sent, err)
+			return false, false, p.unread(err)
 		case !ok:
 			return false, true, nil
 		}
 		size := len(item.Raw)
 		if item.ReceiverHeader != nil {
 			size = len(item.ReceiverHeader)
+			ranges = p.ranges
 			err = p.write(wire.Receiver{Header: item.ReceiverHeader})
 		} else {
 			if item.Header.First != p.sent+1 {
 				return false, false, &journal.GapError{Want: p.sent + 1, Have: item.Header.First}
+			}
+			if item.Header.Flags&entry.FlagCompressed != 0 && !p.modern {
+				return false, false, &Refusal{wire.CodeVersion, fmt.Sprintf(
+					"the bundle at sequence %s is compressed, which node %s does not know: run the same release on both nodes", item.Header.First, p.s.o.Target)}
 			}
 			p.sent = item.Header.Last()
 			p.s.state.Sent = p.sent
@@ -373,6 +422,19 @@ func (p *shipment) ship(reader *journal.Reader) (more, dry bool, err error) {
 		n += size
 	}
 	return true, false, nil
+}
+
+// unread rewords an error of the reader: nil stays nil.
+func (p *shipment) unread(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, journal.ErrRewound):
+		return errRematch("entries already sent were removed here")
+	case errors.Is(err, journal.ErrNotHeld):
+		return errRematch("receivers that were still to be sent were deleted here")
+	}
+	return fmt.Errorf("read after sequence %s: %w", p.sent, err)
 }
 
 // report sends Progress when there is any. It speaks only of what was sent: a mark beyond it would confirm bytes that the

@@ -102,6 +102,8 @@ type source struct {
 	log   hclog.Logger
 	state SessionState
 	told  SessionState // what OnState heard last
+
+	careful bool // bytes of a range were found corrupt: no ranges for now
 }
 
 // RunSource ships one journal to one target: it dials, matches the chains, sends what the target lacks and then what is

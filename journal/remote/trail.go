@@ -9,8 +9,9 @@ import (
 // looked up in the journal.
 const trailLength = 4096
 
-// step is a bundle end on a trail.
+// step is a bundle end on a trail. Of a range only the last end is one.
 type step struct {
+	first ident.Sequence // of a range; of a bundle: last
 	last  ident.Sequence
 	after ident.Position
 }
@@ -23,11 +24,14 @@ type trail struct {
 }
 
 // push adds the bundle just sent.
-func (t *trail) push(last ident.Sequence, after ident.Position) {
+func (t *trail) push(last ident.Sequence, after ident.Position) { t.pushRange(last, last, after) }
+
+// pushRange adds the bundles just sent.
+func (t *trail) pushRange(first, last ident.Sequence, after ident.Position) {
 	if len(t.steps) == trailLength {
 		t.steps = t.steps[:copy(t.steps, t.steps[trailLength/2:])]
 	}
-	t.steps = append(t.steps, step{last, after})
+	t.steps = append(t.steps, step{first, last, after})
 }
 
 // at returns the highest bundle end at or below committed, which never goes down between calls, and the history position
@@ -41,6 +45,9 @@ func (t *trail) at(committed ident.Sequence) (end ident.Sequence, after ident.Po
 		n++
 	}
 	t.steps = t.steps[:copy(t.steps, t.steps[n:])]
+	if len(t.steps) > 1 && t.steps[1].first <= committed { // within a range
+		return t.lookUp(committed)
+	}
 	return t.steps[0].last, t.steps[0].after, true
 }
 

@@ -127,6 +127,9 @@ func bundleLine(g ident.GroupName, b placed) string {
 	if b.Flags&entry.FlagEcho != 0 {
 		s += ", echo"
 	}
+	if b.Flags&entry.FlagCompressed != 0 {
+		s += ", compressed"
+	}
 	return s
 }
 

@@ -1,10 +1,12 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -68,7 +70,8 @@ func writeSpec(w io.Writer, c client.GroupChange) {
 		all.add("switchback_after", "%s", s.SwitchbackAfter)
 	}
 	all = append(all, pairs{{"receiver_bytes", fmt.Sprintf("%d (%s)", s.ReceiverBytes, humanBytes(s.ReceiverBytes))}, {"receiver_age", age}, {"keep_receivers", receivers},
-		{"blocks", mib(s.Blocks, "0")}, {"maximum_blocks", mib(s.MaximumBlocks, "0 (no cap)")}, {"journal_full", word(s.JournalFull, "stall")}}...)
+		{"blocks", mib(s.Blocks, "0")}, {"maximum_blocks", mib(s.MaximumBlocks, "0 (no cap)")}, {"journal_full", word(s.JournalFull, "stall")},
+		{"compression", word(s.Compression, "none")}, {"journal_replays", fmt.Sprint(s.JournalReplays)}}...)
 	fmt.Fprintf(w, "Group %s, version %d:\n", c.Group, c.Version)
 	all.write(w, "  ")
 }
@@ -79,8 +82,8 @@ func newGroupSet(a *app) *cobra.Command {
 		Use:   "set GROUP KEY=VALUE...",
 		Short: "Change keys of a group while it runs",
 		Long: `Change keys of a group while it runs: delivery, secondaries, on_no_sync, auto_failover, images, preferred, switchback,
-switchback_after, keep_receivers, receiver_bytes, blocks, maximum_blocks, journal_full and receiver_age. An empty value is
-the default. The other keys cannot be changed.`,
+switchback_after, keep_receivers, receiver_bytes, blocks, maximum_blocks, journal_full, receiver_age, compression and journal_replays (true or
+false). An empty value is the default. The other keys cannot be changed.`,
 		Example: "  understudy group set default delivery=async\n  understudy group set default maximum_blocks=4096 journal_full=drop",
 		Args:    cobra.MinimumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -136,6 +139,12 @@ func parsePatch(args []string) (client.GroupPatch, error) {
 				return nil, usagef("%s=%s: want a whole number", key, value)
 			}
 			patch[key] = n
+		case "journal_replays":
+			b, err := strconv.ParseBool(cmp.Or(value, "false"))
+			if err != nil {
+				return nil, usagef("%s=%s: want true or false", key, value)
+			}
+			patch[key] = b
 		default:
 			patch[key] = value
 			if value == "" {

@@ -387,6 +387,7 @@ func checkGroups(groups []fsm.GroupSpec, name *regexp.Regexp) (p []error) {
 		oneOf("on_no_sync", g.OnNoSync, "degrade", "hold", "refuse")
 		oneOf("auto_failover", g.AutoFailover, "lossless", "off")
 		oneOf("images", g.Images, "auto", "both", "after")
+		oneOf("compression", g.Compression, fsm.CompressionNone, fsm.CompressionZstd)
 		oneOf("switchback", g.Switchback, fsm.SwitchbackManual, fsm.SwitchbackAuto)
 		if g.SwitchbackAfter < 0 || g.SwitchbackAfter > 0 && g.SwitchbackAfter < fsm.MinSwitchbackAfter {
 			add("switchback_after", "%s: must be at least %s; each attempt may hold writes", g.SwitchbackAfter, fsm.MinSwitchbackAfter)

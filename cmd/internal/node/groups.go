@@ -28,6 +28,8 @@ func changeable() map[string]func(to, from *fsm.GroupSpec) {
 		"blocks":           func(to, from *fsm.GroupSpec) { to.Blocks = from.Blocks },
 		"maximum_blocks":   func(to, from *fsm.GroupSpec) { to.MaximumBlocks = from.MaximumBlocks },
 		"journal_full":     func(to, from *fsm.GroupSpec) { to.JournalFull = from.JournalFull },
+		"compression":      func(to, from *fsm.GroupSpec) { to.Compression = from.Compression },
+		"journal_replays":  func(to, from *fsm.GroupSpec) { to.JournalReplays = from.JournalReplays },
 		"receiver_age":     func(to, from *fsm.GroupSpec) { to.ReceiverAge = from.ReceiverAge },
 	}
 }
@@ -127,7 +129,7 @@ func changeNote(before fsm.GroupSpec, g *fsm.Group) string {
 func specOf(s client.GroupSpec) fsm.GroupSpec {
 	return fsm.GroupSpec{Name: ident.GroupName(s.Name), Order: s.Order, Files: s.Files, Preferred: ident.NodeID(s.Preferred),
 		Delivery: fsm.Delivery(s.Delivery), Secondaries: s.Secondaries, OnNoSync: s.OnNoSync, AutoFailover: s.AutoFailover,
-		Images: s.Images, ReceiverBytes: s.ReceiverBytes, KeepReceivers: s.KeepReceivers,
+		Images: s.Images, ReceiverBytes: s.ReceiverBytes, KeepReceivers: s.KeepReceivers, Compression: s.Compression, JournalReplays: s.JournalReplays,
 		Switchback: s.Switchback, SwitchbackAfter: time.Duration(s.SwitchbackAfter),
 		Blocks: s.Blocks, MaximumBlocks: s.MaximumBlocks, JournalFull: s.JournalFull, ReceiverAge: time.Duration(s.ReceiverAge)}
 }

@@ -214,6 +214,7 @@ func ownResync(s replica.Status) *client.Resync {
 func spec(s fsm.GroupSpec) client.GroupSpec {
 	return client.GroupSpec{Name: string(s.Name), Order: s.Order, Files: slices.Clone(s.Files), Preferred: string(s.Preferred), Delivery: string(s.Delivery), Secondaries: s.Secondaries,
 		OnNoSync: s.OnNoSync, AutoFailover: s.AutoFailover, Images: s.Images, ReceiverBytes: s.ReceiverBytes, KeepReceivers: s.KeepReceivers,
+		Compression: s.Compression, JournalReplays: s.JournalReplays,
 		Switchback: s.Switchback, SwitchbackAfter: client.Duration(s.SwitchbackAfter),
 		Blocks: s.Blocks, MaximumBlocks: s.MaximumBlocks, JournalFull: s.JournalFull, ReceiverAge: client.Duration(s.ReceiverAge)}
 }

@@ -28,7 +28,7 @@
 //	                       cluster, group, node, from, to: strings
 //	 2 Offer      target   flags u8 (1 last), count u16 (at most 512), count x (sequence u64, chain u64), descending
 //	 3 Match      source   flags u8 (1 found, 2 shorter), sequence u64, chain u64, end u64
-//	 4 Start      target   flags u8 (1 idle), from u64, window u64
+//	 4 Start      target   flags u8 (1 idle, 2 ranges), from u64, window u64
 //	 5 Receiver   source   the 4096 bytes of a receiver's header
 //	 6 Bundle     source   a bundle as it stands in the journal
 //	 7 Progress   source   durable u64, committed u64, committed position (epoch u64, h u64)
@@ -38,6 +38,14 @@
 //	11 Credit     target   bytes u64
 //	12 End        source   code u16
 //	13 Level      source   position (epoch u64, h u64), heard u64
+//	14 Range      source   receiver u32, length u32, offset u64, first u64; length bytes follow the frame
+//
+// # Ranges
+//
+// A Range announces bytes that follow it outside of any frame: whole bundles, as they stand in a receiver's file, so that the
+// kernel can send them from there. They have the checksums of bundles only, and of no frame. After the last of them comes the
+// next frame. A source sends ranges, and compressed bundles, only to a target whose Start says so; a target says it only to a
+// source whose Hello names version 2 or later.
 //
 // # Limits
 //

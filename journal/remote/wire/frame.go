@@ -8,8 +8,13 @@ import (
 	"github.com/understudy-ha/understudy/internal/ident"
 )
 
-// Version is the version of the format that this package writes and the only one it reads. It is part of the format.
+// Version is the version that stands in every frame, the only one that this package writes and reads. It is part of the format.
 const Version = 1
+
+// Newest is the version that a source names in Hello. Since version 2 a target may say in Start that it takes Range, and
+// bundles that are compressed; the frames are those of version 1 otherwise. To a target that does not say so nothing of the kind
+// is sent. It is part of the format.
+const Newest = 2
 
 // Sizes in bytes. They are part of the format.
 const (
@@ -18,6 +23,7 @@ const (
 	MaxBundle          = 64 << 20             // payload of Bundle
 	MaxFrame           = 64<<20 + 64<<10      // header and payload
 	MaxBeforeHello     = 4 << 10              // header and payload, until Hello was accepted
+	MaxRange           = 16 << 20             // bytes announced by one Range
 	MaxOffer           = 512                  // points in one Offer
 	MaxText            = 1024                 // text of Refuse
 	maxString          = 255                  // one string
@@ -42,12 +48,13 @@ const (
 	TypeCredit    Type = 11 // target: bytes that may be sent on top
 	TypeEnd       Type = 12 // source: why it ends the session
 	TypeLevel     Type = 13 // source: nothing committed lies beyond what it said
+	TypeRange     Type = 14 // source: bundles follow as they stand in a receiver's file, outside of frames
 )
 
 var typeNames = [...]string{
 	TypeHello: "hello", TypeOffer: "offer", TypeMatch: "match", TypeStart: "start", TypeReceiver: "receiver",
 	TypeBundle: "bundle", TypeProgress: "progress", TypeHeartbeat: "heartbeat", TypeAck: "ack", TypeRefuse: "refuse",
-	TypeCredit: "credit", TypeEnd: "end", TypeLevel: "level",
+	TypeCredit: "credit", TypeEnd: "end", TypeLevel: "level", TypeRange: "range",
 }
 
 func (t Type) String() string {
@@ -85,6 +92,8 @@ func (t Type) payloadRange() (least, most int, ok bool) {
 	case TypeEnd:
 		return 2, 2, true
 	case TypeLevel:
+		return 24, 24, true
+	case TypeRange:
 		return 24, 24, true
 	}
 	return 0, 0, false

@@ -54,6 +54,7 @@ type Start struct {
 	From   ident.Sequence // first sequence that it wants
 	Window uint64         // bytes of Receiver and Bundle payload that may be under way; Credit gives them back
 	Idle   bool           // it has all that the source has, and more: nothing is to be sent
+	Ranges bool           // it takes Range and compressed bundles; said to sources of version 2 only
 }
 
 // Receiver begins the next receiver with exactly these bytes.
@@ -61,6 +62,15 @@ type Receiver struct{ Header []byte }
 
 // Bundle is the next bundle, as it stands in the journal.
 type Bundle struct{ Raw []byte }
+
+// Range announces the next bundles: after this frame come Length bytes outside of any frame, whole bundles as they stand from
+// Offset on in the file of the attached receiver. No checksum but those of the bundles covers them.
+type Range struct {
+	Receiver ident.ReceiverNumber
+	Length   uint32 // a multiple of 8, at most MaxRange
+	Offset   uint64 // a multiple of 8, not within the receiver's header
+	First    ident.Sequence
+}
 
 // Progress says how far the source is. It never runs ahead of the bundles that were sent before it.
 type Progress struct {
@@ -116,6 +126,9 @@ func (Receiver) Type() Type { return TypeReceiver }
 // Type returns TypeBundle.
 func (Bundle) Type() Type { return TypeBundle }
 
+// Type returns TypeRange.
+func (Range) Type() Type { return TypeRange }
+
 // Type returns TypeProgress.
 func (Progress) Type() Type { return TypeProgress }
 
@@ -170,13 +183,35 @@ func (m Match) appendPayload(dst []byte) ([]byte, error) {
 }
 
 func (m Start) appendPayload(dst []byte) ([]byte, error) {
-	dst = appendFlags(dst, m.Idle)
+	dst = appendFlags(dst, m.Idle, m.Ranges)
 	return appendWords(dst, uint64(m.From), m.Window), nil
 }
 
 func (m Receiver) appendPayload(dst []byte) ([]byte, error) { return append(dst, m.Header...), nil }
 
 func (m Bundle) appendPayload(dst []byte) ([]byte, error) { return append(dst, m.Raw...), nil }
+
+func (m Range) appendPayload(dst []byte) ([]byte, error) {
+	if err := m.check(); err != nil {
+		return dst, &FormatError{Type: TypeRange, Reason: err.Error()}
+	}
+	dst = binary.LittleEndian.AppendUint32(dst, uint32(m.Receiver))
+	dst = binary.LittleEndian.AppendUint32(dst, m.Length)
+	return appendWords(dst, m.Offset, uint64(m.First)), nil
+}
+
+// check returns why no such range can be, or nil.
+func (m Range) check() error {
+	switch {
+	case m.Length == 0 || m.Length > MaxRange || m.Length%8 != 0:
+		return fmt.Errorf("%d bytes, want a multiple of 8 up to %d", m.Length, MaxRange)
+	case m.Offset < ReceiverHeaderSize || m.Offset%8 != 0 || m.Offset > 1<<62:
+		return fmt.Errorf("offset %d is none of a bundle", m.Offset)
+	case m.Receiver == 0 || m.First == 0:
+		return errors.New("receiver or sequence zero")
+	}
+	return nil
+}
 
 func (m Progress) appendPayload(dst []byte) ([]byte, error) {
 	return appendWords(dst, uint64(m.Durable), uint64(m.Committed), uint64(m.Position.Epoch), uint64(m.Position.History)), nil
@@ -246,13 +281,20 @@ func decodeMessage(t Type, b []byte) (Message, error) {
 		f := d.flags(2)
 		m = Match{Found: f&1 != 0, Shorter: f&2 != 0, Point: d.point(), End: ident.Sequence(d.word())}
 	case TypeStart:
-		m = Start{Idle: d.flags(1) != 0, From: ident.Sequence(d.word()), Window: d.word()}
+		f := d.flags(2)
+		m = Start{Idle: f&1 != 0, Ranges: f&2 != 0, From: ident.Sequence(d.word()), Window: d.word()}
 	case TypeReceiver:
 		return Receiver{Header: b}, nil
 	case TypeBundle:
 		return Bundle{Raw: b}, nil
 	case TypeProgress:
 		m = Progress{Durable: ident.Sequence(d.word()), Committed: ident.Sequence(d.word()), Position: d.position()}
+	case TypeRange:
+		r := Range{Receiver: ident.ReceiverNumber(d.four()), Length: d.four(), Offset: d.word(), First: ident.Sequence(d.word())}
+		if d.err == nil {
+			d.err = r.check()
+		}
+		m = r
 	case TypeLevel:
 		m = Level{Position: d.position(), Heard: d.word()}
 	case TypeHeartbeat:
@@ -295,6 +337,13 @@ func (d *decoder) take(n int) []byte {
 func (d *decoder) word() uint64 {
 	if b := d.take(8); b != nil {
 		return binary.LittleEndian.Uint64(b)
+	}
+	return 0
+}
+
+func (d *decoder) four() uint32 {
+	if b := d.take(4); b != nil {
+		return binary.LittleEndian.Uint32(b)
 	}
 	return 0
 }

@@ -25,6 +25,7 @@ type Reader struct {
 	limit int
 	head  [HeaderSize]byte
 	buf   []byte // of the payloads; at most step is kept from one frame to the next
+	raw   uint32 // bytes that a Range announced and Raw has not read yet
 }
 
 // NewReader returns a Reader that accepts frames of up to limit bytes, header included.
@@ -37,8 +38,11 @@ func (r *Reader) SetLimit(limit int) { r.limit = limit }
 
 // Next reads the next frame. It returns io.EOF when the stream ended between two frames, io.ErrUnexpectedEOF when it
 // ended within one, *FormatError or *VersionError for bytes that are no frame of ours, else what the stream returned.
-// The bytes of a Receiver or Bundle are valid until the next call.
+// The bytes of a Receiver or Bundle are valid until the next call. After a Range the caller takes its bytes by Raw first.
 func (r *Reader) Next() (Frame, error) {
+	if r.raw > 0 {
+		return Frame{}, &FormatError{Type: TypeRange, Reason: fmt.Sprintf("%d of its bytes were not taken", r.raw)}
+	}
 	if _, err := io.ReadFull(r.r, r.head[:]); err != nil {
 		return Frame{}, err
 	}
@@ -57,7 +61,24 @@ func (r *Reader) Next() (Frame, error) {
 	if err != nil {
 		return Frame{}, err
 	}
+	if m, ok := m.(Range); ok {
+		r.raw = m.Length
+	}
 	return Frame{Epoch: h.Epoch, Message: m}, nil
+}
+
+// Raw fills b with the next bytes of the Range that Next returned last; b is not longer than what is left of it. It fails as Next
+// does when the stream ends or breaks.
+func (r *Reader) Raw(b []byte) error {
+	if uint64(len(b)) > uint64(r.raw) {
+		return &FormatError{Type: TypeRange, Reason: fmt.Sprintf("%d bytes wanted, %d are left", len(b), r.raw)}
+	}
+	n, err := io.ReadFull(r.r, b)
+	r.raw -= uint32(n)
+	if err == io.EOF && len(b) > 0 {
+		err = io.ErrUnexpectedEOF
+	}
+	return err
 }
 
 // payload reads the payload of h, making room as the bytes come.

@@ -70,6 +70,11 @@ func samples() []struct {
 			"130000000a0100000700000000000000ef371cc9e428d575" + "0500" + hex.EncodeToString([]byte("epoch 7 is fenced")),
 		},
 		{Credit{Bytes: 65536}, "080000000b010000070000000000000093d918635d86a1c0" + "0000010000000000"},
+		{Start{From: 143, Window: 1 << 24, Ranges: true}, "110000000401000007000000000000003cd21db0dfaa164b" + "02" + "8f00000000000000" + "0000000100000000"},
+		{
+			Range{Receiver: 3, Length: 4096, Offset: 8192, First: 143},
+			"180000000e0100000700000000000000b0644ab8beee678f" + "03000000" + "00100000" + "0020000000000000" + "8f00000000000000",
+		},
 		{End{Code: CodeStopping}, "020000000c01000007000000000000008484304b8864bfc8" + "0a00"},
 	}
 }
@@ -106,8 +111,12 @@ func TestGoldenBytes(t *testing.T) {
 
 func TestRoundTrip(t *testing.T) {
 	var stream []byte
+	raw := bytes.Repeat([]byte{0x5a}, 4096)
 	for _, s := range samples() {
 		stream = append(stream, frame(t, s.message)...)
+		if s.message.Type() == TypeRange {
+			stream = append(stream, raw...)
+		}
 	}
 	for name, r := range map[string]io.Reader{"whole": bytes.NewReader(stream), "bytewise": iotest.OneByteReader(bytes.NewReader(stream))} {
 		reader := NewReader(r, MaxFrame)
@@ -118,6 +127,12 @@ func TestRoundTrip(t *testing.T) {
 			}
 			if f.Epoch != 7 || !reflect.DeepEqual(f.Message, s.message) {
 				t.Errorf("%s: read %+v, wrote %+v", name, f.Message, s.message)
+			}
+			if s.message.Type() == TypeRange {
+				got := make([]byte, len(raw))
+				if err := errors.Join(reader.Raw(got[:10]), reader.Raw(got[10:])); err != nil || !bytes.Equal(got, raw) {
+					t.Errorf("%s: bytes of the range: %v", name, err)
+				}
 			}
 		}
 		if _, err := reader.Next(); err != io.EOF {
@@ -160,7 +175,7 @@ func head(h Header) []byte { return appendHeader(nil, h) }
 
 func TestHostileLengths(t *testing.T) {
 	endless := iotest.ErrReader(io.ErrUnexpectedEOF)
-	for _, typ := range []Type{0, TypeHello, TypeOffer, TypeMatch, TypeReceiver, TypeBundle, TypeRefuse, TypeEnd, 13, 255} {
+	for _, typ := range []Type{0, TypeHello, TypeOffer, TypeMatch, TypeReceiver, TypeBundle, TypeRefuse, TypeEnd, TypeLevel, TypeRange, 15, 255} {
 		for _, length := range []uint32{0, 1, 1 << 10, 1 << 20, MaxBundle, MaxBundle + 1, 1<<32 - 1} {
 			h := head(Header{Length: length, Type: typ, Version: Version})
 			for _, limit := range []int{MaxBeforeHello, MaxFrame} {
@@ -190,6 +205,35 @@ func TestLargeBundle(t *testing.T) {
 	}
 	if err := NewWriter(io.Discard, 1).Write(Bundle{make([]byte, MaxBundle+1)}); err == nil {
 		t.Error("a bundle beyond the limit was written")
+	}
+}
+
+// The bytes of a range are taken whole before the next frame, and no more than there are.
+func TestRangeIsTakenWhole(t *testing.T) {
+	stream := append(frame(t, Range{Receiver: 1, Length: 16, Offset: 4096, First: 1}), "sixteen bytes..."...)
+	r := NewReader(bytes.NewReader(append(stream, frame(t, Heartbeat{})...)), MaxFrame)
+	if _, err := r.Next(); err != nil {
+		t.Fatal(err)
+	}
+	var format *FormatError
+	if _, err := r.Next(); !errors.As(err, &format) {
+		t.Errorf("a frame before the bytes of the range: %v", err)
+	}
+	if err := r.Raw(make([]byte, 17)); !errors.As(err, &format) {
+		t.Errorf("more than there is: %v", err)
+	}
+	if err := r.Raw(make([]byte, 16)); err != nil {
+		t.Error(err)
+	}
+	if f, err := r.Next(); err != nil || f.Message != (Heartbeat{}) {
+		t.Errorf("after the range %+v, %v", f, err)
+	}
+	r = NewReader(bytes.NewReader(stream[:len(stream)-1]), MaxFrame)
+	if _, err := r.Next(); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Raw(make([]byte, 16)); err != io.ErrUnexpectedEOF {
+		t.Errorf("cut range: %v", err)
 	}
 }
 
@@ -227,11 +271,19 @@ func TestMalformedPayloads(t *testing.T) {
 		"offer that ascends":     {TypeOffer, "00" + "0200" + "0100000000000000" + strings.Repeat("00", 8) + "0200000000000000" + strings.Repeat("00", 8)},
 		"offer of equals":        {TypeOffer, "00" + "0200" + strings.Repeat("00", 32)},
 		"match with a flag":      {TypeMatch, "04" + strings.Repeat("00", 24)},
-		"start with a flag":      {TypeStart, "02" + strings.Repeat("00", 16)},
+		"start with a flag":      {TypeStart, "04" + strings.Repeat("00", 16)},
 		"refuse without a code":  {TypeRefuse, "0000"},
 		"end without a code":     {TypeEnd, "0000"},
 		"heartbeat with a byte":  {TypeHeartbeat, "00"},
 		"ack that is short":      {TypeAck, strings.Repeat("00", 47)},
+		"range of nothing":       {TypeRange, "01000000" + "00000000" + "0010000000000000" + "0100000000000000"},
+		"range of odd length":    {TypeRange, "01000000" + "09000000" + "0010000000000000" + "0100000000000000"},
+		"range too long":         {TypeRange, "01000000" + "08000001" + "0010000000000000" + "0100000000000000"},
+		"range in the header":    {TypeRange, "01000000" + "08000000" + "f80f000000000000" + "0100000000000000"},
+		"range at odd offset":    {TypeRange, "01000000" + "08000000" + "0410000000000000" + "0100000000000000"},
+		"range far out":          {TypeRange, "01000000" + "08000000" + "0000000000000080" + "0100000000000000"},
+		"range of no receiver":   {TypeRange, "00000000" + "08000000" + "0010000000000000" + "0100000000000000"},
+		"range of no sequence":   {TypeRange, "01000000" + "08000000" + "0010000000000000" + "0000000000000000"},
 		"receiver that is short": {TypeReceiver, strings.Repeat("00", 4095)},
 		"empty bundle":           {TypeBundle, ""},
 	} {
@@ -304,6 +356,13 @@ func FuzzNext(f *testing.F) {
 				t.Fatal(err)
 			}
 			rest = rest[HeaderSize+int(h.Length):]
+			if m, ok := got.Message.(Range); ok {
+				raw := make([]byte, min(int(m.Length), len(rest)))
+				if r.Raw(raw) != nil || !bytes.Equal(raw, rest[:len(raw)]) {
+					t.Fatal("the bytes of a range are not what was sent")
+				}
+				rest = rest[len(raw):]
+			}
 		}
 	})
 }
