@@ -11,7 +11,7 @@ import (
 // ones as piece begins with, under one lock and with one change of the view. It keeps piece. Used is how many bytes it took, last
 // the last sequence in them; both count what was appended before an error, too. A bundle that is cut off at the end of piece is
 // no error: the caller hands it in again when it has the rest. A place that is not where the copy ends is a *GapError or a
-// *CorruptionError.
+// *CorruptionError. ErrFull: there is no space for all of them; none was appended.
 func (j *Journal) AppendPiece(n ident.ReceiverNumber, offset int64, piece []byte) (used int, last ident.Sequence, err error) {
 	j.appending.Lock()
 	defer j.appending.Unlock()
@@ -33,6 +33,14 @@ func (j *Journal) AppendPiece(n ident.ReceiverNumber, offset int64, piece []byte
 			"%w: what should follow here stands at byte %d of receiver %s at the source", errStructure, offset, n)}
 	}
 	if err := j.room(); err != nil {
+		return 0, 0, err
+	}
+	d := demand{control: true}
+	for _, b := range bundles {
+		d.size += int64(b.Length)
+		d.control = d.control && b.Facts == 0 && !b.Echo()
+	}
+	if err := j.fit(r, d); err != nil {
 		return 0, 0, err
 	}
 	used, last, err = j.appendAll(r, bundles)
