@@ -22,7 +22,12 @@ func (j *Journal) index(r *receiver) error {
 	file, err := j.disk.fs.Open(j.disk.path(fileName(r.header.Number)))
 	if err != nil {
 		if isNotExist(err) {
-			return ErrNotHeld // deleted meanwhile
+			j.mu.RLock()
+			defer j.mu.RUnlock()
+			if i := j.receiverLocked(r.header.Number); i < 0 || j.receivers[i] != r {
+				return ErrNotHeld // deleted meanwhile
+			}
+			return &CorruptionError{Receiver: r.header.Number, Err: fmt.Errorf("%w: the file is missing", errGone)}
 		}
 		return fmt.Errorf("open receiver %s: %w", r.header.Number, err)
 	}

@@ -207,6 +207,8 @@ func (j *Journal) rotten(file vfs.File, found *receiver, k known, rot *Rot, why 
 		if !zero {
 			rot.Kind = RotTorn
 		}
+	case errors.Is(why, io.ErrUnexpectedEOF):
+		rot.Kind = RotTruncated
 	case errors.As(why, &broken):
 		rot.Kind = RotFlipped
 	case errors.Is(why, errChain), errors.Is(why, errStructure):
