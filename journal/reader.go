@@ -105,6 +105,10 @@ func (r *Reader) TryNext() (Item, bool, error) {
 	}
 	item, ok, err := r.fetch()
 	if err != nil {
+		var broken *CorruptionError
+		if errors.As(err, &broken) {
+			r.j.rotten(r.j.disk.id, broken.Receiver)
+		}
 		r.err = err
 		r.drop()
 	}

@@ -177,7 +177,7 @@ func (j *Journal) inspect(ctx context.Context, k known, pace Pace) (*Rot, error)
 	found := newReceiver(k.header, k.raw)
 	found.size = min(info.Size(), max(k.size, k.written))
 	if err := found.replay(file, k.want.last); err != nil {
-		return j.rotten(file, found, k, rot, err)
+		return diagnose(file, found, k, rot, err)
 	}
 	switch {
 	case found.last != k.want.last, found.chain != k.want.chain, k.whole && found.tail != k.want:
@@ -193,8 +193,8 @@ func (j *Journal) inspect(ctx context.Context, k known, pace Pace) (*Rot, error)
 	return j.behind(file, found, k, rot)
 }
 
-// rotten says what is known about the place where found could not be read on.
-func (j *Journal) rotten(file vfs.File, found *receiver, k known, rot *Rot, why error) (*Rot, error) {
+// diagnose says what is known about the place where found could not be read on.
+func diagnose(file vfs.File, found *receiver, k known, rot *Rot, why error) (*Rot, error) {
 	var broken *entry.CorruptionError
 	rot.Offset, rot.Good, rot.First, rot.Last, rot.Err = found.end, found.last, found.last+1, k.want.last, why
 	switch {

@@ -30,6 +30,8 @@ type Options struct {
 	QueueBytes    int64 // writes waiting and in flight, 0: 64 MiB
 	Timing        Timing
 	Events        func(Event) // must not block; nil: nobody listens
+
+	Rotten func(ident.JournalID, ident.ReceiverNumber) // told when a reader of a journal meets rot; must not block; nil: nobody
 }
 
 // Timing holds the durations of the role sessions. Zero fields are filled with defaults.
