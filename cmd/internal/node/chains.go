@@ -25,9 +25,10 @@ const (
 type chains struct {
 	n *Node
 
-	mu     sync.Mutex
-	met    map[ident.NodeID]ident.Incarnation // the life of a node that was seen alive and compared with; 0: is to be compared
-	differ map[string]int                     // by node and journal: comparisons in a row in which the end differed
+	mu  sync.Mutex
+	met map[ident.NodeID]ident.Incarnation // the life of a node that was seen alive and compared with; 0: is to be compared
+
+	differ map[string]int // by node and journal: comparisons in a row in which the end differed; only compare has it
 }
 
 func newChains(n *Node) *chains {

@@ -222,6 +222,7 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 	n.spawn(func() error { return n.watch(run) })
 	if c.Kind == fsm.KindData {
 		n.spawn(func() error { return n.scrub.run(run) })
+		n.spawn(func() error { return n.scrub.attend(run) })
 		n.spawn(func() error { return n.chains.run(run) })
 		n.registry.MustRegister(n.scrub)
 	}

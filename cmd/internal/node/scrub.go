@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/understudy-ha/understudy/client"
+	"github.com/understudy-ha/understudy/internal/host"
 	"github.com/understudy-ha/understudy/internal/ident"
 	"github.com/understudy-ha/understudy/journal"
 )
@@ -27,7 +28,7 @@ const (
 )
 
 // scrubber reads all journals of this node at a limited rate, repairs from other nodes' copies what is rotten, and compares
-// chains with the nodes that come into view. One goroutine does all of it.
+// chains with the nodes that come into view. One goroutine reads, another does what does not wait for it.
 type scrubber struct {
 	n        *Node
 	rate     int64
@@ -41,8 +42,8 @@ type scrubber struct {
 	repaired uint64
 	rot      map[suspect]client.RotPlace // what is rotten now
 
-	turn sync.Mutex // held by whoever checks a receiver: the pass, or a request
-	next time.Time  // when the next piece may be read; of the pass
+	turn host.Turn // held by whoever repairs: of the pass, of attend and of requests one at a time
+	next time.Time // when the next piece may be read; of the pass
 }
 
 // suspect is a receiver that a reader could not read, or that a check found rotten; with number 0 it is the state file of a journal.
@@ -53,7 +54,7 @@ type suspect struct {
 
 func newScrubber(n *Node) *scrubber {
 	return &scrubber{n: n, rate: int64(n.config.Scrub.Rate), every: n.config.Scrub.Every, suspects: make(chan suspect, maxSuspects),
-		wake: make(chan struct{}, 1), rot: map[suspect]client.RotPlace{}, status: client.Scrub{Rate: int64(n.config.Scrub.Rate)}}
+		wake: make(chan struct{}, 1), turn: host.NewTurn(), rot: map[suspect]client.RotPlace{}, status: client.Scrub{Rate: int64(n.config.Scrub.Rate)}}
 }
 
 // suspect is told of a receiver that could not be read. It never waits: what is lost here is met again.
@@ -70,24 +71,27 @@ func (s *scrubber) count(what *uint64, n uint64) {
 	*what += n
 }
 
-// run checks in passes, begun every so often, until ctx ends. Suspects and what stays rotten come first.
+// run checks in passes, begun every so often, until ctx ends.
 func (s *scrubber) run(ctx context.Context) error {
-	var due time.Time
+	if s.rate == 0 {
+		<-ctx.Done()
+		return nil
+	}
+	for ctx.Err() == nil {
+		due := s.n.host.Clock.Now().Add(s.every)
+		if err := s.pass(ctx); err != nil && ctx.Err() == nil {
+			s.n.log.Warn("check of the journals ended early", "error", err)
+		}
+		_ = sleep(ctx, max(busyRest, due.Sub(s.n.host.Clock.Now()))) // ctx is looked at above
+	}
+	return nil
+}
+
+// attend does what does not wait for a pass, until ctx ends: suspects, nodes that came into view, and what stays rotten.
+func (s *scrubber) attend(ctx context.Context) error {
 	again := time.NewTicker(retryRot)
 	defer again.Stop()
-	for ctx.Err() == nil {
-		s.attend(ctx)
-		if s.rate > 0 && !s.n.host.Clock.Now().Before(due) {
-			due = s.n.host.Clock.Now().Add(s.every)
-			if err := s.pass(ctx); err != nil && ctx.Err() == nil {
-				s.n.log.Warn("check of the journals ended early", "error", err)
-			}
-		}
-		rest := time.Hour
-		if s.rate > 0 {
-			rest = max(time.Millisecond, due.Sub(s.n.host.Clock.Now()))
-		}
-		timer := time.NewTimer(rest)
+	for {
 		select {
 		case x := <-s.suspects:
 			s.doubt(ctx, x)
@@ -95,24 +99,8 @@ func (s *scrubber) run(ctx context.Context) error {
 			s.n.chains.compare(ctx, s)
 		case <-again.C:
 			s.retry(ctx)
-		case <-timer.C:
 		case <-ctx.Done():
-		}
-		timer.Stop()
-	}
-	return nil
-}
-
-// attend does what cannot wait for the end of a pass.
-func (s *scrubber) attend(ctx context.Context) {
-	for ctx.Err() == nil {
-		select {
-		case x := <-s.suspects:
-			s.doubt(ctx, x)
-		case <-s.wake:
-			s.n.chains.compare(ctx, s)
-		default:
-			return
+			return nil
 		}
 	}
 }
@@ -158,7 +146,6 @@ func (s *scrubber) pass(ctx context.Context) error {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			s.attend(ctx)
 		}
 	}
 	s.mu.Lock()
@@ -234,8 +221,6 @@ func sleep(ctx context.Context, d time.Duration) error {
 
 // check reads a receiver, or with number 0 the state file, and repairs it. It returns what it found; nil: it is sound.
 func (s *scrubber) check(ctx context.Context, j *journal.Journal, number ident.ReceiverNumber, pace journal.Pace) (*client.RotPlace, error) {
-	s.turn.Lock()
-	defer s.turn.Unlock()
 	look := func() (*journal.Rot, error) {
 		if number == 0 {
 			return j.InspectState()
@@ -244,6 +229,12 @@ func (s *scrubber) check(ctx context.Context, j *journal.Journal, number ident.R
 	}
 	at := suspect{j.ID(), number}
 	rot, err := look()
+	if err == nil && rot != nil {
+		s.turn.Lock()
+		defer s.turn.Unlock()
+		pace = nil
+		rot, err = look() // somebody may have repaired it meanwhile
+	}
 	if err != nil || rot == nil {
 		if err == nil || errors.Is(err, journal.ErrNotHeld) {
 			s.mu.Lock()

@@ -1,6 +1,8 @@
 package node
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -73,5 +75,38 @@ func TestScrubRates(t *testing.T) {
 		if len(s.check()) != 1 {
 			t.Errorf("%+v: %v", s, s.check())
 		}
+	}
+}
+
+// The configuration takes rates as text and as numbers.
+func TestScrubInTheConfiguration(t *testing.T) {
+	for text, want := range map[string]Scrub{
+		"scrub:\n  rate: 0\n":                     {Every: 24 * time.Hour},
+		"scrub:\n  rate: 64KiB/s\n  every: 10m\n": {Rate: 64 << 10, Every: 10 * time.Minute},
+		"scrub:\n  every: 1h\n":                   {Rate: 8 << 20, Every: time.Hour},
+		"log_level: info\n":                       {Rate: 8 << 20, Every: 24 * time.Hour},
+	} {
+		path := filepath.Join(t.TempDir(), "c.yaml")
+		if err := os.WriteFile(path, []byte("node: a\ncluster: x\ndata: d\nbootstrap: true\n"+text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		c, err := readConfig(path, func(string) (string, bool) { return "", false })
+		if err != nil || c.Scrub != want {
+			t.Errorf("%q: %+v, %v", text, c.Scrub, err)
+		}
+	}
+	path := filepath.Join(t.TempDir(), "c.yaml")
+	if err := os.WriteFile(path, []byte("node: a\ncluster: x\ndata: d\nbootstrap: true\nscrub:\n  rate: 10B/s\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readConfig(path, func(string) (string, bool) { return "", false }); err == nil {
+		t.Error("a rate below the least was taken")
+	}
+	env := map[string]string{"UNDERSTUDY_SCRUB_RATE": "1MiB/s", "UNDERSTUDY_SCRUB_EVERY": "2h"}
+	if err := os.WriteFile(path, []byte("node: a\ncluster: x\ndata: d\nbootstrap: true\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := readConfig(path, func(k string) (string, bool) { v, ok := env[k]; return v, ok }); err != nil || c.Scrub != (Scrub{Rate: 1 << 20, Every: 2 * time.Hour}) {
+		t.Errorf("from the environment: %+v, %v", c.Scrub, err)
 	}
 }
