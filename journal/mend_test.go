@@ -149,6 +149,35 @@ func TestMendGivesNothingUp(t *testing.T) {
 	}
 }
 
+// Proves BX-8, I3: where the mark was forgotten with the power, what the bundles behind the place say of it counts.
+func TestMendBelievesLaterBundles(t *testing.T) {
+	fs := vfs.NewMem()
+	o := options(fs)
+	j := active(t, o)
+	there := o
+	there.Dir = "twin/journals/orders/a"
+	deposit(t, j, 1, 2, 500)
+	flush(t, j)
+	twin := journalTwin{copyOf(t, j, there)}
+	flush(t, twin.j)
+	old := readFile(t, fs, testDir+"/"+stateName)
+	at := j.attached().end
+	for range 5 {
+		deposit(t, j, 1, 2, 500)
+		flush(t, j)
+	}
+	must(t, j.Close())
+	overwrite(t, fs, testDir+"/"+stateName, 0, old)
+	overwrite(t, fs, receiverPath(1), at+200, []byte{1, 2, 3})
+	before := files(t, fs, testDir)
+	if done, err := Mend(t.Context(), o, true, []Twin{twin}, nil); err == nil {
+		t.Errorf("durable entries were given up: %+v", done)
+	}
+	if have := files(t, fs, testDir); !maps.EqualFunc(have, before, bytes.Equal) {
+		t.Error("changed something")
+	}
+}
+
 // Proves BX-8, I9: a copy that stands on another branch behind the rotten place is refused when anything sound here says so.
 func TestMendKnowsAnotherBranch(t *testing.T) {
 	fs := vfs.NewMem()
@@ -178,9 +207,16 @@ func TestMendKnowsAnotherBranch(t *testing.T) {
 	must(t, err)
 	must(t, r.Close())
 	at := j.attached().end - 5*int64(item.Header.Length)
-	must(t, j.Close())
 	overwrite(t, fs, receiverPath(1), at+200, []byte{1, 2, 3}) // the first bundle behind the fork
 	before := files(t, fs, testDir)
+	rot := inspected(t, j)
+	if len(rot) != 1 || rot[0].Good != fork {
+		t.Fatalf("found %v", rot)
+	}
+	if done, err := j.Repair(t.Context(), rot[0], []Twin{twin}, nil); err == nil {
+		t.Errorf("another branch was taken into an open journal: %+v", done)
+	}
+	must(t, j.Close())
 	if done, err := Mend(t.Context(), o, true, []Twin{twin}, nil); err == nil {
 		t.Errorf("another branch was taken: %+v", done)
 	}
@@ -302,4 +338,52 @@ func (f cutOffFile) Sync() error {
 		return err
 	}
 	return f.File.Sync()
+}
+
+// Proves BX-8, I9: in a detached receiver the header of the next one says what must come out.
+func TestMendOfADetachedReceiverKnowsAnotherBranch(t *testing.T) {
+	fs := vfs.NewMem()
+	o := options(fs)
+	o.RingBytes = 1
+	j := active(t, o)
+	there := o
+	there.Dir = "twin/journals/orders/a"
+	deposit(t, j, 1, 2, 500)
+	fork := flush(t, j).Last
+	at := j.attached().end
+	for range 3 {
+		deposit(t, j, 1, 2, 500)
+	}
+	_, err := j.ChangeReceiver(1)
+	must(t, err)
+	flush(t, j)
+	twin := journalTwin{copyOf(t, j, there)}
+	flush(t, twin.j)
+	must(t, j.Rewind(fork))
+	for range 3 {
+		deposit(t, j, 2, 2, 500)
+	}
+	_, err = j.ChangeReceiver(2)
+	must(t, err)
+	flush(t, j)
+	overwrite(t, fs, receiverPath(1), at, make([]byte, 5000)) // everything behind the fork; a run begins there, so a start reads it
+	rot := inspected(t, j)
+	if len(rot) != 1 {
+		t.Fatal(rot)
+	}
+	before := files(t, fs, testDir)
+	if done, err := j.Repair(t.Context(), rot[0], []Twin{twin}, nil); err == nil {
+		t.Errorf("another branch was taken into an open journal: %+v", done)
+	}
+	if have := files(t, fs, testDir); !maps.EqualFunc(have, before, bytes.Equal) {
+		t.Error("changed something")
+	}
+	must(t, j.Close())
+	before = files(t, fs, testDir)
+	if done, err := Mend(t.Context(), o, true, []Twin{twin}, nil); err == nil {
+		t.Errorf("another branch was taken: %+v", done)
+	}
+	if have := files(t, fs, testDir); !maps.EqualFunc(have, before, bytes.Equal) {
+		t.Error("changed something")
+	}
 }

@@ -400,3 +400,43 @@ func TestRepairOfTheAttachedReceiverUnderLoad(t *testing.T) {
 		t.Errorf("%d repairs", repaired)
 	}
 }
+
+// Proves BX-8: a reader that has the attached receiver open lets go of the old file when it is repaired, and misses nothing of what
+// is written to the new one.
+func TestReadersFollowTheRepairedFile(t *testing.T) {
+	p := newPair(t)
+	v, _ := p.j.View()
+	r, err := p.j.Reader(p.receiver(t, v.Attached).First)
+	must(t, err)
+	defer r.Close()
+	read := drain(t, r)
+	last := read[len(read)-1].Header.Last()
+	overwrite(t, p.fs, receiverPath(v.Attached), HeaderSize+20, []byte{1, 2, 3, 4})
+	rot := inspected(t, p.j)
+	if len(rot) != 1 || last != v.Last {
+		t.Fatal(rot, last)
+	}
+	if _, err := p.j.Repair(t.Context(), rot[0], []Twin{p.twin}, nil); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		deposit(t, p.j, 3, 1, 100)
+		flush(t, p.j)
+	}
+	for range 2 {
+		deposit(t, p.j, 3, 1, 100) // what went before leaves the ring
+		flush(t, p.j)
+	}
+	for _, item := range drain(t, r) {
+		if item.Raw == nil {
+			continue
+		}
+		if item.Header.First != last+1 {
+			t.Errorf("read %s after %s", item.Header.First, last)
+		}
+		last = item.Header.Last()
+	}
+	if v, _ := p.j.View(); last != v.Last {
+		t.Errorf("read up to %s of %s", last, v.Last)
+	}
+}

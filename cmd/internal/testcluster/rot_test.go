@@ -248,6 +248,36 @@ func TestRotOfARunningNode(t *testing.T) {
 	}
 }
 
+// Proves BX-8, BX-7: with the check switched off rot is met by the one that reads: the primary ships to a node that comes back, from a
+// journal of its own that rotted in several places. Nothing rotten arrives; the places are repaired from the third node, and the
+// primary keeps its role.
+func TestRotMetByReaders(t *testing.T) {
+	c := rotTest{Cluster: Start(t, Options{Group: fsm.GroupSpec{ReceiverBytes: 64 << 10, KeepReceivers: -1}, Scrub: node.Scrub{Every: time.Hour}})}
+	a, b, late := c.Node("a"), c.Node("b"), c.Node("c")
+	late.Stop()
+	c.Wait("a secondary is in sync", 20*time.Second, c.settled)
+	c.fill(a, 3000) // more than the ring holds in memory
+	list, err := a.client.Receivers(t.Context(), "default", "a")
+	if err != nil || len(list) < 100 {
+		t.Fatalf("%d receivers, %v", len(list), err)
+	}
+	a.flip(receiverFile("a", "a", list[4].Number), 30000, 1)
+	a.remove(receiverFile("a", "a", list[6].Number))
+	a.flip(receiverFile("a", "a", list[8].Number), 40000, 255, 255, 255)
+	late.Start()
+	c.Wait("c is level", 60*time.Second, c.settled)
+	if k := a.kinds(); k["ROT_FOUND"] < 3 || k["ROT_REPAIRED"] < 3 {
+		t.Errorf("events %v", k)
+	}
+	if g, err := a.client.Group(t.Context(), "default"); err != nil || g.Primary != "a" || g.Epoch != 1 {
+		t.Errorf("primary %s, epoch %d, %v", g.Primary, g.Epoch, err)
+	}
+	c.soundAs(a, b, "a")
+	c.soundAs(late, a, "a")
+	c.right(late)
+	c.equalDigests()
+}
+
 // Proves BX-8, I3: a node whose journal is damaged is closed for the group as long as nobody has what is missing. It is not in the
 // set, is not chosen, answers nothing, changes nothing, and says what to do; it goes on by itself once somebody who has it is there.
 func TestDamagedNodeWaitsForATwin(t *testing.T) {
