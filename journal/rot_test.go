@@ -185,7 +185,7 @@ func (p *pair) replace(t *testing.T, n ident.ReceiverNumber, b []byte) {
 	t.Helper()
 	f, err := p.fs.Create(receiverPath(n), category)
 	must(t, err)
-	_, err = f.Write(b)
+	_, err = f.Write(bytes.Clone(b)) // built for the race detector, the file system spoils what it was given
 	must(t, err)
 	must(t, f.Close())
 }
@@ -303,7 +303,7 @@ func TestRepairOfTheAttachedReceiverUnderLoad(t *testing.T) {
 	work.Go(func() {
 		for ctx.Err() == nil {
 			deposit(t, j, 1, 2, 300)
-			if v, _ := j.View(); v.Last > 3000 {
+			if v, _ := j.View(); v.Last > 1500 {
 				return
 			}
 		}
@@ -367,7 +367,7 @@ func TestRepairOfTheAttachedReceiverUnderLoad(t *testing.T) {
 		}
 	}
 	repaired := 0
-	for round := range 20 {
+	for round := range 8 {
 		overwrite(t, fs, receiverPath(1), HeaderSize+1000+int64(round)*500, []byte{1, 2, 3, 4, 5, 6, 7, byte(round)})
 		rot, err := j.Inspect(t.Context(), 1, nil)
 		must(t, err)
@@ -396,7 +396,7 @@ func TestRepairOfTheAttachedReceiverUnderLoad(t *testing.T) {
 		t.Errorf("after a restart the journal ends at %s, want %s; torn %t", v.Last, end.Last, v.Torn)
 	}
 	must(t, j.Verify(t.Context()))
-	if repaired != 20 {
+	if repaired != 8 {
 		t.Errorf("%d repairs", repaired)
 	}
 }
