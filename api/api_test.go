@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -222,6 +223,21 @@ func (f *fake) Digest(ctx context.Context, group string) (client.Digest, error) 
 func (f *fake) Verify(ctx context.Context, group, node string) error {
 	return f.note(ctx, "verify %s/%s", group, node)
 }
+
+func (f *fake) Repair(ctx context.Context, group, node string) (client.Repair, error) {
+	return client.Repair{Journal: group + "/" + node, OK: true, Rot: []client.RotPlace{}}, f.note(ctx, "repair %s/%s", group, node)
+}
+
+func (f *fake) Content(ctx context.Context, group, node string, number uint32) (ReceiverContent, error) {
+	if err := f.note(ctx, "content %s/%s %d", group, node, number); err != nil {
+		return nil, err
+	}
+	return fakeContent{strings.NewReader("0123456789")}, nil
+}
+
+type fakeContent struct{ *strings.Reader }
+
+func (fakeContent) Close() error { return nil }
 
 // testNode is a node whose API answers on a real listener.
 type testNode struct {

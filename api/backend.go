@@ -80,6 +80,7 @@ type Journals interface {
 	Digest(ctx context.Context, group string) (client.Digest, error)
 	// Verify reads everything of one journal; code corrupt names the place.
 	Verify(ctx context.Context, group, node string) error
+	Healer
 }
 
 // Elsewhere says that another node has to answer, and that here surely nothing was done. The api forwards the request to

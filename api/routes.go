@@ -83,8 +83,10 @@ func routes() []route {
 
 		{method: get, path: group + "/journals", serve: (*API).journals},
 		{method: get, path: journal + "/receivers", serve: (*API).receivers},
+		{method: get, path: journal + "/receivers/{number}/content", params: []string{"wait"}, wait: 10 * time.Minute, serve: (*API).content},
 		{method: get, path: journal + "/entries", params: []string{"from", "to", "since", "code", "type", "file", "key", "transaction", "include", "limit"}, serve: (*API).entries},
 		{method: post, path: journal + "/verify", params: []string{"wait"}, wait: 10 * time.Minute, reads: true, serve: (*API).verify},
+		{method: post, path: journal + "/repair", params: []string{"wait"}, wait: 10 * time.Minute, serve: (*API).repair},
 		{method: post, path: group + "/journals/local/change-receiver", serve: (*API).changeReceiver},
 		{method: post, path: group + "/journals/local/entries", params: []string{"wait"}, body: valueBody, serve: (*API).depositEntry},
 		{method: get, path: group + "/backouts", serve: (*API).backouts},

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -253,6 +254,17 @@ func routeCases() map[string]routeCase {
 		"POST /v1/groups/{group}/journals/{node}/verify": {
 			call: func(ctx context.Context, c *client.Client) (any, error) { return c.Verify(ctx, "default", "local", 0) },
 			asks: []string{"verify default/a"}, want: is(client.Verification{Journal: "default/a", OK: true}),
+		},
+		"POST /v1/groups/{group}/journals/{node}/repair": {
+			call: func(ctx context.Context, c *client.Client) (any, error) { return c.Repair(ctx, "default", "local", 0) },
+			asks: []string{"repair default/a"}, want: is(client.Repair{Journal: "default/a", OK: true, Rot: []client.RotPlace{}}),
+		},
+		"GET /v1/groups/{group}/journals/{node}/receivers/{number}/content": {
+			call: func(ctx context.Context, c *client.Client) (any, error) {
+				b, size, err := c.ReceiverContent(ctx, "default", "b", 7, 2, 4)
+				return fmt.Sprintf("%s of %d", b, size), err
+			},
+			asks: []string{"content default/b 7"}, want: is("2345 of 10"),
 		},
 		"POST /v1/groups/{group}/journals/local/change-receiver": {
 			call: func(ctx context.Context, c *client.Client) (any, error) { return c.ChangeReceiver(ctx, "default") },

@@ -39,6 +39,7 @@ type exchange struct {
 	raw    bool          // body is a record's value, not JSON
 	wait   time.Duration // sent as ?wait=; 0: the node's default
 	health bool          // 503 is an answer
+	span   string        // sent as Range; "": everything
 }
 
 // answer is what came back, read completely.
@@ -285,6 +286,9 @@ func (x exchange) request(ctx context.Context, base string) (*http.Request, erro
 		return nil, err
 	}
 	req.Header.Set("User-Agent", "understudy-client")
+	if x.span != "" {
+		req.Header.Set("Range", x.span)
+	}
 	switch {
 	case x.raw:
 		req.Header.Set("Content-Type", "application/octet-stream")

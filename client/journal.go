@@ -47,6 +47,7 @@ type Receiver struct {
 	First    uint64    `json:"first"` // 0 while it is empty
 	Last     uint64    `json:"last"`
 	Start    string    `json:"start"` // history position before its first fact
+	Chain    string    `json:"chain"` // checksum over all bundles before it, hexadecimal: equal on nodes whose copies are equal up to there
 	Bytes    int64     `json:"bytes"`
 	Attached bool      `json:"attached"`
 	Created  time.Time `json:"created"`

@@ -27,6 +27,7 @@ type Status struct {
 	Nodes      []NodeStatus  `json:"nodes"`       // by id
 	Groups     []GroupStatus `json:"groups"`      // by order number, then by name
 	Pause      *Order        `json:"pause"`       // automatic actions do not begin; null: they do
+	Scrub      *Scrub        `json:"scrub"`       // the answering node's check of its journals; null: it holds none
 }
 
 // Group returns the group's status, and whether it stands in s.

@@ -63,5 +63,8 @@ func (c *Content) Size() int64 { return c.size }
 // Section returns the bytes.
 func (c *Content) Section() *io.SectionReader { return io.NewSectionReader(c.file, 0, c.size) }
 
+// ReadAt is io.ReaderAt; nothing beyond Size is read.
+func (c *Content) ReadAt(b []byte, at int64) (int, error) { return c.Section().ReadAt(b, at) }
+
 // Close closes the file.
 func (c *Content) Close() error { return c.file.Close() }

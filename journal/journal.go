@@ -27,6 +27,8 @@ type Options struct {
 	RingBytes     int64         // recent bundles kept in memory for readers; default 8 MiB
 	Host          host.Host     // default host.Real()
 	Logger        hclog.Logger  // default: none
+
+	Rotten func(ident.JournalID, ident.ReceiverNumber) // told when a reader meets rot; must not block; nil: nobody
 }
 
 // Defaults of Options.
@@ -55,6 +57,9 @@ func (o *Options) setDefaults() {
 	if o.Logger == nil {
 		o.Logger = hclog.NewNullLogger()
 	}
+	if o.Rotten == nil {
+		o.Rotten = func(ident.JournalID, ident.ReceiverNumber) {}
+	}
 }
 
 // State says what a journal takes from Deposit. It does not concern AppendRaw.
@@ -70,9 +75,10 @@ const (
 // Journal is one journal on this node's disk: the local one, or a copy of another node's. All methods may be called from any
 // goroutine.
 type Journal struct {
-	disk  disk
-	clock host.Clock
-	log   hclog.Logger
+	disk   disk
+	clock  host.Clock
+	log    hclog.Logger
+	rotten func(ident.JournalID, ident.ReceiverNumber)
 
 	appending host.Turn // held by whoever changes the end of the journal or the list of receivers; taken before mu
 
@@ -109,7 +115,7 @@ func Open(o Options) (*Journal, error) {
 		return nil, fmt.Errorf("open journal %s in %s: %w", o.ID, o.Dir, err)
 	}
 	j := &Journal{
-		appending: host.NewTurn(), disk: d, clock: o.Host.Clock, log: log,
+		appending: host.NewTurn(), disk: d, clock: o.Host.Clock, log: log, rotten: o.Rotten,
 		limits:    Limits{ReceiverBytes: o.ReceiverBytes, SpareBytes: o.SpareBytes, MaximumBytes: o.MaximumBytes, MaxAge: o.MaxAge},
 		receivers: found.receivers, ring: ring{limit: o.RingBytes}, record: found.record,
 		queue: queue{wake: make(chan struct{}, 1)}, closedChannel: make(chan struct{}), done: make(chan struct{}),
@@ -262,6 +268,7 @@ type ReceiverInfo struct {
 	First    ident.Sequence
 	Last     ident.Sequence // First-1 when it is empty
 	Start    ident.Position // history position at its start
+	Chain    ident.Chain    // over all bundles before it
 	Bytes    int64          // size of the file
 	Attached bool
 	Created  time.Time

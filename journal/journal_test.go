@@ -84,7 +84,10 @@ func TestDepositNumbersEverything(t *testing.T) {
 		{Number: 3, First: 10, Last: 10, Start: pos(1, 4), Attached: true},
 	}
 	for i, r := range j.Receivers() {
-		r.Bytes, r.Created = 0, want[i].Created
+		if (r.Chain == 0) != (i == 0) {
+			t.Errorf("receiver %s begins with chain %s", r.Number, r.Chain)
+		}
+		r.Bytes, r.Created, r.Chain = 0, want[i].Created, 0
 		if r != want[i] {
 			t.Errorf("receiver %+v, want %+v", r, want[i])
 		}

@@ -22,12 +22,19 @@ func (j *Journal) index(r *receiver) error {
 	file, err := j.disk.fs.Open(j.disk.path(fileName(r.header.Number)))
 	if err != nil {
 		if isNotExist(err) {
-			return ErrNotHeld // deleted meanwhile
+			j.mu.RLock()
+			defer j.mu.RUnlock()
+			if i := j.receiverLocked(r.header.Number); i < 0 || j.receivers[i] != r {
+				return ErrNotHeld // deleted meanwhile
+			}
+			j.rotten(j.disk.id, r.header.Number)
+			return &CorruptionError{Receiver: r.header.Number, Err: fmt.Errorf("%w: the file is missing", errGone)}
 		}
 		return fmt.Errorf("open receiver %s: %w", r.header.Number, err)
 	}
 	err = found.replay(file, last)
 	if err := errors.Join(err, file.Close()); err != nil {
+		j.rotten(j.disk.id, r.header.Number)
 		return found.at(err)
 	}
 	j.mu.Lock()

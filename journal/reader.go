@@ -105,6 +105,10 @@ func (r *Reader) TryNext() (Item, bool, error) {
 	}
 	item, ok, err := r.fetch()
 	if err != nil {
+		var broken *CorruptionError
+		if errors.As(err, &broken) {
+			r.j.rotten(r.j.disk.id, broken.Receiver)
+		}
 		r.err = err
 		r.drop()
 	}
@@ -213,6 +217,9 @@ func (r *Reader) read(in *receiver, indexed bool, from point, limit int64) (entr
 	if r.scan == nil || r.number != number {
 		r.drop()
 		file, err := r.j.disk.fs.Open(r.j.disk.path(fileName(number)))
+		if isNotExist(err) {
+			return entry.Bundle{}, &CorruptionError{Receiver: number, Err: fmt.Errorf("%w: the file is missing", errGone)}
+		}
 		if err != nil {
 			return entry.Bundle{}, fmt.Errorf("open receiver %s: %w", number, err)
 		}

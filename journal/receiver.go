@@ -155,7 +155,7 @@ func (r *receiver) pointBefore(p Run, h ident.History) point {
 
 func (r *receiver) info(attached bool) ReceiverInfo {
 	return ReceiverInfo{
-		Number: r.header.Number, First: r.header.First, Last: r.last, Start: r.header.Start,
+		Number: r.header.Number, First: r.header.First, Last: r.last, Start: r.header.Start, Chain: r.header.Chain,
 		Bytes: r.size, Attached: attached, Created: r.header.Created,
 	}
 }

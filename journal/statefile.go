@@ -28,8 +28,9 @@ const (
 )
 
 var (
-	errStateFile = errors.New("the file \"state\" of the journal is damaged; remove the journal's directory, it will be fetched from another node")
-	stateNumbers = [...]State{1: Active, 2: Inactive, 3: Standby}
+	errStateFile    = errors.New("the file \"state\" of the journal is damaged; remove the journal's directory, it will be fetched from another node")
+	errStateVersion = errors.New("unknown version of the journal's state file")
+	stateNumbers    = [...]State{1: Active, 2: Inactive, 3: Standby}
 )
 
 // record is what a journal keeps beside its receivers. The first sector changes by atomic replacement of the file; the durable
@@ -69,7 +70,7 @@ func (r record) encode() []byte {
 
 // slot returns the bytes of the durable mark and where they stand.
 func (r record) slot() ([]byte, int64) {
-	b := make([]byte, 24)
+	b := make([]byte, markSize)
 	le := binary.LittleEndian
 	le.PutUint64(b, r.count)
 	le.PutUint64(b[8:], uint64(r.mark))
@@ -77,32 +78,47 @@ func (r record) slot() ([]byte, int64) {
 	return b, stateSector * int64(1+r.count%2)
 }
 
-func decodeRecord(b []byte) (record, error) {
+// markSize is what a durable mark takes of its sector.
+const markSize = 24
+
+// readMark returns the durable mark at the start of s with its counter, and whether there is one.
+func readMark(s []byte) (count uint64, mark ident.Sequence, ok bool) {
+	le := binary.LittleEndian
+	count, mark = le.Uint64(s), ident.Sequence(le.Uint64(s[8:]))
+	return count, mark, count != 0 && crc32.Checksum(s[:16], castagnoli) == le.Uint32(s[16:])
+}
+
+// decodeFirst reads the first sector, which has everything but the mark.
+func decodeFirst(b []byte) (record, error) {
 	le := binary.LittleEndian
 	if len(b) != stateSize || string(b[:8]) != stateMagic || crc32.Checksum(b[:stateCRCAt], castagnoli) != le.Uint32(b[stateCRCAt:]) {
 		return record{}, errStateFile
 	}
 	if v := le.Uint32(b[8:]); v != stateVersion {
-		return record{}, fmt.Errorf("%w: version %d; a newer Understudy wrote it", errStateFile, v)
+		return record{}, fmt.Errorf("%w: version %d; a newer Understudy wrote it", errStateVersion, v)
 	}
 	if b[12] == 0 || int(b[12]) >= len(stateNumbers) || b[13] > flagAuthored|flagReceived|flagTorn|flagRewinding {
 		return record{}, errStateFile
 	}
-	r := record{
+	return record{
 		state:     stateNumbers[b[12]],
 		authored:  b[13]&flagAuthored != 0,
 		received:  b[13]&flagReceived != 0,
 		torn:      b[13]&flagTorn != 0,
 		rewinding: b[13]&flagRewinding != 0,
 		rewind:    ident.Sequence(le.Uint64(b[16:])),
+	}, nil
+}
+
+func decodeRecord(b []byte) (record, error) {
+	r, err := decodeFirst(b)
+	if err != nil {
+		return record{}, err
 	}
 	found := false
 	for _, s := range [][]byte{b[stateSector:], b[2*stateSector:]} {
-		if s = s[:24]; crc32.Checksum(s[:16], castagnoli) != le.Uint32(s[16:]) || le.Uint64(s) == 0 {
-			continue
-		}
-		if n := le.Uint64(s); !found || n > r.count {
-			found, r.count, r.mark = true, n, ident.Sequence(le.Uint64(s[8:]))
+		if n, mark, ok := readMark(s); ok && (!found || n > r.count) {
+			found, r.count, r.mark = true, n, mark
 		}
 	}
 	if !found {

@@ -417,15 +417,26 @@ func (w *writer) detach() error {
 	}
 	w.j.mu.RLock()
 	end := roundUp(r.end, HeaderSize)
-	excess := r.closed && r.end == r.written && end < max(r.size, r.allotted)
+	excess, size := r.closed && r.end == r.written && end < max(r.size, r.allotted), r.size
 	w.j.mu.RUnlock()
-	if excess && trim(w.file, end) {
-		w.j.mu.Lock()
-		w.resizeLocked(r, end)
-		r.allotted = end
-		w.j.freedLocked()
-		w.j.mu.Unlock()
+	if !excess {
+		return w.closeReceiver()
 	}
+	resize := func(to int64) { // first, so that whoever looks at the file does not miss anything
+		w.j.mu.Lock()
+		defer w.j.mu.Unlock()
+		w.resizeLocked(r, to)
+	}
+	resize(min(size, end))
+	if !trim(w.file, end) {
+		resize(size)
+		return w.closeReceiver()
+	}
+	w.j.mu.Lock()
+	w.resizeLocked(r, end)
+	r.allotted = end
+	w.j.freedLocked()
+	w.j.mu.Unlock()
 	return w.closeReceiver()
 }
 

@@ -34,6 +34,8 @@ type Options struct {
 	// Veto is asked before a detached receiver is deleted; an error keeps it, and it is asked again later. It may take long,
 	// and ends with its context. nil: nobody is asked.
 	Veto func(ctx context.Context, d Doomed) error
+
+	Rotten func(ident.JournalID, ident.ReceiverNumber) // told when a reader of a journal meets rot; must not block; nil: nobody
 }
 
 // Timing holds the durations of the role sessions. Zero fields are filled with defaults.

@@ -178,17 +178,14 @@ func storeFailed(err error) error {
 	return &FatalError{Part: "the store", Err: err}
 }
 
-// journalFailed makes an error of a journal fatal when the journal does not work any more.
+// journalFailed makes an error of a journal fatal when the journal does not work any more. One that is rotten somewhere works: the
+// session ends, and goes well again once the place was repaired from another node's copy.
 func journalFailed(j *journal.Journal, err error) error {
 	if err == nil {
 		return nil
 	}
 	if v, _ := j.View(); v.Err != nil {
 		return &FatalError{Part: "journal " + j.ID().String(), Err: v.Err}
-	}
-	var corrupt *journal.CorruptionError
-	if errors.As(err, &corrupt) {
-		return &FatalError{Part: "journal " + j.ID().String(), Err: err}
 	}
 	return fmt.Errorf("journal %s: %w", j.ID(), err)
 }

@@ -72,7 +72,7 @@ func (s *shelf) open(author ident.NodeID) (*journal.Journal, error) {
 	}
 	j, err := journal.Open(journal.Options{
 		FS: s.o.FS, Dir: s.o.FS.PathJoin(s.dir, string(author)), ID: ident.JournalID{Group: s.o.Group, Node: author},
-		Cluster: s.o.Cluster, ReceiverBytes: s.o.ReceiverBytes, Host: s.o.Host, Logger: s.o.Logger,
+		Cluster: s.o.Cluster, ReceiverBytes: s.o.ReceiverBytes, Host: s.o.Host, Logger: s.o.Logger, Rotten: s.o.Rotten,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open journal %s/%s: %w", s.o.Group, author, err)

@@ -14,7 +14,7 @@ import (
 func newJournal(a *app) *cobra.Command {
 	return family("journal", "Look into journals and their receivers",
 		newJournalList(a), newJournalReceivers(a), newJournalEntries(a), newJournalChange(a), newJournalDump(a), newJournalVerify(a),
-		newJournalHolds(a), newJournalSize(a))
+		newJournalHolds(a), newJournalSize(a), newJournalRepair(a), newJournalSave(a))
 }
 
 func newJournalList(a *app) *cobra.Command {

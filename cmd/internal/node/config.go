@@ -34,6 +34,7 @@ type Config struct {
 	Groups    []fsm.GroupSpec `yaml:"groups,omitempty"`    // created by the bootstrapping node when the cluster is new
 	Timing    Timing          `yaml:"timing"`
 	Hooks     Hooks           `yaml:"hooks,omitempty"` // programs run for events
+	Scrub     Scrub           `yaml:"scrub"`           // the check of the journals in the background
 	LogLevel  string          `yaml:"log_level"`       // trace | debug | info | warn | error
 	Insecure  bool            `yaml:"insecure"`        // allow addresses beyond loopback although nothing is encrypted
 	Moved     bool            `yaml:"-"`               // the data directory was moved here on purpose; said for one start, never in the file
@@ -80,6 +81,7 @@ func DefaultConfig() Config {
 			HTTP: "127.0.0.1:7400", Gossip: "127.0.0.1:7401", Raft: "127.0.0.1:7402", Ship: "127.0.0.1:7403",
 		},
 		Timing:   Timing{Lease: 2 * time.Second, Renew: 500 * time.Millisecond, ShrinkAfter: time.Second, Watchdog: 5 * time.Second, HandOver: 10 * time.Second},
+		Scrub:    Scrub{Rate: 8 << 20, Every: 24 * time.Hour},
 		LogLevel: "info",
 	}
 }
@@ -239,6 +241,13 @@ func overrides() []override {
 		duration("SHRINK_AFTER", func(c *Config) *time.Duration { return &c.Timing.ShrinkAfter }),
 		duration("WATCHDOG", func(c *Config) *time.Duration { return &c.Timing.Watchdog }),
 		duration("HAND_OVER", func(c *Config) *time.Duration { return &c.Timing.HandOver }),
+		{"UNDERSTUDY_SCRUB_RATE", func(c *Config, v string) error { return c.Scrub.Rate.UnmarshalText([]byte(v)) }},
+		{"UNDERSTUDY_SCRUB_EVERY", func(c *Config, v string) (err error) {
+			if c.Scrub.Every, err = time.ParseDuration(v); err != nil {
+				err = errors.New("want a duration such as 24h")
+			}
+			return err
+		}},
 		text("LOG_LEVEL", func(c *Config) *string { return &c.LogLevel }),
 		flag("INSECURE", func(c *Config) *bool { return &c.Insecure }),
 	}
@@ -293,6 +302,7 @@ func (c *Config) Validate() error {
 	p = append(p, checkGroups(c.Groups, name)...)
 	p = append(p, c.Timing.check()...)
 	p = append(p, c.Hooks.check()...)
+	p = append(p, c.Scrub.check()...)
 	if !slices.Contains([]string{"trace", "debug", "info", "warn", "error"}, c.LogLevel) {
 		add("log_level: %q: want trace, debug, info, warn or error", c.LogLevel)
 	}

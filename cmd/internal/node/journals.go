@@ -23,6 +23,9 @@ func (j journals) held(group string) (*replica.Replica, error) {
 		return nil, err
 	}
 	rep := j.n.replicas.get(ident.GroupName(group))
+	if p, damaged := j.n.damages.of(ident.GroupName(group)); rep == nil && damaged {
+		return nil, &client.Error{Code: client.CodeUnavailable, Detail: fmt.Sprintf("group %s is closed on node %s, since a journal is damaged: %s", group, j.n.config.Node, p.Detail), Remedy: "start the other data nodes, whose copies complete it; ask another node meanwhile"}
+	}
 	if rep == nil {
 		return nil, &client.Error{Code: client.CodeUnavailable, Detail: fmt.Sprintf("node %s holds no copy of group %s", j.n.config.Node, group), Remedy: "ask a data node"}
 	}
@@ -72,6 +75,9 @@ func (j journals) Journals(_ context.Context, group string) ([]client.Journal, e
 }
 
 func (j journals) Receivers(_ context.Context, group, node string) ([]client.Receiver, error) {
+	if _, damaged := j.n.damages.of(ident.GroupName(group)); damaged {
+		return j.closedReceivers(ident.GroupName(group), node)
+	}
 	_, jr, err := j.journal(group, node)
 	if err != nil {
 		return nil, err
@@ -84,7 +90,7 @@ func (j journals) Receivers(_ context.Context, group, node string) ([]client.Rec
 }
 
 func receiver(id ident.JournalID, r journal.ReceiverInfo) client.Receiver {
-	c := client.Receiver{Journal: id.String(), Number: uint32(r.Number), Start: r.Start.Format(id.Group), Bytes: r.Bytes, Attached: r.Attached, Created: r.Created}
+	c := client.Receiver{Journal: id.String(), Number: uint32(r.Number), Start: r.Start.Format(id.Group), Chain: r.Chain.String(), Bytes: r.Bytes, Attached: r.Attached, Created: r.Created}
 	if r.Last >= r.First {
 		c.First, c.Last = uint64(r.First), uint64(r.Last)
 	}
@@ -120,7 +126,7 @@ func (j journals) explain(jr *journal.Journal, err error) error {
 	var damaged *journal.CorruptionError
 	switch {
 	case errors.As(err, &damaged):
-		return &client.Error{Code: client.CodeCorrupt, Detail: fmt.Sprintf("journal %s: %v", jr.ID(), err), Remedy: "another node holds an identical copy: compare it there, and take this node out of service"}
+		return &client.Error{Code: client.CodeCorrupt, Detail: fmt.Sprintf("journal %s: %v", jr.ID(), err), Remedy: "another node holds an identical copy, from which this one is repaired: understudy journal repair " + jr.ID().String()}
 	case errors.Is(err, journal.ErrNotHeld):
 		return &client.Error{Code: client.CodeNotFound, Detail: fmt.Sprintf("journal %s: %v", jr.ID(), err), Remedy: "list the receivers to see what is held"}
 	}

@@ -58,6 +58,10 @@ type Node struct {
 	leases    *leaseAges
 	registry  *prometheus.Registry
 	timings   *timings
+	scrub     *scrubber
+	chains    *chains
+	damages   damages
+	mendNow   chan struct{} // an operator asks for a repair of what is closed
 
 	cancel context.CancelCauseFunc
 	work   sync.WaitGroup
@@ -140,6 +144,9 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 	n.peers = newPeers(o.Host.Network)
 	n.leases = newLeaseAges(o.Host.Clock.Boot)
 	n.timings = newTimings(c.Node)
+	n.mendNow = make(chan struct{}, 1)
+	n.chains = newChains(n)
+	n.scrub = newScrubber(n)
 	n.hang.seen = make(chan struct{})
 	var undo closers
 	n.close = sync.OnceValue(func() error {
@@ -213,6 +220,12 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 
 	n.spawn(func() error { return n.replicas.run(run) })
 	n.spawn(func() error { return n.watch(run) })
+	if c.Kind == fsm.KindData {
+		n.spawn(func() error { return n.scrub.run(run) })
+		n.spawn(func() error { return n.scrub.attend(run) })
+		n.spawn(func() error { return n.chains.run(run) })
+		n.registry.MustRegister(n.scrub)
+	}
 	n.spawn(func() error {
 		return remote.Serve(run, n.listeners.ship, n.replicas, remote.ServeOptions{
 			Cluster: n.directory.ClusterID(), Self: c.Node, Logger: log.Named("ship")})

@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/understudy-ha/understudy/fsm"
 	"github.com/understudy-ha/understudy/internal/ident"
+	"github.com/understudy-ha/understudy/journal"
 	"github.com/understudy-ha/understudy/journal/remote"
 	"github.com/understudy-ha/understudy/journal/remote/wire"
 	"github.com/understudy-ha/understudy/replica"
@@ -51,11 +54,21 @@ func (r *replicas) run(ctx context.Context) error {
 			}
 			started[name] = true
 			s, err := r.start(name, g.Spec)
-			if err != nil {
+			if err != nil && !journal.Damaged(err) {
 				cancel(err)
 				return err
 			}
+			spec := g.Spec
 			sessions.Go(func() {
+				if err != nil {
+					if s, err = r.mend(ctx, name, spec, err); err != nil {
+						if ctx.Err() == nil {
+							once.Do(func() { fatal = err })
+							cancel(err)
+						}
+						return
+					}
+				}
 				if err := s.run(ctx); err != nil {
 					once.Do(func() { fatal = err })
 					cancel(err)
@@ -78,7 +91,7 @@ func (r *replicas) start(name ident.GroupName, spec fsm.GroupSpec) (*sessions, e
 		Cluster: n.directory.ClusterID(), Node: n.config.Node, Group: name, FS: r.fs, Dir: n.config.Data, Store: n.store,
 		Host: n.host, Logger: log, Life: n.directory.life, ReceiverBytes: spec.ReceiverBytes, Network: n.host.Network,
 		Timing: replica.Timing{ShrinkAfter: n.config.Timing.ShrinkAfter}, Events: n.replicaEvent,
-		Veto: n.veto(),
+		Veto: n.veto(), Rotten: n.scrub.suspect,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("recover group %s: %w", name, err)
@@ -96,6 +109,13 @@ func (r *replicas) get(name ident.GroupName) *replica.Replica {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return r.open[name]
+}
+
+// all returns the replicas that are open.
+func (r *replicas) all() []*replica.Replica {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return slices.Collect(maps.Values(r.open))
 }
 
 // Replica returns this node's copy of a group, nil while there is none: for programs that run a node in their own process.

@@ -25,6 +25,9 @@ func (r roles) Ready(ctx context.Context) error {
 	st, _ := r.n.cluster.State()
 	for name := range st.Groups {
 		if r.n.config.Kind == fsm.KindData && r.n.replicas.get(name) == nil {
+			if p, damaged := r.n.damages.of(name); damaged {
+				return &client.Error{Code: client.CodeUnavailable, Detail: fmt.Sprintf("group %s is closed here, since a journal is damaged: %s", name, p.Detail), Remedy: "start the other data nodes, whose copies complete it"}
+			}
 			return &client.Error{Code: client.CodeUnavailable, Detail: fmt.Sprintf("group %s is still being recovered", name)}
 		}
 	}

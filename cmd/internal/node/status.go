@@ -20,6 +20,9 @@ func (r roles) Status(ctx context.Context, local bool) (client.Status, error) {
 	st, _ := n.cluster.State()
 	out := client.Status{Node: string(n.config.Node), Cluster: n.config.Cluster, ClusterID: string(n.cluster.ID()), RaftLeader: string(n.cluster.Leader()),
 		Version: version(), Started: n.started, Nodes: n.nodes(st), Groups: []client.GroupStatus{}, Pause: pauseOf(st)}
+	if n.config.Kind == fsm.KindData {
+		out.Scrub = n.scrub.now()
+	}
 	groups := make([]*fsm.Group, 0, len(st.Groups))
 	for _, g := range st.Groups {
 		groups = append(groups, g)
@@ -156,6 +159,9 @@ func (n *Node) groupStatus(st *fsm.State, g *fsm.Group) client.GroupStatus {
 	if rep == nil {
 		if n.config.Kind == fsm.KindWitness {
 			out.Local.Role = client.RoleWitness
+		}
+		if p, damaged := n.damages.of(g.Spec.Name); damaged {
+			out.Local.Error = "closed, since a journal is damaged: " + p.Detail
 		}
 		return out
 	}

@@ -36,6 +36,7 @@ type Options struct {
 	Witnesses []ident.NodeID // those of Nodes that hold no data; not the first one
 	Watchdog  time.Duration  // of the data disks; 0: the product's default
 	Hooks     node.Hooks     // of all nodes
+	Scrub     node.Scrub     // the check in the background; zero: the product's default
 }
 
 // Cluster is a running cluster of whole nodes.
@@ -101,6 +102,9 @@ func Start(t testing.TB, o Options) *Cluster {
 			n.config.Timing.Watchdog = o.Watchdog
 		}
 		n.config.Hooks = o.Hooks
+		if o.Scrub != (node.Scrub{}) {
+			n.config.Scrub = o.Scrub
+		}
 		n.config.Groups = []fsm.GroupSpec{o.Group}
 		c.join = append(c.join, n.config.Listen.Raft)
 		c.nodes[id] = n
