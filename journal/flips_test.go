@@ -49,9 +49,17 @@ func files(t testing.TB, fs vfs.FS, dir string) map[string][]byte {
 	must(t, err)
 	out := map[string][]byte{}
 	for _, name := range names {
+		if name == stateName+tempSuffix { // space set aside for the next state file: nothing is read from it
+			continue
+		}
 		out[name] = readFile(t, fs, fs.PathJoin(dir, name))
 	}
 	return out
+}
+
+// equalButZeros tells whether two files differ in the zeros at their ends at most: how many there are depends on who made them.
+func equalButZeros(a, b []byte) bool {
+	return bytes.Equal(bytes.TrimRight(a, "\x00"), bytes.TrimRight(b, "\x00"))
 }
 
 // restore makes the directory hold exactly these files.
@@ -170,7 +178,7 @@ func TestEveryFlippedBitIsFoundAndRepaired(t *testing.T) {
 	chance := rand.New(rand.NewPCG(seed, 1))
 	fs := vfs.NewMem()
 	o := options(fs)
-	o.ReceiverBytes = 8 << 10
+	o.ReceiverBytes, o.SpareBytes = 8<<10, -1 // a spare with a bit in it is not taken: see TestSparesAreMadeAhead
 	j := active(t, o)
 	manyReceivers(t, j, chance)
 	want := remember(t, j)
@@ -280,7 +288,7 @@ func TestEveryFlippedBitIsFoundAndRepaired(t *testing.T) {
 			if file == stateName || strings.Contains(file, badInfix) {
 				continue
 			}
-			if !bytes.Equal(b, whole[file]) {
+			if !equalButZeros(b, whole[file]) {
 				t.Fatalf("%s: %s is not what it was", where, file)
 			}
 		}

@@ -288,6 +288,8 @@ func nonzero(file vfs.File, from, to int64) (int64, error) {
 // strayByte has the writer look for a byte that is not zero behind what it has written, and write zeros from there on when
 // clear is set. It returns where the byte stands, -1: there is none.
 func (j *Journal) strayByte(r *receiver, clear bool) (at int64, err error) {
+	j.appending.Lock() // not between the two halves of a removal: memory first, then the file
+	defer j.appending.Unlock()
 	at = -1
 	failed := j.do(func(w *writer) error {
 		j.mu.RLock()

@@ -134,8 +134,13 @@ type trace struct {
 	durable ident.Sequence // highest durable mark in such a bundle
 }
 
-// minEntry is what an entry takes at least, header of its bundle not counted: in a compressed one that may be very little.
-const minEntry = 1
+// minEntry is what an entry takes at least, header of its bundle not counted.
+func minEntry(h entry.Header) int64 {
+	if h.Flags&entry.FlagCompressed != 0 {
+		return 1 // or even less, but not over a whole bundle
+	}
+	return 8
+}
 
 // search looks from offset on, behind the bad place at bad, for headers of bundles of this journal with a sequence above want.
 // A value may hold anything, a bundle too: one whose sequence is higher than the bytes between could hold is not ours.
@@ -151,7 +156,7 @@ func search(file vfs.File, bad, offset, size int64, want ident.Sequence) (trace,
 			s.offset += alignment
 			continue
 		}
-		if h, err := entry.DecodeHeader(b); err == nil && h.First > want && h.First <= want+ident.Sequence((s.offset-bad)/minEntry)+1 {
+		if h, err := entry.DecodeHeader(b); err == nil && h.First > want && h.First <= want+ident.Sequence((s.offset-bad)/minEntry(h))+1 {
 			t.end = max(t.end, min(s.offset+int64(h.Length), size))
 			t.durable = max(t.durable, h.Durable)
 		}
