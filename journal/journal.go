@@ -72,7 +72,8 @@ type Journal struct {
 	log           hclog.Logger
 	receiverBytes int64
 
-	appending host.Turn // held by whoever changes the end of the journal or the list of receivers; taken before mu
+	appending host.Turn  // held by whoever changes the end of the journal or the list of receivers; taken before mu
+	recalling sync.Mutex // held by the one Recall; only ever tried
 
 	mu        sync.RWMutex
 	receivers []*receiver // oldest first; the slice is replaced, not modified, when receivers go

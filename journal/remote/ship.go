@@ -186,7 +186,7 @@ func (p *shipment) match(ctx context.Context) (wire.Start, error) {
 	for {
 		select {
 		case offer := <-p.offers:
-			m, err := p.compare(offer)
+			m, err := p.compare(ctx, offer)
 			if err != nil {
 				return wire.Start{}, err
 			}
@@ -211,7 +211,7 @@ func (p *shipment) match(ctx context.Context) (wire.Start, error) {
 }
 
 // compare finds the highest offered point that this journal has with the same chain.
-func (p *shipment) compare(offer wire.Offer) (wire.Match, error) {
+func (p *shipment) compare(ctx context.Context, offer wire.Offer) (wire.Match, error) {
 	j := p.s.o.Journal
 	view, _ := j.View()
 	base := max(view.First, 1) - 1
@@ -230,6 +230,9 @@ func (p *shipment) compare(offer wire.Offer) (wire.Match, error) {
 				Shorter: !p.s.o.Author && point.Sequence == view.Last,
 			}, nil
 		}
+	}
+	if r := p.s.o.Recall; r != nil && len(offer.Points) > 0 && offer.Points[0].Sequence < base && r(ctx, offer.Points[0].Sequence+1) == nil {
+		return wire.Match{}, errRematch("what the target needs is read back from the archive")
 	}
 	if !offer.Last {
 		return wire.Match{End: view.Last}, nil
