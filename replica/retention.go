@@ -20,7 +20,7 @@ func (r *Replica) retain(ctx context.Context, a fsm.Assignment) error {
 		return err
 	}
 	flushed, ok := core.LowestFlushed(a, r.data.Flushed())
-	if !ok || r.undos.settle(g.History, r.data.Flushed()) {
+	if !ok && r.o.Archive == nil || r.undos.settle(g.History, r.data.Flushed()) {
 		return nil
 	}
 	for _, j := range r.shelf.all() {
@@ -32,9 +32,10 @@ func (r *Replica) retain(ctx context.Context, a fsm.Assignment) error {
 		}
 		n := 0
 		end := core.LowestCopy(a, j.ID().Node)
-		for n < detached-g.Spec.KeepReceivers && receivers[n].Last <= end && core.Unneeded(g.History, flushed, view.Runs, receivers[n].First, receivers[n].Last) {
+		for ok && n < detached-g.Spec.KeepReceivers && receivers[n].Last <= end && core.Unneeded(g.History, flushed, view.Runs, receivers[n].First, receivers[n].Last) {
 			n++
 		}
+		n = r.spare(a, j, receivers, n, detached-max(g.Spec.KeepReceivers, r.o.KeepLocal))
 		if n == 0 {
 			continue
 		}

@@ -141,6 +141,7 @@ const (
 	EventNeedsPriming  EventKind = "NEEDSPRIMING"     // this replica cannot be brought level from the journals
 	EventReceiver      EventKind = "RECEIVER"         // a new receiver was attached
 	EventReceiversGone EventKind = "RECEIVERSDELETED" // receivers were deleted by policy
+	EventRecalled      EventKind = "RECALLED"         // receivers are read back from the archive for a node that was away
 )
 
 // Event is one change.

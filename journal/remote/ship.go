@@ -231,7 +231,7 @@ func (p *shipment) compare(ctx context.Context, offer wire.Offer) (wire.Match, e
 			}, nil
 		}
 	}
-	if r := p.s.o.Recall; r != nil && len(offer.Points) > 0 && offer.Points[0].Sequence < base && r(ctx, offer.Points[0].Sequence+1) == nil {
+	if p.recalled(ctx, offer, base) {
 		return wire.Match{}, errRematch("what the target needs is read back from the archive")
 	}
 	if !offer.Last {

@@ -33,10 +33,11 @@ type Config struct {
 	Advertise Addresses       `yaml:"advertise,omitempty"` // what others are told; each default is the one in Listen
 	Groups    []fsm.GroupSpec `yaml:"groups,omitempty"`    // created by the bootstrapping node when the cluster is new
 	Timing    Timing          `yaml:"timing"`
-	Hooks     Hooks           `yaml:"hooks,omitempty"` // programs run for events
-	LogLevel  string          `yaml:"log_level"`       // trace | debug | info | warn | error
-	Insecure  bool            `yaml:"insecure"`        // allow addresses beyond loopback although nothing is encrypted
-	Moved     bool            `yaml:"-"`               // the data directory was moved here on purpose; said for one start, never in the file
+	Hooks     Hooks           `yaml:"hooks,omitempty"`   // programs run for events
+	Archive   Archive         `yaml:"archive,omitempty"` // where detached receivers are archived
+	LogLevel  string          `yaml:"log_level"`         // trace | debug | info | warn | error
+	Insecure  bool            `yaml:"insecure"`          // allow addresses beyond loopback although nothing is encrypted
+	Moved     bool            `yaml:"-"`                 // the data directory was moved here on purpose; said for one start, never in the file
 }
 
 // Addresses are host:port pairs of one node, one for each of its listeners.
@@ -239,6 +240,7 @@ func overrides() []override {
 		duration("SHRINK_AFTER", func(c *Config) *time.Duration { return &c.Timing.ShrinkAfter }),
 		duration("WATCHDOG", func(c *Config) *time.Duration { return &c.Timing.Watchdog }),
 		duration("HAND_OVER", func(c *Config) *time.Duration { return &c.Timing.HandOver }),
+		text("ARCHIVE_URL", func(c *Config) *string { return &c.Archive.URL }),
 		text("LOG_LEVEL", func(c *Config) *string { return &c.LogLevel }),
 		flag("INSECURE", func(c *Config) *bool { return &c.Insecure }),
 	}
@@ -293,6 +295,7 @@ func (c *Config) Validate() error {
 	p = append(p, checkGroups(c.Groups, name)...)
 	p = append(p, c.Timing.check()...)
 	p = append(p, c.Hooks.check()...)
+	p = append(p, c.Archive.check()...)
 	if !slices.Contains([]string{"trace", "debug", "info", "warn", "error"}, c.LogLevel) {
 		add("log_level: %q: want trace, debug, info, warn or error", c.LogLevel)
 	}

@@ -74,7 +74,12 @@ func (r *replicas) run(ctx context.Context) error {
 func (r *replicas) start(name ident.GroupName, spec fsm.GroupSpec) (*sessions, error) {
 	n := r.node
 	log := n.log.With("group", string(name))
+	var kept replica.Archive // a nil *archiver in it would not be nil
+	if n.archiver != nil {
+		kept = n.archiver
+	}
 	rep, err := replica.Open(replica.Options{
+		Archive: kept, KeepLocal: n.config.Archive.KeepLocal,
 		Cluster: n.directory.ClusterID(), Node: n.config.Node, Group: name, FS: r.fs, Dir: n.config.Data, Store: n.store,
 		Host: n.host, Logger: log, Life: n.directory.life, ReceiverBytes: spec.ReceiverBytes, Network: n.host.Network,
 		Timing: replica.Timing{ShrinkAfter: n.config.Timing.ShrinkAfter}, Events: n.replicaEvent,

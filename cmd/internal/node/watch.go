@@ -145,6 +145,8 @@ func eventText(k replica.EventKind) string {
 		return "a new receiver was attached"
 	case replica.EventReceiversGone:
 		return "old receivers were deleted"
+	case replica.EventRecalled:
+		return "receivers are read back from the archive for a node that was away"
 	}
 	return strings.ToLower(strings.ReplaceAll(string(k), "_", " "))
 }

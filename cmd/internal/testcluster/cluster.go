@@ -35,6 +35,7 @@ type Options struct {
 	Witnesses []ident.NodeID // those of Nodes that hold no data; not the first one
 	Watchdog  time.Duration  // of the data disks; 0: the product's default
 	Hooks     node.Hooks     // of all nodes
+	Archive   node.Archive   // of all nodes
 }
 
 // Cluster is a running cluster of whole nodes.
@@ -99,7 +100,7 @@ func Start(t testing.TB, o Options) *Cluster {
 		if o.Watchdog != 0 {
 			n.config.Timing.Watchdog = o.Watchdog
 		}
-		n.config.Hooks = o.Hooks
+		n.config.Hooks, n.config.Archive = o.Hooks, o.Archive
 		n.config.Groups = []fsm.GroupSpec{o.Group}
 		c.join = append(c.join, n.config.Listen.Raft)
 		c.nodes[id] = n
