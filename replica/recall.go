@@ -62,10 +62,21 @@ func (r *Replica) ArchiveName(j *journal.Journal, i journal.ReceiverInfo) (name 
 	return nameOf(r.o.Cluster, j, i)
 }
 
+// keepLocal returns how many detached receivers of a journal stay here although they are archived; -1: all.
+func (r *Replica) keepLocal(g *fsm.Group) int {
+	switch {
+	case r.o.Archive == nil:
+		return -1
+	case r.o.KeepLocal != nil:
+		return *r.o.KeepLocal
+	}
+	return g.Spec.KeepReceivers
+}
+
 // spare returns how many of the receivers may go when only the archive has them for those who are away: at least n, at most most.
 func (r *Replica) spare(a fsm.Assignment, j *journal.Journal, receivers []journal.ReceiverInfo, n, most int) int {
 	c := r.control.Load()
-	if r.o.Archive == nil || c == nil {
+	if c == nil {
 		return n
 	}
 	view, _ := j.View()

@@ -13,14 +13,18 @@ import (
 // flushed all their facts, this one too, and no copy ends inside or before them.
 func (r *Replica) retain(ctx context.Context, a fsm.Assignment) error {
 	g := a.Group
-	if g == nil || g.Spec.KeepReceivers < 0 || g.Phase != fsm.PhaseOpened {
+	if g == nil || g.Phase != fsm.PhaseOpened {
 		return nil
 	}
-	if err := r.flushDetached(ctx, g.Spec.KeepReceivers); err != nil {
+	keep, local := g.Spec.KeepReceivers, r.keepLocal(g) // of all, and of those that are archived; -1: every one
+	if keep < 0 && local < 0 {
+		return nil
+	}
+	if err := r.flushDetached(ctx, max(0, min(keep, local))); err != nil {
 		return err
 	}
 	flushed, ok := core.LowestFlushed(a, r.data.Flushed())
-	if !ok && r.o.Archive == nil || r.undos.settle(g.History, r.data.Flushed()) {
+	if (!ok || keep < 0) && local < 0 || r.undos.settle(g.History, r.data.Flushed()) {
 		return nil
 	}
 	for _, j := range r.shelf.all() {
@@ -32,10 +36,12 @@ func (r *Replica) retain(ctx context.Context, a fsm.Assignment) error {
 		}
 		n := 0
 		end := core.LowestCopy(a, j.ID().Node)
-		for ok && n < detached-g.Spec.KeepReceivers && receivers[n].Last <= end && core.Unneeded(g.History, flushed, view.Runs, receivers[n].First, receivers[n].Last) {
+		for ok && keep >= 0 && n < detached-keep && receivers[n].Last <= end && core.Unneeded(g.History, flushed, view.Runs, receivers[n].First, receivers[n].Last) {
 			n++
 		}
-		n = r.spare(a, j, receivers, n, detached-max(g.Spec.KeepReceivers, r.o.KeepLocal))
+		if local >= 0 {
+			n = r.spare(a, j, receivers, n, detached-local)
+		}
 		if n == 0 {
 			continue
 		}

@@ -26,7 +26,7 @@ type Archive struct {
 	URL       string        `yaml:"url"`                  // file:///folder or s3://bucket/prefix; "": nowhere
 	After     time.Duration `yaml:"after,omitempty"`      // a receiver is archived so long after it was detached
 	Rate      ByteSize      `yaml:"rate,omitempty"`       // of reading and writing, per second; 0: not limited
-	KeepLocal int           `yaml:"keep_local,omitempty"` // detached receivers of each journal that stay here although they are archived
+	KeepLocal *int          `yaml:"keep_local,omitempty"` // detached receivers of each journal that stay here although they are archived; default: the group's keep_receivers
 }
 
 // check says what is wrong with the archive's keys.
@@ -49,8 +49,8 @@ func (a Archive) check() (p []error) {
 	if a.Rate != 0 && a.Rate < 64<<10 {
 		add("rate", "%d bytes per second: at least 64KiB, or a receiver takes hours", int64(a.Rate))
 	}
-	if a.KeepLocal < 0 {
-		add("keep_local", "%d: must not be negative", a.KeepLocal)
+	if a.KeepLocal != nil && *a.KeepLocal < 0 {
+		add("keep_local", "%d: must not be negative", *a.KeepLocal)
 	}
 	return p
 }
