@@ -318,8 +318,15 @@ func empty(fs vfs.FS, dir string) error {
 	return nil
 }
 
+// Record is a record of a restored directory.
+type Record struct {
+	File string
+	Key  []byte
+	entry.Image
+}
+
 // Records hands every record of a restored directory to each, in order, and returns what Run returned for it.
-func Records(ctx context.Context, fs vfs.FS, dir string, each func(file string, r store.Record) error) (Result, error) {
+func Records(ctx context.Context, fs vfs.FS, dir string, each func(Record) error) (Result, error) {
 	if fs == nil {
 		fs = vfs.Default
 	}
@@ -334,7 +341,7 @@ func Records(ctx context.Context, fs vfs.FS, dir string, each func(file string, 
 	return r, errors.Join(records(ctx, s.Group(r.Group), each), s.Close())
 }
 
-func records(ctx context.Context, g *store.Group, each func(string, store.Record) error) error {
+func records(ctx context.Context, g *store.Group, each func(Record) error) error {
 	files, err := g.Files()
 	if err != nil {
 		return err
@@ -346,7 +353,7 @@ func records(ctx context.Context, g *store.Group, each func(string, store.Record
 				return err
 			}
 			for _, rec := range page.Records {
-				if err := each(file, rec); err != nil {
+				if err := each(Record{File: file, Key: rec.Key, Image: rec.Image}); err != nil {
 					return err
 				}
 			}

@@ -263,7 +263,7 @@ func TestRestoreToEveryPosition(t *testing.T) {
 		r, err := restore(Options{Archive: from, Data: []string{"data"}})
 		expect("the end", r, err, w.moments[len(w.moments)-1])
 		n := 0
-		again, err := Records(t.Context(), w.fs, r.Out, func(string, store.Record) error { n++; return nil })
+		again, err := Records(t.Context(), w.fs, r.Out, func(Record) error { n++; return nil })
 		if err != nil || uint64(n) != r.Records || again.Digest != r.Digest {
 			t.Errorf("%d records read, %v; %+v", n, err, r)
 		}

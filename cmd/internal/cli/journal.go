@@ -13,7 +13,8 @@ import (
 
 func newJournal(a *app) *cobra.Command {
 	return family("journal", "Look into journals and their receivers",
-		newJournalList(a), newJournalReceivers(a), newJournalEntries(a), newJournalChange(a), newJournalDump(a), newJournalVerify(a))
+		newJournalList(a), newJournalReceivers(a), newJournalEntries(a), newJournalChange(a), newJournalDump(a), newJournalVerify(a),
+		newJournalArchive(a), newJournalRestore(a), newJournalRestored(a), newJournalExport(a), newJournalImport(a))
 }
 
 func newJournalList(a *app) *cobra.Command {
