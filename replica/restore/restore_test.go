@@ -139,11 +139,16 @@ func (w *world) commit(b entry.Bundle) {
 	w.journal(w.primary).Mark(b.Last(), b.Last())
 }
 
-// turn makes node primary of a new epoch, which begins with SW.
+// turn makes node primary of a new epoch, which begins with SW. What it deposits before SW is committed says, as a primary does,
+// that everything below is: the lost end of an earlier turn stands there, too.
 func (w *world) turn(node ident.NodeID) {
 	w.epoch++
 	w.primary = node
-	w.commit(w.deposit(w.at, []entry.Entry{{Code: entry.User, Type: entry.Switch, Data: []byte("{}")}}))
+	sw := w.deposit(w.at, []entry.Entry{{Code: entry.User, Type: entry.Switch, Data: []byte("{}")}})
+	w.journal(node).Mark(sw.First-1, sw.First-1)
+	early := w.deposit(sw.After(), w.transactions())
+	w.commit(sw)
+	w.commit(early)
 }
 
 // run plays a history: turns of nodes, writes, ends that never get committed and are left behind by the next turn.
