@@ -100,7 +100,7 @@ func (t *targets) recaller(tg *target, s *shipment, j *journal.Journal) func(con
 	return func(_ context.Context, from ident.Sequence) error {
 		a, _ := t.p.control.Assignment()
 		_, _, start, ok := j.RecallPoint()
-		if !ok || !core.RecallNeeded(a, tg.node, from, start) {
+		if !ok || !core.RecallNeeded(a, tg.node, s.author, from, start) {
 			return errNotRecalled
 		}
 		t.mu.Lock()

@@ -37,12 +37,15 @@ func Spare(a fsm.Assignment, author ident.NodeID, own ident.Position, held ident
 // RecallNeeded tells whether a node whose copy ends before from has to be sent the receivers before start, which are not held any
 // more. A copy goes on from its end, whatever the store has. An empty one may begin where the journal does, when all that went
 // before is in the node's store for good.
-func RecallNeeded(a fsm.Assignment, node ident.NodeID, from ident.Sequence, start ident.Position) bool {
+func RecallNeeded(a fsm.Assignment, node, author ident.NodeID, from ident.Sequence, start ident.Position) bool {
 	if from > 1 {
 		return true
 	}
 	if a.Group == nil || a.Nodes[node] == nil {
 		return false
+	}
+	if a.Nodes[node].Copies[a.Group.Spec.Name][author] > 0 {
+		return true // it had one: the report is older than whatever emptied it, and so is what it says of the store
 	}
 	at := a.Nodes[node].Flushed[a.Group.Spec.Name]
 	return at.IsZero() || !a.Group.History.Contains(at) || at.History < start.History

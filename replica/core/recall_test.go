@@ -74,11 +74,15 @@ func TestRecallNeeded(t *testing.T) {
 		{50, at(3, 1000), true}, {1, ident.Position{}, true}, {1, at(1, 59), true}, {1, at(1, 60), false}, {1, at(3, 90), false}, {1, at(2, 90), true},
 	} {
 		a.Nodes["b"].Flushed = map[ident.GroupName]ident.Position{"g": c.flushed}
-		if got := RecallNeeded(a, "b", c.from, at(1, 60)); got != c.want {
+		if got := RecallNeeded(a, "b", "a", c.from, at(1, 60)); got != c.want {
 			t.Errorf("from %s, flushed %s: %v", c.from, c.flushed, got)
 		}
 	}
-	if RecallNeeded(a, "unknown", 1, at(1, 60)) {
+	a.Nodes["b"].Copies = map[ident.GroupName]fsm.Ends{"g": {"a": 7}}
+	if !RecallNeeded(a, "b", "a", 1, at(1, 60)) {
+		t.Error("a report from before the copy was emptied is believed")
+	}
+	if RecallNeeded(a, "unknown", "a", 1, at(1, 60)) {
 		t.Error("for a node that nobody knows")
 	}
 }

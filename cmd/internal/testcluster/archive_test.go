@@ -100,6 +100,25 @@ func TestLongOutageWithSmallDisk(t *testing.T) {
 		}
 		return nil
 	})
+	// A node that lost journals and store is rebuilt from the beginning: everything is in the archive.
+	away.Stop()
+	for _, d := range []string{"/c/journals", "/c/store"} {
+		if err := away.fs.RemoveAll(d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fill(30)
+	const left = "/c/recall/default/b/a" // what a node that died as primary, in the middle of a feed, left behind
+	if err := away.fs.MkdirAll(left, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	away.Start()
+	if _, err := away.fs.Stat(left); err == nil {
+		t.Error("what an earlier life had read back is still there")
+	}
+	c.Wait("the emptied one is level", 60*time.Second, c.settled)
+	fill(5)
+	c.equalDigests()
 	text, err := a.client.Metrics(t.Context())
 	if err == nil && !strings.Contains(string(text), "understudy_archive_recalled_receivers_total") {
 		t.Error("no metrics of the archive")
