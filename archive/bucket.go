@@ -47,6 +47,14 @@ func Open(ctx context.Context, address string, o Options) (*Archive, error) {
 		if err != nil {
 			return nil, fmt.Errorf("open archive %s: %w", address, err)
 		}
+		for up := filepath.Dir(dir); ; up = filepath.Dir(up) { // the folder may have been made now
+			if d, err := os.Open(up); err == nil { // not everybody may read what is far above; that was not made here
+				_ = errors.Join(d.Sync(), d.Close())
+			}
+			if up == filepath.Dir(up) {
+				break
+			}
+		}
 		a := New(bucket, o)
 		a.settle = func(key string) error { return settleFile(dir, key) }
 		return a, nil
