@@ -7,9 +7,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/understudy-ha/understudy/archive"
 	"github.com/understudy-ha/understudy/client"
 	"github.com/understudy-ha/understudy/cmd/internal/node"
 	"github.com/understudy-ha/understudy/fsm"
+	"github.com/understudy-ha/understudy/internal/ident"
+	"github.com/understudy-ha/understudy/replica/restore"
 )
 
 // Proves HB-6, TR-4: a long outage of a secondary with a small disk at the primary. What the secondary lacks is kept in the
@@ -100,6 +103,10 @@ func TestLongOutageWithSmallDisk(t *testing.T) {
 		}
 		return nil
 	})
+	then, err := a.client.Digest(t.Context(), "default")
+	if err != nil {
+		t.Fatal(err)
+	}
 	// A node that lost journals and store is rebuilt from the beginning: everything is in the archive.
 	away.Stop()
 	for _, d := range []string{"/c/journals", "/c/store"} {
@@ -119,6 +126,27 @@ func TestLongOutageWithSmallDisk(t *testing.T) {
 	c.Wait("the emptied one is level", 60*time.Second, c.settled)
 	fill(5)
 	c.equalDigests()
+	// What is archived and what is still on a disk give the content back as it was, also after all that followed.
+	from, err := archive.Open(t.Context(), "file://"+dir, archive.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer from.Close()
+	now, err := a.client.Digest(t.Context(), "default")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, at, err := ident.ParsePosition(then.Position)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, o := range map[client.Digest]restore.Options{then: {To: restore.Target{Position: at}}, now: {Uncommitted: true}} {
+		o.Group, o.Archive, o.FS, o.Data, o.Out = "default", from, a.fs, []string{"/a"}, "/restored-"+want.Position
+		r, err := restore.Run(t.Context(), o)
+		if err != nil || r.Position != want.Position || r.Digest != want.Sum || r.Beyond > 20 {
+			t.Errorf("restored %+v (%v), want %+v", r, err, want)
+		}
+	}
 	text, err := a.client.Metrics(t.Context())
 	if err == nil && !strings.Contains(string(text), "understudy_archive_recalled_receivers_total") {
 		t.Error("no metrics of the archive")
