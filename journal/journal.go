@@ -80,7 +80,8 @@ type Journal struct {
 	log    hclog.Logger
 	rotten func(ident.JournalID, ident.ReceiverNumber)
 
-	appending host.Turn // held by whoever changes the end of the journal or the list of receivers; taken before mu
+	appending host.Turn  // held by whoever changes the end of the journal or the list of receivers; taken before mu
+	recalling sync.Mutex // held by the one Recall; only ever tried
 
 	mu        sync.RWMutex
 	receivers []*receiver // oldest first; the slice is replaced, not modified, when receivers go

@@ -108,9 +108,7 @@ func (a *applier) next(table ident.HistoryTable, before ident.Position) (journal
 
 // read looks for the continuation of before: where the reader is, else in all journals.
 func (a *applier) read(table ident.HistoryTable, before ident.Position) error {
-	continues := func(h entry.Header) bool {
-		return h.Facts > 0 && h.Before == before && table.Contains(h.Fact)
-	}
+	next := func(h entry.Header) bool { return continues(h, before, table) }
 	for a.reader != nil {
 		item, ok, err := a.reader.TryNext()
 		if err != nil {
@@ -120,17 +118,17 @@ func (a *applier) read(table ident.HistoryTable, before ident.Position) error {
 		if !ok {
 			break
 		}
-		if item.Raw == nil || !continues(item.Header) {
+		if item.Raw == nil || !next(item.Header) {
 			continue // something without facts, outside the history, or had already
 		}
 		a.peeked = &item
 		return nil
 	}
-	return a.search(table, before, continues)
+	return a.search(table, before, next)
 }
 
 // search looks through all journals for a bundle that continues before, and follows the journal where it finds one.
-func (a *applier) search(table ident.HistoryTable, before ident.Position, continues func(entry.Header) bool) error {
+func (a *applier) search(table ident.HistoryTable, before ident.Position, next func(entry.Header) bool) error {
 	journals := a.r.shelf.all()
 	looked := fmt.Sprint(before, table.Last())
 	for _, j := range journals {
@@ -164,7 +162,7 @@ func (a *applier) search(table ident.HistoryTable, before ident.Position, contin
 				a.close()
 				break
 			}
-			if item.Raw != nil && continues(item.Header) {
+			if item.Raw != nil && next(item.Header) {
 				a.peeked = &item
 				a.looked = ""
 				return nil

@@ -26,8 +26,10 @@ type Options struct {
 	Host          host.Host
 	Network       host.Network // for shipping; nil: Host.Network
 	Logger        hclog.Logger
-	ReceiverBytes int64 // change of receiver at this size; 0: the journal's default
-	QueueBytes    int64 // writes waiting and in flight, 0: 64 MiB
+	ReceiverBytes int64   // change of receiver at this size; 0: the journal's default
+	QueueBytes    int64   // writes waiting and in flight, 0: 64 MiB
+	Archive       Archive // nil: there is none
+	KeepLocal     *int    // detached receivers of a journal that stay here although they are archived; nil: as many as the group keeps in any case
 	Timing        Timing
 	Events        func(Event) // must not block; nil: nobody listens
 

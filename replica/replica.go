@@ -32,6 +32,7 @@ type Replica struct {
 	undos    undoLog // what was undone in this life
 	moved    pulse   // the store's position, or what is held, changed
 	ships    atomic.Uint64
+	recalls  recalls
 
 	control atomic.Pointer[Control]
 	roles   chan struct{} // one token: at most one role session at a time
@@ -74,6 +75,9 @@ func (r *Replica) recover() error {
 		return err
 	}
 	r.gate.promised.Store(uint64(e))
+	if err := r.o.FS.RemoveAll(r.o.FS.PathJoin(r.o.Dir, recallDir, string(r.o.Group))); err != nil {
+		return fmt.Errorf("remove what was read back from the archive: %w", err)
+	}
 	if err := r.shelf.load(); err != nil {
 		return err
 	}

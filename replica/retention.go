@@ -15,14 +15,18 @@ import (
 // journal has read them, and nobody vetoes it.
 func (r *Replica) retain(ctx context.Context, a fsm.Assignment) error {
 	g := a.Group
-	if g == nil || g.Phase != fsm.PhaseOpened || g.IsDropped(a.Self) || g.Spec.KeepReceivers < 0 && g.Spec.MaximumBlocks == 0 {
+	if g == nil || g.Phase != fsm.PhaseOpened || g.IsDropped(a.Self) {
 		return nil
 	}
-	if err := r.flushDetached(ctx, g.Spec); err != nil {
+	wanted := g.Spec.KeepReceivers >= 0 || g.Spec.MaximumBlocks > 0 // that receivers go whose facts everybody has
+	if !wanted && r.keepLocal(g) < 0 {
+		return nil
+	}
+	if err := r.flushDetached(ctx, g); err != nil {
 		return err
 	}
 	flushed, ok := core.LowestFlushed(a, r.data.Flushed())
-	if !ok || r.undos.settle(g.History, r.data.Flushed()) {
+	if !ok && r.o.Archive == nil || r.undos.settle(g.History, r.data.Flushed()) {
 		return nil
 	}
 	for _, j := range r.shelf.all() {
@@ -34,9 +38,10 @@ func (r *Replica) retain(ctx context.Context, a fsm.Assignment) error {
 		}
 		n, surplus := 0, core.Surplus(g.Spec, sizes(receivers[:detached]), view.Bytes)
 		end := core.LowestCopy(a, j.ID().Node)
-		for n < surplus && receivers[n].Last <= end && core.Unneeded(g.History, flushed, view.Runs, receivers[n].First, receivers[n].Last) {
+		for ok && n < surplus && receivers[n].Last <= end && core.Unneeded(g.History, flushed, view.Runs, receivers[n].First, receivers[n].Last) {
 			n++
 		}
+		n = r.spare(a, j, receivers, n, r.most(g, receivers[:detached], view.Bytes))
 		if n = r.grant(ctx, j.ID(), receivers[:n]); n == 0 {
 			continue
 		}
@@ -63,7 +68,7 @@ const flushTimeout = 5 * time.Second
 
 // flushDetached flushes the store when it has applied, but not flushed, what stands in receivers that could go: a group with
 // few writes would keep them for ever, since nothing else makes the store flush.
-func (r *Replica) flushDetached(ctx context.Context, spec fsm.GroupSpec) error {
+func (r *Replica) flushDetached(ctx context.Context, g *fsm.Group) error {
 	applied, flushed := r.data.Position().History, r.data.Flushed().History
 	for _, j := range r.shelf.all() {
 		receivers := j.Receivers()
@@ -71,7 +76,7 @@ func (r *Replica) flushDetached(ctx context.Context, spec fsm.GroupSpec) error {
 			continue
 		}
 		view, _ := j.View()
-		surplus := core.Surplus(spec, sizes(receivers[:len(receivers)-1]), view.Bytes)
+		surplus := r.most(g, receivers[:len(receivers)-1], view.Bytes)
 		if surplus < 1 {
 			continue
 		}

@@ -145,6 +145,7 @@ const (
 	EventJournalFull   EventKind = "JOURNAL_FULL"     // a journal takes nothing for want of room
 	EventJournalFree   EventKind = "JOURNAL_FREE"     // and has room again
 	EventVetoed        EventKind = "DELETION_VETOED"  // a receiver that nobody needs is kept: a program wants it
+	EventRecalled      EventKind = "RECALLED"         // receivers are read back from the archive for a node that was away
 )
 
 // Event is one change.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/understudy-ha/understudy/fsm"
 	"github.com/understudy-ha/understudy/internal/ident"
+	"github.com/understudy-ha/understudy/journal"
 	"github.com/understudy-ha/understudy/journal/remote"
 	"github.com/understudy-ha/understudy/journal/remote/wire"
 	"github.com/understudy-ha/understudy/replica/core"
@@ -40,6 +41,9 @@ type shipment struct {
 	author ident.NodeID
 	state  remote.SessionState
 	cancel context.CancelFunc
+
+	recall ident.Sequence // from where the archive has to feed the target; 0: it needs not
+	rest   time.Time      // the archive is not asked again before
 }
 
 func newTargets(p *primary) *targets {
@@ -101,27 +105,44 @@ func (t *targets) source(ctx context.Context, tg *target, s *shipment) {
 	r := t.p.r
 	j, _ := r.shelf.get(s.author)
 	for ctx.Err() == nil {
+		if from := t.takeRecall(s); from != 0 {
+			if err := t.feed(ctx, tg, s, from); err != nil && ctx.Err() == nil {
+				t.unfed(tg, s, err)
+			}
+			continue
+		}
 		session, cancel := context.WithCancel(ctx)
 		t.mu.Lock()
 		s.cancel = cancel
 		t.mu.Unlock()
-		err := remote.RunSource(session, remote.SourceOptions{
-			Cluster: r.o.Cluster, Self: r.o.Node, Target: tg.node, Life: r.o.Life, Epoch: t.p.epoch,
-			Journal: j, Author: s.author == r.o.Node, Network: r.o.Network, Logger: r.log, Sessions: &r.ships,
-			Heartbeat: r.o.Timing.Heartbeat, Timeout: r.o.Timing.Timeout,
-			Addr:      func() string { return t.address(tg.node) },
-			Free:      func() bool { return t.free(tg, s) },
-			Leads:     func() bool { return t.p.control.CheckLease(t.p.epoch) == nil && !t.p.stopped.Load() },
-			OnSession: func() { t.opened(tg, s) },
-			OnAck:     func(a wire.Ack) { t.heard(tg, s, a) },
-			OnState:   func(st remote.SessionState) { t.stands(tg, s, st) },
-		})
+		err := remote.RunSource(session, t.sourceOptions(tg, s, j, nil))
 		cancel()
 		if err != nil && ctx.Err() == nil {
 			t.p.fail(journalFailed(j, err))
 			return
 		}
 	}
+}
+
+// sourceOptions are those of a session that ships j to a target.
+func (t *targets) sourceOptions(tg *target, s *shipment, j *journal.Journal, change func(*remote.SourceOptions)) remote.SourceOptions {
+	r := t.p.r
+	o := remote.SourceOptions{
+		Cluster: r.o.Cluster, Self: r.o.Node, Target: tg.node, Life: r.o.Life, Epoch: t.p.epoch,
+		Journal: j, Author: s.author == r.o.Node, Network: r.o.Network, Logger: r.log, Sessions: &r.ships,
+		Heartbeat: r.o.Timing.Heartbeat, Timeout: r.o.Timing.Timeout,
+		Addr:      func() string { return t.address(tg.node) },
+		Free:      func() bool { return t.free(tg, s) },
+		Leads:     func() bool { return t.p.control.CheckLease(t.p.epoch) == nil && !t.p.stopped.Load() },
+		OnSession: func() { t.opened(tg, s) },
+		OnAck:     func(a wire.Ack) { t.heard(tg, s, a) },
+		OnState:   func(st remote.SessionState) { t.stands(tg, s, st) },
+		Recall:    t.recaller(tg, s, j),
+	}
+	if change != nil {
+		change(&o)
+	}
+	return o
 }
 
 func (t *targets) address(n ident.NodeID) string {

@@ -17,7 +17,7 @@ type room struct {
 // house is the whole module. Imports go strictly downwards; within a floor only what is listed. A package that is missing
 // here fails the test: whoever adds one decides where it stands.
 func house() map[string]room {
-	floor2 := []string{"internal/ident", "internal/host", "fsm", "journal", "journal/entry", "journal/remote", "journal/remote/wire"}
+	floor2 := []string{"internal/ident", "internal/host", "fsm", "journal", "journal/entry", "journal/remote", "journal/remote/wire", "archive"}
 	floor3 := append([]string{"client", "api", "cluster", "replica", "replica/store"}, floor2...)
 	return map[string]room{
 		"internal/ident":    {1, nil, "value types that everything names; anything below them would be in every package"},
@@ -41,6 +41,9 @@ func house() map[string]room {
 		"journal/remote": {2, []string{"internal/ident", "internal/host", "journal", "journal/entry", "journal/remote/wire"},
 			"ships bytes; who is fenced comes in through its Host interface, so it needs no fsm"},
 
+		"archive": {2, []string{"internal/ident", "journal", "journal/entry"},
+			"keeps receivers elsewhere; which, and what may be deleted then, is decided above it"},
+
 		"api": {3, []string{"client", "internal/host", "internal/ident"},
 			"answers in the client's types; what it needs comes in as interfaces, so it can be tested without a cluster"},
 		"api/resp": {3, []string{"client", "internal/host", "internal/ident"},
@@ -58,13 +61,16 @@ func house() map[string]room {
 		"replica": {3, append([]string{"replica/core", "replica/store", "internal/mutant"}, floor2...),
 			"data must not wait for roles: the control plane comes in as the Control interface"},
 
+		"replica/restore": {3, []string{"archive", "journal", "journal/entry", "internal/ident", "replica", "replica/store"},
+			"rebuilds a group from receivers without a cluster: it knows no roles"},
+
 		"cmd/internal/node": {4, append([]string{"internal/failpoint", "internal/watchdog", "replica/core"}, floor3...),
 			"the only place where the rooms of floor 3 meet"},
 		"cmd/internal/journalbench": {4, []string{"internal/ident", "journal", "journal/entry"},
 			"measures a journal alone: with a node around it the figures would be about the node"},
-		"cmd/internal/cli": {4, []string{"client", "cmd/internal/journalbench", "cmd/internal/node", "internal/ident", "journal", "journal/entry"},
-			"talks to nodes only through client; journal and entry are for reading receivers from disk without a node"},
-		"cmd/internal/testcluster": {4, append([]string{"cmd/internal/node", "internal/watchdog"}, floor3...),
+		"cmd/internal/cli": {4, []string{"client", "cmd/internal/journalbench", "cmd/internal/node", "internal/ident", "journal", "journal/entry", "archive", "replica/restore"},
+			"talks to nodes only through client; journal and entry, archive and restore are for receivers without a node"},
+		"cmd/internal/testcluster": {4, append([]string{"cmd/internal/node", "internal/watchdog", "replica/restore"}, floor3...),
 			"several nodes in one test process"},
 		"cmd/internal/simulation": {4, []string{"cluster/core", "replica/core", "fsm", "journal/entry", "internal/ident", "internal/mutant"},
 			"drives the decisions of floor 3 alone: with a disk, a network or a clock in it a seed would not replay"},

@@ -202,7 +202,7 @@ func (p *shipment) match(ctx context.Context) (wire.Start, error) {
 			if err := p.goesOn(offer); err != nil {
 				return wire.Start{}, err
 			}
-			m, err := p.compare(offer)
+			m, err := p.compare(ctx, offer)
 			if err != nil {
 				return wire.Start{}, err
 			}
@@ -242,7 +242,7 @@ func (p *shipment) goesOn(offer wire.Offer) error {
 }
 
 // compare finds the highest offered point that this journal has with the same chain.
-func (p *shipment) compare(offer wire.Offer) (wire.Match, error) {
+func (p *shipment) compare(ctx context.Context, offer wire.Offer) (wire.Match, error) {
 	j := p.s.o.Journal
 	view, _ := j.View()
 	base := max(view.First, 1) - 1
@@ -261,6 +261,9 @@ func (p *shipment) compare(offer wire.Offer) (wire.Match, error) {
 				Shorter: !p.s.o.Author && point.Sequence == view.Last,
 			}, nil
 		}
+	}
+	if p.recalled(ctx, offer, base) {
+		return wire.Match{}, errRematch("what the target needs is read back from the archive")
 	}
 	if !offer.Last {
 		return wire.Match{End: view.Last}, nil

@@ -39,6 +39,10 @@ type SourceOptions struct {
 	OnAck     func(wire.Ack)     // in order
 	OnState   func(SessionState) // at each change of phase, at each end of a session, and at most once per heartbeat while the numbers move
 
+	// Recall is asked when the target needs this journal from a sequence on that is not held here any more. Nil: it will be shipped
+	// another way, and this session ends. An error: the session goes on as if it had not been asked. May be nil.
+	Recall func(ctx context.Context, from ident.Sequence) error
+
 	Window    int64         // bytes that may be sent and not yet durable at the target; 0: what the target allows; else at least 128 KiB
 	Heartbeat time.Duration // default DefaultHeartbeat
 	Timeout   time.Duration // a silent target is given up; default DefaultTimeout

@@ -35,6 +35,7 @@ type Config struct {
 	Timing    Timing          `yaml:"timing"`
 	Hooks     Hooks           `yaml:"hooks,omitempty"` // programs run for events
 	Scrub     Scrub           `yaml:"scrub"`           // the check of the journals in the background
+	Archive   Archive         `yaml:"archive,omitempty"` // where detached receivers are archived
 	LogLevel  string          `yaml:"log_level"`       // trace | debug | info | warn | error
 	Insecure  bool            `yaml:"insecure"`        // allow addresses beyond loopback although nothing is encrypted
 	Moved     bool            `yaml:"-"`               // the data directory was moved here on purpose; said for one start, never in the file
@@ -248,6 +249,7 @@ func overrides() []override {
 			}
 			return err
 		}},
+		text("ARCHIVE_URL", func(c *Config) *string { return &c.Archive.URL }),
 		text("LOG_LEVEL", func(c *Config) *string { return &c.LogLevel }),
 		flag("INSECURE", func(c *Config) *bool { return &c.Insecure }),
 	}
@@ -303,6 +305,7 @@ func (c *Config) Validate() error {
 	p = append(p, c.Timing.check()...)
 	p = append(p, c.Hooks.check()...)
 	p = append(p, c.Scrub.check()...)
+	p = append(p, c.Archive.check()...)
 	if !slices.Contains([]string{"trace", "debug", "info", "warn", "error"}, c.LogLevel) {
 		add("log_level: %q: want trace, debug, info, warn or error", c.LogLevel)
 	}

@@ -53,6 +53,7 @@ type Node struct {
 	store     *store.Store // nil on a witness
 	replicas  *replicas
 	events    *events
+	archiver  *archiver // nil: nothing is archived
 	resyncs   *resyncs
 	peers     *peers
 	leases    *leaseAges
@@ -187,6 +188,9 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 		}
 		undo.add(n.closeStore)
 	}
+	if err := n.openArchive(ctx, &undo); err != nil {
+		return nil, err
+	}
 	n.replicas = newReplicas(n, o.FS)
 	undo.add(n.replicas.close)
 
@@ -226,12 +230,18 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 		n.spawn(func() error { return n.chains.run(run) })
 		n.registry.MustRegister(n.scrub)
 	}
+	if n.archiver != nil {
+		n.spawn(func() error { return n.archiver.run(run) })
+	}
 	n.spawn(func() error {
 		return remote.Serve(run, n.listeners.ship, n.replicas, remote.ServeOptions{
 			Cluster: n.directory.ClusterID(), Self: c.Node, Logger: log.Named("ship")})
 	})
 	n.timings.register(n.registry)
 	n.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), newMetrics(n))
+	if n.archiver != nil {
+		n.registry.MustRegister(newArchiveMetrics(n))
+	}
 	interfaces := api.New(api.Options{
 		Node: string(c.Node), Data: data{n}, Roles: roles{n}, Journals: journals{n}, Network: o.Host.Network,
 		Changed:  func() <-chan struct{} { _, changed := n.cluster.State(); return changed },

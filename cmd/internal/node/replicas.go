@@ -87,7 +87,12 @@ func (r *replicas) run(ctx context.Context) error {
 func (r *replicas) start(name ident.GroupName, spec fsm.GroupSpec) (*sessions, error) {
 	n := r.node
 	log := n.log.With("group", string(name))
+	var kept replica.Archive // a nil *archiver in it would not be nil
+	if n.archiver != nil {
+		kept = n.archiver
+	}
 	rep, err := replica.Open(replica.Options{
+		Archive: kept, KeepLocal: n.config.Archive.KeepLocal,
 		Cluster: n.directory.ClusterID(), Node: n.config.Node, Group: name, FS: r.fs, Dir: n.config.Data, Store: n.store,
 		Host: n.host, Logger: log, Life: n.directory.life, ReceiverBytes: spec.ReceiverBytes, Network: n.host.Network,
 		Timing: replica.Timing{ShrinkAfter: n.config.Timing.ShrinkAfter}, Events: n.replicaEvent,
@@ -111,11 +116,15 @@ func (r *replicas) get(name ident.GroupName) *replica.Replica {
 	return r.open[name]
 }
 
-// all returns the replicas that are open.
+// all returns the replicas that are open, ordered by group.
 func (r *replicas) all() []*replica.Replica {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return slices.Collect(maps.Values(r.open))
+	out := make([]*replica.Replica, 0, len(r.open))
+	for _, name := range slices.Sorted(maps.Keys(r.open)) {
+		out = append(out, r.open[name])
+	}
+	return out
 }
 
 // Replica returns this node's copy of a group, nil while there is none: for programs that run a node in their own process.

@@ -37,6 +37,7 @@ type Options struct {
 	Watchdog  time.Duration  // of the data disks; 0: the product's default
 	Hooks     node.Hooks     // of all nodes
 	Scrub     node.Scrub     // the check in the background; zero: the product's default
+	Archive   node.Archive   // of all nodes
 }
 
 // Cluster is a running cluster of whole nodes.
@@ -101,7 +102,7 @@ func Start(t testing.TB, o Options) *Cluster {
 		if o.Watchdog != 0 {
 			n.config.Timing.Watchdog = o.Watchdog
 		}
-		n.config.Hooks = o.Hooks
+		n.config.Hooks, n.config.Archive = o.Hooks, o.Archive
 		if o.Scrub != (node.Scrub{}) {
 			n.config.Scrub = o.Scrub
 		}
