@@ -122,6 +122,9 @@ func (p *page) ascend(j *Journal, s span) error {
 		if wrong = context.Cause(p.ctx); wrong != nil || p.f.Transaction != 0 && b.First > p.f.Transaction {
 			return false
 		}
+		if b.Last() < s.From {
+			return true // on the way from the nearest point: counted, a page could end before it began
+		}
 		p.scanned += int64(len(b.Raw))
 		for e, err := range b.Entries() {
 			if err != nil || e.Sequence > s.To {
