@@ -77,7 +77,8 @@ func routes() []route {
 
 		{method: get, path: group + "/journals", serve: (*API).journals},
 		{method: get, path: journal + "/receivers", serve: (*API).receivers},
-		{method: get, path: journal + "/entries", params: []string{"from", "to", "since", "code", "type", "file", "key", "transaction", "include", "limit"}, serve: (*API).entries},
+		{method: get, path: journal + "/entries", params: append(entryParams(), journalParams()...), serve: (*API).entries},
+		{method: get, path: group + "/entries", params: entryParams(), serve: (*API).facts},
 		{method: post, path: journal + "/verify", params: []string{"wait"}, wait: 10 * time.Minute, reads: true, serve: (*API).verify},
 		{method: post, path: group + "/journals/local/change-receiver", serve: (*API).changeReceiver},
 		{method: post, path: group + "/journals/local/entries", params: []string{"wait"}, body: valueBody, serve: (*API).depositEntry},

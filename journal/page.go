@@ -96,7 +96,6 @@ func (p *page) ends() bool { return p.full() || p.f.Scan > 0 && p.scanned >= p.f
 
 // take adds an entry.
 func (p *page) take(e entry.Entry) {
-	p.f.Strip(&e)
 	p.entries = append(p.entries, detach(e))
 	p.bytes += int64(weight(&e))
 }

@@ -62,19 +62,14 @@ func (r *Replica) FollowHistory(after ident.Position) *History {
 // At is the position up to which facts were given.
 func (h *History) At() ident.Position { return h.at }
 
-// OldestHeld returns the position after which facts can be had here.
-func (r *Replica) OldestHeld() ident.Position {
-	limit, _, ok := r.followLimit()
+// HistoryHeld returns between which positions facts can be had here now: those after oldest, up to newest. False when it is not
+// known what is committed.
+func (r *Replica) HistoryHeld() (oldest, newest ident.Position, ok bool) {
+	newest, table, ok := r.followLimit()
 	if !ok {
-		return ident.Position{}
+		return ident.Position{}, ident.Position{}, false
 	}
-	return core.Oldest(r.table(), limit, r.shelf.runs(true))
-}
-
-// Committed returns the position up to which facts can be had here now; false when that is not known.
-func (r *Replica) Committed() (ident.Position, bool) {
-	limit, _, ok := r.followLimit()
-	return limit, ok
+	return core.Oldest(table, newest, r.shelf.runs(true)), newest, true
 }
 
 // followLimit returns up to where facts may be given at this moment, and the table by which that holds.
