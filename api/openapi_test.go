@@ -139,6 +139,7 @@ func TestOpenAPIMatchesTypes(t *testing.T) {
 		"Receipt": client.Receipt{}, "Receiver": client.Receiver{}, "Record": client.Record{}, "RecordPage": client.RecordPage{}, "Release": client.Release{}, "ReleaseRequest": client.ReleaseRequest{}, "Resync": client.Resync{}, "Status": client.Status{},
 		"Step": client.Step{}, "SwitchoverRequest": client.SwitchoverRequest{}, "Target": client.Target{}, "Verification": client.Verification{},
 		"WriteResult": client.WriteResult{},
+		"EntryPage":   client.EntryPage{}, "HistoryPage": client.HistoryPage{}, "Heartbeat": client.Heartbeat{}, "Rewound": client.Rewound{}, "StreamEnd": client.StreamEnd{}, "StreamLine": client.StreamLine{},
 	}
 	for name, v := range types {
 		var got []string
