@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"os"
 	"os/exec"
@@ -177,7 +178,12 @@ func (c *consumer) hand(ctx context.Context, b *batch) error {
 func (c *consumer) program(b *batch, attempt int) error {
 	cmd := exec.Command("/bin/sh", "-c", c.o.exec)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Stdin = bytes.NewReader(b.lines.Bytes())
+	in, err := wholeInput(b.lines.Bytes())
+	if err != nil {
+		return err
+	}
+	defer func() { _ = in.Close() }() // it is unlinked already
+	cmd.Stdin = in
 	cmd.Stdout, cmd.Stderr = c.a.out, c.a.err
 	journal := ""
 	if c.o.node != "" {
@@ -186,6 +192,23 @@ func (c *consumer) program(b *batch, attempt int) error {
 	cmd.Env = append(os.Environ(), "UNDERSTUDY_GROUP="+c.o.group, "UNDERSTUDY_JOURNAL="+journal, "UNDERSTUDY_FIRST="+b.first, "UNDERSTUDY_LAST="+b.last,
 		"UNDERSTUDY_COUNT="+strconv.Itoa(b.count), "UNDERSTUDY_POSITION="+b.last, "UNDERSTUDY_ATTEMPT="+strconv.Itoa(attempt))
 	return cmd.Run()
+}
+
+// wholeInput puts a batch into a file without a name: a pipe would end early if this process was killed, and the program would
+// take a part for the whole.
+func wholeInput(lines []byte) (*os.File, error) {
+	f, err := os.CreateTemp("", "understudy-batch-*")
+	if err != nil {
+		return nil, fmt.Errorf("keep the batch for the program: %w", err)
+	}
+	_, err = f.Write(lines)
+	if err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err = errors.Join(err, os.Remove(f.Name())); err != nil {
+		return nil, fmt.Errorf("keep the batch for the program: %w", errors.Join(err, f.Close()))
+	}
+	return f, nil
 }
 
 // read sends what comes until it ends; the last thing says why.

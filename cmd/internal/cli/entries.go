@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -163,15 +164,23 @@ func entrySizes(e client.Entry) (before, after string) {
 	case e.BeforeOmitted:
 		before = "left out"
 	case e.Before != nil || e.BeforeBytes > 0:
-		before = strconv.Itoa(max(e.BeforeBytes, 0))
+		before = strconv.Itoa(imageBytes(e.Before, e.BeforeBytes))
 	}
 	switch {
 	case len(e.Data) > 0:
 		after = strconv.Itoa(len(e.Data))
 	case e.After != nil || e.AfterBytes > 0:
-		after = strconv.Itoa(e.AfterBytes)
+		after = strconv.Itoa(imageBytes(e.After, e.AfterBytes))
 	}
 	return before, after
+}
+
+// imageBytes is the size of an image, which may have been left out.
+func imageBytes(i *client.Image, told int) int {
+	if i == nil {
+		return told
+	}
+	return len(i.Value)
 }
 
 // entryContent says what an entry carries: its images, or the text of a journal or user entry.
@@ -223,8 +232,8 @@ func (a *app) followEntries(ctx context.Context, cl *client.Client, group, node 
 		}
 		if err := a.showLine(e, func(w io.Writer) {
 			before, after := entrySizes(e)
-			fmt.Fprintf(w, "%s  %8d  %-14s %s %s  %s %s  %s/%s  %s\n", humanTime(e.Time), e.Sequence, orNone(e.Position), e.Code, e.Type, orNone(e.File), printable(e.Bytes(), 60),
-				orNone(before), orNone(after), entryContent(e, q.full))
+			fmt.Fprintf(w, "%s  %8d  %-14s %s %s  %s %s  %s/%s B  %s\n", humanTime(e.Time), e.Sequence, cmp.Or(e.Position, "-"), e.Code, e.Type, cmp.Or(e.File, "-"), cmp.Or(printable(e.Bytes(), 60), "-"),
+				cmp.Or(before, "-"), cmp.Or(after, "-"), entryContent(e, q.full))
 		}); err != nil {
 			return err
 		}

@@ -122,6 +122,9 @@ func (a *app) receive(ctx context.Context, o receiveOptions) error {
 	if err := p.load(ctx); err != nil {
 		return err
 	}
+	if p.after == "" && o.after != "now" {
+		p.after = o.after
+	}
 	c := consumer{a: a, o: o, place: p}
 	return c.run(ctx, cl)
 }
