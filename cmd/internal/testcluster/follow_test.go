@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"sync"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/understudy-ha/understudy/client"
+	"github.com/understudy-ha/understudy/fsm"
 	"github.com/understudy-ha/understudy/internal/ident"
 )
 
@@ -152,7 +154,82 @@ func TestFollowersAcrossSwitches(t *testing.T) {
 	for _, l := range listeners {
 		l.check(t, c, history)
 	}
+	c.resumesAnywhere(listeners[0].positions)
 	t.Logf("%d facts, %d acknowledged writes, history %v", len(listeners[0].positions), len(w.acked), history)
+}
+
+// resumesAnywhere goes on after many positions at every node, in the middle of bundles too, and reads all page by page.
+func (c *Cluster) resumesAnywhere(all []ident.Position) {
+	c.t.Helper()
+	for _, id := range c.options.Nodes {
+		cl := c.Node(id).Client()
+		for i := 0; i+1 < len(all); i += 1 + len(all)/60 {
+			p, err := cl.Facts(c.t.Context(), "default", all[i].String(), client.EntryFilter{Limit: 1})
+			if want := all[i+1].Format("default"); err != nil || len(p.Items) != 1 || p.Items[0].Position != want || p.Next != want || p.More != (i+2 < len(all)) {
+				c.t.Fatalf("node %s, after %s: %+v %v, want %s", id, all[i], p, err, want)
+			}
+		}
+		n, after := 0, ""
+		for more := true; more; {
+			p, err := cl.Facts(c.t.Context(), "default", after, client.EntryFilter{Limit: 37})
+			if err != nil {
+				c.t.Fatal(err)
+			}
+			for _, e := range p.Items {
+				if e.Position != all[n].Format("default") {
+					c.t.Fatalf("node %s gives %s, want %s", id, e.Position, all[n])
+				}
+				n++
+			}
+			after, more = p.Next, p.More
+		}
+		if n != len(all) {
+			c.t.Errorf("node %s gave %d facts in pages, %d in a stream", id, n, len(all))
+		}
+	}
+}
+
+// A reader whose facts were deleted is told after what it can go on; the same of a journal.
+func TestFollowWhatWasDeleted(t *testing.T) {
+	c := Start(t, Options{Group: fsm.GroupSpec{ReceiverBytes: 64 << 10, KeepReceivers: 1}})
+	cl := c.Node("b").Client()
+	c.Wait("receivers are deleted", 60*time.Second, func() error {
+		for i := range 20 {
+			if _, err := c.Node("a").Client().Put(t.Context(), "f", []byte{byte(i)}, make([]byte, 8<<10), client.WriteOptions{}); err != nil {
+				return err
+			}
+		}
+		r, err := cl.Receivers(t.Context(), "default", "a")
+		if err == nil && r[0].Number == 1 {
+			err = errors.New("the first one is there")
+		}
+		return err
+	})
+	next := func(what string, items iter.Seq2[client.Entry, error]) (client.Entry, error) {
+		for e, err := range items {
+			return e, err
+		}
+		t.Fatalf("%s: nothing", what)
+		return client.Entry{}, nil
+	}
+	var gone *client.Error
+	_, err := next("history", cl.FollowHistory(t.Context(), "default", client.FollowOptions{After: "default@1.1"}))
+	if !errors.Is(err, client.ErrGone) || !errors.As(err, &gone) || gone.Remedy == "" {
+		t.Fatalf("history: %v", err)
+	}
+	if e, err := next("history", cl.FollowHistory(t.Context(), "default", client.FollowOptions{After: gone.Position})); err != nil || e.Code == "" {
+		t.Errorf("history after %s: %+v, %v", gone.Position, e, err)
+	}
+	if e, err := next("all that is held", cl.FollowHistory(t.Context(), "default", client.FollowOptions{})); err != nil || e.Code == "" {
+		t.Errorf("all that is held: %+v, %v", e, err)
+	}
+	if _, err = next("journal", cl.FollowJournal(t.Context(), "default", "a", client.FollowOptions{After: "1"})); !errors.Is(err, client.ErrGone) || !errors.As(err, &gone) {
+		t.Fatalf("journal: %v", err)
+	}
+	e, err := next("journal", cl.FollowJournal(t.Context(), "default", "a", client.FollowOptions{After: gone.Position}))
+	if err != nil || fmt.Sprint(e.Sequence-1) != gone.Position || e.Type != "PR" {
+		t.Errorf("journal after %s: %+v, %v", gone.Position, e, err)
+	}
 }
 
 // Proves RJ-4: what the source has not on its own disk is never given without include=all, by a list or a stream; with it, its
