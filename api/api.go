@@ -31,6 +31,7 @@ type Options struct {
 type Limits struct {
 	Connections   int           // open at once; more wait in the kernel's queue
 	Bodies        int64         // bytes of all bodies in memory
+	Streams       int64         // of entries, open at once; they are connections, too
 	Header        int           // bytes of request line and header
 	HeaderTimeout time.Duration // from the first byte to the end of the header
 	ReadTimeout   time.Duration // from the first byte to the end of the body
@@ -38,6 +39,8 @@ type Limits struct {
 	IdleTimeout   time.Duration // between two requests on a connection
 	Wait          time.Duration // default of ?wait= for requests that need a primary
 	MaxWait       time.Duration // highest ?wait=
+	Heartbeat     time.Duration // between two signs of life of a stream of entries
+	Stall         time.Duration // a stream whose client takes nothing for so long is cut
 	Linger        time.Duration // how long Serve goes on when its context ends, asking clients for new connections; see Serve
 	Shutdown      time.Duration // what Serve grants running requests after that
 }
@@ -47,6 +50,7 @@ func DefaultLimits() Limits {
 	return Limits{
 		Connections:   1024,
 		Bodies:        256 << 20,
+		Streams:       256,
 		Header:        32 << 10,
 		HeaderTimeout: 5 * time.Second,
 		ReadTimeout:   30 * time.Second,
@@ -54,6 +58,8 @@ func DefaultLimits() Limits {
 		IdleTimeout:   60 * time.Second,
 		Wait:          5 * time.Second,
 		MaxWait:       10 * time.Minute,
+		Heartbeat:     5 * time.Second,
+		Stall:         30 * time.Second,
 		Linger:        250 * time.Millisecond,
 		Shutdown:      5 * time.Second,
 	}
@@ -64,6 +70,7 @@ func (l Limits) withDefaults() Limits {
 	d := DefaultLimits()
 	l.Connections = cmp.Or(l.Connections, d.Connections)
 	l.Bodies = cmp.Or(l.Bodies, d.Bodies)
+	l.Streams = cmp.Or(l.Streams, d.Streams)
 	l.Header = cmp.Or(l.Header, d.Header)
 	l.HeaderTimeout = cmp.Or(l.HeaderTimeout, d.HeaderTimeout)
 	l.ReadTimeout = cmp.Or(l.ReadTimeout, d.ReadTimeout)
@@ -71,6 +78,8 @@ func (l Limits) withDefaults() Limits {
 	l.IdleTimeout = cmp.Or(l.IdleTimeout, d.IdleTimeout)
 	l.Wait = cmp.Or(l.Wait, d.Wait)
 	l.MaxWait = cmp.Or(l.MaxWait, d.MaxWait)
+	l.Heartbeat = cmp.Or(l.Heartbeat, d.Heartbeat)
+	l.Stall = cmp.Or(l.Stall, d.Stall)
 	l.Linger = cmp.Or(l.Linger, d.Linger)
 	l.Shutdown = cmp.Or(l.Shutdown, d.Shutdown)
 	return l
@@ -83,6 +92,7 @@ type API struct {
 	gathered http.Handler // answers /metrics
 	peers    *http.Client // forwards
 	bodies   *budget
+	streams  *budget // a byte each
 	counters counters
 }
 
@@ -95,7 +105,7 @@ func New(o Options) *API {
 	if o.Gatherer == nil {
 		o.Gatherer = prometheus.NewRegistry()
 	}
-	a := &API{o: o, peers: newPeers(o.Network), bodies: &budget{limit: o.Limits.Bodies}, counters: newCounters()}
+	a := &API{o: o, peers: newPeers(o.Network), bodies: &budget{limit: o.Limits.Bodies}, streams: &budget{limit: o.Limits.Streams}, counters: newCounters()}
 	if o.Registerer != nil {
 		if err := a.counters.register(o.Registerer); err != nil {
 			o.Logger.Warn("the metrics of the API are missing", "error", err) // registered twice: no reason not to serve

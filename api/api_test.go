@@ -32,6 +32,7 @@ type fake struct {
 	later   client.Operation // what Operation answers
 	events  func(ctx context.Context, since uint64, wait time.Duration) ([]client.Event, error)
 	notLive error
+	stream  EntryStream // what a stream gives; nil: nothing
 }
 
 func (f *fake) note(ctx context.Context, format string, args ...any) error {
@@ -194,8 +195,8 @@ func (f *fake) Receivers(ctx context.Context, group, node string) ([]client.Rece
 	return []client.Receiver{{Number: 7}}, f.note(ctx, "receivers %s/%s", group, node)
 }
 
-func (f *fake) Entries(ctx context.Context, group, node string, e client.EntryFilter) ([]client.Entry, error) {
-	return []client.Entry{{Sequence: 12, Code: "R", Type: "PT", Key: client.MakeKey([]byte("k")), After: &client.Image{Value: []byte{0, 1}}}},
+func (f *fake) Entries(ctx context.Context, group, node string, e client.EntryFilter) (client.EntryPage, error) {
+	return client.EntryPage{Items: []client.Entry{{Sequence: 12, Code: "R", Type: "PT", Key: client.MakeKey([]byte("k")), After: &client.Image{Value: []byte{0, 1}}}}, Next: 13},
 		f.note(ctx, "entries %s/%s %d-%d since=%s %s%s %s %q %d all=%t limit=%d", group, node, e.From, e.To,
 			e.Since.Format(time.RFC3339), e.Code, e.Type, e.File, e.Key, e.Transaction, e.IncludeAll, e.Limit)
 }

@@ -66,8 +66,9 @@ type Journals interface {
 	Journals(ctx context.Context, group string) ([]client.Journal, error)
 	// Receivers lists the receivers of what node wrote, as held here, oldest first; code unknown_node.
 	Receivers(ctx context.Context, group, node string) ([]client.Receiver, error)
-	// Entries lists entries in ascending order, at most f.Limit, which is set.
-	Entries(ctx context.Context, group, node string, f client.EntryFilter) ([]client.Entry, error)
+	Streams
+	// Entries lists a page of entries, at most f.Limit, which is set. The filter was checked.
+	Entries(ctx context.Context, group, node string, f client.EntryFilter) (client.EntryPage, error)
 	// ChangeReceiver attaches a new receiver to this node's own journal and returns it.
 	ChangeReceiver(ctx context.Context, group string) (client.Receiver, error)
 	// DepositEntry deposits a user entry at the primary and returns once it is committed.

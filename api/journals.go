@@ -7,12 +7,6 @@ import (
 	"github.com/understudy-ha/understudy/client"
 )
 
-// Entries per answer.
-const (
-	usualEntries = 100
-	mostEntries  = 10000
-)
-
 // journal returns group and author in the path; "local" is this node.
 func (r *request) journal(self string) (group, node string, err error) {
 	if group, err = r.group(); err != nil {
@@ -41,54 +35,6 @@ func (a *API) receivers(r *request) (reply, error) {
 		return nil, err
 	}
 	return items(a.o.Journals.Receivers(r.Context(), group, node))
-}
-
-func (a *API) entries(r *request) (reply, error) {
-	group, node, err := r.journal(a.o.Node)
-	if err != nil {
-		return nil, err
-	}
-	f, err := r.filter()
-	if err != nil {
-		return nil, err
-	}
-	return items(a.o.Journals.Entries(r.Context(), group, node, f))
-}
-
-// filter reads the parameters that select entries.
-func (r *request) filter() (f client.EntryFilter, err error) {
-	if f.From, err = r.number("from"); err != nil {
-		return f, err
-	}
-	if f.To, err = r.number("to"); err != nil {
-		return f, err
-	}
-	if f.To != 0 && f.To < f.From {
-		return f, invalid(fmt.Sprintf("from=%d is beyond to=%d", f.From, f.To), "exchange them")
-	}
-	if f.Transaction, err = r.number("transaction"); err != nil {
-		return f, err
-	}
-	if f.Since, err = r.instant("since"); err != nil {
-		return f, err
-	}
-	if f.Code, err = r.choice("code", "", "R", "C", "J", "U"); err != nil {
-		return f, err
-	}
-	if f.Type = r.query.Get("type"); f.Type != "" && !validType(f.Type) {
-		return f, invalid("type="+shorten(f.Type), "want two upper-case letters or digits, such as PT")
-	}
-	include, err := r.choice("include", "confirmed", "all")
-	if err != nil {
-		return f, err
-	}
-	f.IncludeAll = include == "all"
-	f.File = r.query.Get("file")
-	if key := r.query.Get("key"); key != "" {
-		f.Key = []byte(key)
-	}
-	f.Limit, err = r.limit(usualEntries, mostEntries)
-	return f, err
 }
 
 func validType(s string) bool {

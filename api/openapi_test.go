@@ -146,6 +146,7 @@ func TestOpenAPIMatchesTypes(t *testing.T) {
 			client.GroupSpec
 			IfVersion uint64 `json:"if_version"`
 		}{},
+		"EntryPage": client.EntryPage{}, "HistoryPage": client.HistoryPage{}, "Heartbeat": client.Heartbeat{}, "Rewound": client.Rewound{}, "StreamEnd": client.StreamEnd{}, "StreamLine": client.StreamLine{},
 	}
 	for name, v := range types {
 		var got []string

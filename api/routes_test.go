@@ -271,6 +271,12 @@ func routeCases() map[string]routeCase {
 			asks: []string{"change-receiver default"}, want: is(client.Receiver{Number: 8, Attached: true}),
 		},
 		// Proves RJ-14, the deposit.
+		"GET /v1/groups/{group}/entries": {
+			call: func(ctx context.Context, c *client.Client) (any, error) {
+				return pick(func(p client.HistoryPage) any { return p.Next + " " + p.Items[0].Journal })(c.Facts(ctx, "default", "default@3.42", client.EntryFilter{Code: "U", Limit: 3}))
+			},
+			asks: []string{"facts default after=default@3.42 U limit=3"}, want: is("default@3.43 default/b"),
+		},
 		"POST /v1/groups/{group}/journals/local/entries": {
 			call: func(ctx context.Context, c *client.Client) (any, error) {
 				return c.DepositEntry(ctx, "default", client.DepositRequest{Type: "A1", Data: []byte("\x00x")})

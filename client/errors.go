@@ -11,6 +11,7 @@ var (
 	ErrNotFound       = errors.New("not found")
 	ErrUnknownGroup   = errors.New("unknown group")
 	ErrUnknownNode    = errors.New("unknown node")
+	ErrGone           = errors.New("deleted here")
 	ErrTooLarge       = errors.New("too large")
 	ErrExists         = errors.New("exists already")
 	ErrBusy           = errors.New("another operation runs")
@@ -40,6 +41,7 @@ const (
 	CodeMethodNotAllowed Code = "method_not_allowed"
 	CodeUnknownGroup     Code = "unknown_group"
 	CodeUnknownNode      Code = "unknown_node"
+	CodeGone             Code = "gone" // what was asked for was deleted on this node
 	CodeTooLarge         Code = "too_large"
 	CodeExists           Code = "exists"
 	CodeBusy             Code = "busy"
@@ -73,6 +75,8 @@ func (c Code) condition() (sentinel error, status int, title string) {
 		return ErrUnknownGroup, http.StatusNotFound, "Unknown group"
 	case CodeUnknownNode:
 		return ErrUnknownNode, http.StatusNotFound, "Unknown node"
+	case CodeGone:
+		return ErrGone, http.StatusGone, "Deleted here"
 	case CodeTooLarge:
 		return ErrTooLarge, http.StatusRequestEntityTooLarge, "Too large"
 	case CodeExists:
@@ -130,7 +134,7 @@ func OutcomeOf(err error) string {
 		return OutcomeDone
 	}
 	switch CodeOf(err) {
-	case CodeInvalid, CodeNotFound, CodeUnknownPath, CodeMethodNotAllowed, CodeUnknownGroup, CodeUnknownNode, CodeTooLarge, CodeExists,
+	case CodeInvalid, CodeNotFound, CodeUnknownPath, CodeMethodNotAllowed, CodeUnknownGroup, CodeUnknownNode, CodeGone, CodeTooLarge, CodeExists,
 		CodeBusy, CodePrecondition, CodeNotPrimary, CodeNoPrimary, CodeNoQuorum, CodeNoSync, CodeUnavailable, CodeStale, CodeStorageFull,
 		CodeJournalFull, CodeUnsupported:
 		return OutcomeNotDone
@@ -145,7 +149,7 @@ type Error struct {
 	Detail   string  `json:"detail,omitempty"`   // what happened, with names and numbers
 	Reason   string  `json:"reason,omitempty"`   // why
 	Remedy   string  `json:"remedy,omitempty"`   // what to do next
-	Position string  `json:"position,omitempty"` // unknown_outcome: where the write stands if it was done
+	Position string  `json:"position,omitempty"` // unknown_outcome: where the write stands if it was done; gone and precondition of a stream: after which it can go on
 	Node     string  `json:"node,omitempty"`     // who says so
 	Checks   []Check `json:"checks,omitempty"`   // precondition: all checks, failed and passed
 
@@ -187,7 +191,7 @@ func CodeOf(err error) Code {
 		return e.Code
 	}
 	for _, c := range []Code{
-		CodeInvalid, CodeNotFound, CodeUnknownGroup, CodeUnknownNode, CodeTooLarge, CodeExists, CodeBusy, CodePrecondition,
+		CodeInvalid, CodeNotFound, CodeUnknownGroup, CodeUnknownNode, CodeGone, CodeTooLarge, CodeExists, CodeBusy, CodePrecondition,
 		CodeNotPrimary, CodeNoPrimary, CodeNoQuorum, CodeNoSync, CodeUnavailable, CodeStale, CodeStorageFull,
 		CodeJournalFull, CodeUnknownOutcome, CodeCorrupt, CodeUnsupported,
 	} {

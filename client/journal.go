@@ -76,19 +76,42 @@ type Entry struct {
 	After         *Image    `json:"after,omitempty"`
 	Data          []byte    `json:"data,omitempty"`
 	Confirmed     bool      `json:"confirmed"`
+	BeforeBytes   int       `json:"before_bytes,omitempty"` // of the image's value, also when the answer leaves it out
+	AfterBytes    int       `json:"after_bytes,omitempty"`
+	Journal       string    `json:"journal,omitempty"` // that of the sequence number, where the history is read
 }
 
-// EntryFilter selects entries. Zero fields select everything.
+// EntryFilter selects entries. Zero fields select everything. Lists are separated by commas.
 type EntryFilter struct {
-	From, To    uint64    // sequence numbers, both included
-	Since       time.Time // at or after
-	Code        string    // R | C | J | U
-	Type        string    // two characters
-	File        string
-	Key         []byte
-	Transaction uint64
-	IncludeAll  bool // unconfirmed entries too
-	Limit       int  // 0: 100, at most 10000
+	From, To     uint64    // sequence numbers, both included
+	PositionFrom string    // facts at or after this history position
+	PositionTo   string    // facts at or before it
+	Since, Until time.Time // both included
+	Receiver     string    // 3, 3-7, attached, or chain for all that are held
+	Code         string    // R, C, J, U
+	Type         string    // two characters each
+	File         string    // names, or patterns such as orders*
+	Key          []byte    // exactly this one
+	KeyPrefix    []byte    // or those that begin so
+	Transaction  uint64    // first sequence number of the transaction
+	IncludeAll   bool      // unconfirmed entries too
+	Images       string    // both (default), after or none: what the answer holds
+	Newest       int       // only the last so many, at most 10000
+	Descending   bool      // newest first
+	Limit        int       // 0: 100, at most 10000
+}
+
+// EntryPage is one answer of entries.
+type EntryPage struct {
+	Items []Entry `json:"items"`
+	Next  uint64  `json:"next,omitempty"` // there may be more: ask again with from, or with to when it descends; it stays right while the journal grows
+}
+
+// HistoryPage is one answer of facts of a group's history.
+type HistoryPage struct {
+	Items []Entry `json:"items"`
+	Next  string  `json:"next"`           // go on with after
+	More  bool    `json:"more,omitempty"` // there was more when it was answered
 }
 
 // DepositRequest is a user entry (code U) to be deposited. Exactly one of Data and Text may be set.

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"net/url"
 	"strconv"
 	"time"
 )
@@ -19,27 +20,49 @@ func (c *Client) Receivers(ctx context.Context, group, node string) ([]Receiver,
 	return list[Receiver](ctx, c, get("v1", "groups", group, "journals", node, "receivers"))
 }
 
-// Entries lists entries of what node wrote, as the answering node holds them, in ascending order. A list as long as the
-// limit may go on: ask again from the last sequence number + 1.
+// Entries lists entries of what node wrote, as the answering node holds them: the first page of EntryPage.
 func (c *Client) Entries(ctx context.Context, group, node string, f EntryFilter) ([]Entry, error) {
+	p, err := c.EntryPage(ctx, group, node, f)
+	return p.Items, err
+}
+
+// EntryPage lists entries of what node wrote, as the answering node holds them. With Next set it may go on; such an answer may
+// hold fewer entries than the limit, even none.
+func (c *Client) EntryPage(ctx context.Context, group, node string, f EntryFilter) (EntryPage, error) {
 	x := get("v1", "groups", group, "journals", node, "entries")
-	setNumber(x.query, "from", f.From)
-	setNumber(x.query, "to", f.To)
-	setNumber(x.query, "transaction", f.Transaction)
-	setText(x.query, "code", f.Code)
-	setText(x.query, "type", f.Type)
-	setText(x.query, "file", f.File)
-	setText(x.query, "key", string(f.Key))
-	if !f.Since.IsZero() {
-		x.query.Set("since", f.Since.Format(time.RFC3339Nano))
+	f.ask(x.query)
+	return ask[EntryPage](ctx, c, x)
+}
+
+// ask writes the filter as parameters.
+func (f EntryFilter) ask(q url.Values) {
+	setNumber(q, "from", f.From)
+	setNumber(q, "to", f.To)
+	setText(q, "position_from", f.PositionFrom)
+	setText(q, "position_to", f.PositionTo)
+	setNumber(q, "transaction", f.Transaction)
+	setText(q, "receiver", f.Receiver)
+	setText(q, "code", f.Code)
+	setText(q, "type", f.Type)
+	setText(q, "file", f.File)
+	setText(q, "key", string(f.Key))
+	setText(q, "key_prefix", string(f.KeyPrefix))
+	setText(q, "images", f.Images)
+	setNumber(q, "newest", uint64(max(f.Newest, 0)))
+	for name, t := range map[string]time.Time{"since": f.Since, "until": f.Until} {
+		if !t.IsZero() {
+			q.Set(name, t.Format(time.RFC3339Nano))
+		}
 	}
 	if f.IncludeAll {
-		x.query.Set("include", "all")
+		q.Set("include", "all")
+	}
+	if f.Descending {
+		q.Set("order", "descending")
 	}
 	if f.Limit != 0 {
-		x.query.Set("limit", strconv.Itoa(f.Limit))
+		q.Set("limit", strconv.Itoa(f.Limit))
 	}
-	return list[Entry](ctx, c, x)
 }
 
 // ChangeReceiver attaches a new receiver to the answering node's own journal.

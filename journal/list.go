@@ -3,105 +3,12 @@ package journal
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
-	"time"
 
 	"github.com/understudy-ha/understudy/internal/ident"
-	"github.com/understudy-ha/understudy/journal/entry"
 )
-
-// Filter selects entries. Zero fields select everything.
-type Filter struct {
-	From, To           ident.Sequence // inclusive
-	Since              time.Time
-	Code               entry.Code
-	Type               entry.Type
-	File               string
-	Key                []byte
-	Transaction        ident.Sequence // first sequence of the transaction
-	IncludeUnconfirmed bool
-	Limit              int // 0: no limit; whoever answers others sets one
-}
-
-func (f *Filter) selects(e *entry.Entry) bool {
-	switch {
-	case e.Sequence < f.From, f.To != 0 && e.Sequence > f.To:
-	case !f.Since.IsZero() && e.Time < f.Since.UnixNano():
-	case f.Code != 0 && e.Code != f.Code:
-	case f.Type != entry.Type{} && e.Type != f.Type:
-	case f.File != "" && e.File != f.File:
-	case f.Key != nil && !bytes.Equal(e.Key, f.Key):
-	case f.Transaction != 0 && e.Transaction != f.Transaction:
-	default:
-		return true
-	}
-	return false
-}
-
-// Entries returns the selected entries in order. Unconfirmed ones, which the source has not said to be on its own disk, are
-// left out unless asked for. The entries share no memory with the journal.
-func (j *Journal) Entries(ctx context.Context, f Filter) ([]entry.Entry, error) {
-	var entries []entry.Entry
-	err := j.settle(func() error {
-		entries = nil
-		v, _ := j.watch()
-		to := v.Last
-		if !f.IncludeUnconfirmed {
-			to = min(to, v.Confirmed)
-		}
-		if f.To != 0 {
-			to = min(to, f.To)
-		}
-		from := max(f.From, f.Transaction, v.First)
-		if v.First == 0 || from > to {
-			return nil
-		}
-		from, err := j.start(from)
-		if err != nil {
-			return err
-		}
-		var wrong error
-		err = j.walk(from, func(b entry.Bundle) bool {
-			if wrong = context.Cause(ctx); wrong != nil {
-				return false
-			}
-			for e, err := range b.Entries() {
-				if err != nil {
-					wrong = err
-					return false
-				}
-				if e.Sequence > to || f.Limit > 0 && len(entries) == f.Limit {
-					return false
-				}
-				if f.selects(&e) {
-					entries = append(entries, detach(e))
-				}
-			}
-			return b.Last() < to
-		})
-		return errors.Join(err, wrong)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list entries of journal %s: %w", j.disk.id, err)
-	}
-	return entries, nil
-}
-
-// detach copies what e shares with its bundle.
-func detach(e entry.Entry) entry.Entry {
-	e.Key, e.Data = bytes.Clone(e.Key), bytes.Clone(e.Data)
-	for _, i := range []**entry.Image{&e.Before, &e.After} {
-		if *i != nil {
-			c := **i
-			c.Value = bytes.Clone(c.Value)
-			*i = &c
-		}
-	}
-	return e
-}
 
 // Verify reads everything that is on disk and checks checksums, structure and chain. It returns the first *CorruptionError.
 // What is appended meanwhile is left out.

@@ -39,7 +39,7 @@ func (j *Journal) index(r *receiver) error {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	r.points, r.end, r.written, r.indexed = found.points, found.end, found.end, true
+	r.points, r.newest, r.end, r.written, r.indexed = found.points, found.newest, found.end, found.end, true
 	return nil
 }
 

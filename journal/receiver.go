@@ -2,6 +2,7 @@ package journal
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"sort"
 
@@ -53,6 +54,8 @@ type point struct {
 	first   ident.Sequence
 	offset  int64
 	history ident.History // before the bundle
+	newest  int64         // latest time of the bundles before it in the receiver; unix nanoseconds
+	oldest  int64         // earliest time of the bundles from it up to the next point
 }
 
 // pointSpacing is about how far points lie apart: what a look-up reads at most too much.
@@ -72,12 +75,13 @@ type receiver struct {
 	allotted int64  // up to here its space is certain; at least end
 	pieces   []Run  // the parts of runs that stand in it
 	points   []point
+	newest   int64 // latest time of its bundles; known when indexed, else as in an empty receiver
 }
 
 // newReceiver returns an empty receiver.
 func newReceiver(h ReceiverHeader, raw []byte) *receiver {
 	return &receiver{
-		header: h, raw: raw, indexed: true, end: HeaderSize, written: HeaderSize,
+		header: h, raw: raw, indexed: true, end: HeaderSize, written: HeaderSize, newest: math.MinInt64,
 		tail: tail{last: h.First - 1, after: h.Start, chain: h.Chain, run: h.Run},
 	}
 }
@@ -102,8 +106,10 @@ func (r *receiver) accepts(b entry.Bundle) error {
 func (r *receiver) add(b entry.Bundle) {
 	h := b.Header
 	if n := len(r.points); n == 0 || r.end-r.points[n-1].offset >= pointSpacing {
-		r.points = append(r.points, point{first: h.First, offset: r.end, history: h.Before.History})
+		r.points = append(r.points, point{first: h.First, offset: r.end, history: h.Before.History, newest: r.newest, oldest: h.Time})
 	}
+	q := &r.points[len(r.points)-1]
+	q.oldest, r.newest = min(q.oldest, h.Time), max(r.newest, h.Time)
 	if h.Facts > 0 {
 		to := h.After().History
 		switch n := len(r.pieces); {

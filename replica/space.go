@@ -166,7 +166,7 @@ func (p *primary) squeeze(ctx context.Context, a fsm.Assignment) (why string) {
 		return "it has no detached receiver"
 	}
 	view, _ := p.own.View()
-	node, why := core.DecideDrop(a, core.Oldest{
+	node, why := core.DecideDrop(a, core.OldestReceiver{
 		Author: p.r.o.Node, First: receivers[0].First, Last: receivers[0].Last, Runs: view.Runs, Flushed: p.r.data.Flushed(),
 	}, func(n ident.NodeID) bool { return p.targets.gone(n, p.r.o.Timing.DropAfter) })
 	if node == "" {

@@ -47,8 +47,8 @@ func heldTo(g *fsm.Group, lowest ident.Position) (ident.Position, bool) {
 	return lowest, !lowest.IsZero()
 }
 
-// Oldest is the oldest detached receiver of a full journal, and what it takes to know who needs it.
-type Oldest struct {
+// OldestReceiver is the oldest detached receiver of a full journal, and what it takes to know who needs it.
+type OldestReceiver struct {
 	Author      ident.NodeID
 	First, Last ident.Sequence
 	Runs        []entry.Run    // of its journal
@@ -58,7 +58,7 @@ type Oldest struct {
 // DecideDrop says which node the primary drops so that the oldest receiver of its full journal may go, or why it drops nobody.
 // Only who is absent and not in the in-sync set is dropped, and only if nothing else keeps the receiver: neither this node
 // itself, nor a consumer, nor a node that is there. Of several the one that is furthest behind goes first.
-func DecideDrop(a fsm.Assignment, o Oldest, absent func(ident.NodeID) bool) (drop ident.NodeID, why string) {
+func DecideDrop(a fsm.Assignment, o OldestReceiver, absent func(ident.NodeID) bool) (drop ident.NodeID, why string) {
 	g := a.Group
 	switch {
 	case g.Spec.JournalFull != fsm.JournalFullDrop:

@@ -64,7 +64,7 @@ func TestDecideDrop(t *testing.T) {
 			if c.set != nil {
 				c.set(&a)
 			}
-			o := Oldest{Author: "a", First: 1, Last: 20, Flushed: pos(1, 99), Runs: []entry.Run{{Epoch: 1, From: 1, To: 99, First: 1, Last: 100}}}
+			o := OldestReceiver{Author: "a", First: 1, Last: 20, Flushed: pos(1, 99), Runs: []entry.Run{{Epoch: 1, From: 1, To: 99, First: 1, Last: 100}}}
 			got, why := DecideDrop(a, o, func(n ident.NodeID) bool { return strings.Contains(c.absent, string(n)) })
 			if got != c.want || !strings.Contains(why, c.why) || (got == "") != (why != "") {
 				t.Fatalf("drops %q (%s), want %q (%s)", got, why, c.want, c.why)

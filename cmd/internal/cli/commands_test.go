@@ -232,7 +232,7 @@ func TestOtherCommandsPrintWhatTheyGet(t *testing.T) {
 		{"events", 0, []string{"quiet", "loud  seq=9"}},
 		{"journal list default", 0, []string{"ACTIVE", "2 KiB", "ATTENTION: journal default/a: disk is gone"}},
 		{"journal receivers default/a", 0, []string{"000003", "attached"}},
-		{"journal entries default", 0, []string{"R UP", "orders", "three apples (12 B) +before unconfirmed"}},
+		{"journal entries default", 0, []string{"R UP", "orders", "12  three apples (12 B) unconfirmed"}},
 		{"journal dump default", 0, []string{"default@4.42", "three apples"}},
 		{"journal change default", 0, []string{"Receiver 000004 is attached"}},
 		{"journal verify default/a", 0, []string{"Journal default/a is sound."}},

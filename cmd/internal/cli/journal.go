@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -13,7 +12,7 @@ import (
 
 func newJournal(a *app) *cobra.Command {
 	return family("journal", "Look into journals and their receivers",
-		newJournalList(a), newJournalReceivers(a), newJournalEntries(a), newJournalChange(a), newJournalDump(a), newJournalVerify(a),
+		newJournalList(a), newJournalReceivers(a), newJournalEntries(a), newJournalReceive(a), newJournalSend(a), newJournalChange(a), newJournalDump(a), newJournalVerify(a),
 		newJournalHolds(a), newJournalSize(a), newJournalRepair(a), newJournalSave(a),
 		newJournalArchive(a), newJournalRestore(a), newJournalRestored(a), newJournalExport(a), newJournalImport(a))
 }
@@ -130,110 +129,6 @@ func writeReceivers(w io.Writer, all []client.Receiver) {
 		t.add(fmt.Sprintf("%06d", r.Number), r.Journal, r.First, r.Last, orNone(r.Start), humanBytes(r.Bytes), yesNo(r.Attached, "attached", "detached"), humanTime(r.Created))
 	}
 	t.write(w)
-}
-
-func newJournalEntries(a *app) *cobra.Command {
-	var (
-		on    target
-		f     client.EntryFilter
-		key   string
-		since string
-		full  bool
-	)
-	cmd := &cobra.Command{
-		Use:   "entries GROUP[/NODE]",
-		Short: "List entries of a journal; confirmed ones unless --all",
-		Args:  cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			group, node, err := splitJournal(args[0])
-			if err != nil {
-				return err
-			}
-			f.Key = []byte(key)
-			if f.Since, err = parseSince(since, time.Now()); err != nil {
-				return err
-			}
-			return a.withTarget(cmd.Context(), on, func(cl *client.Client) error {
-				ctx, cancel := context.WithTimeout(cmd.Context(), askTimeout)
-				defer cancel()
-				all, err := cl.Entries(ctx, group, node, f)
-				if err != nil {
-					return err
-				}
-				return a.show(all, func(w io.Writer) { writeEntries(w, all, full) })
-			})
-		},
-	}
-	on.flag(cmd)
-	fl := cmd.Flags()
-	fl.Uint64Var(&f.From, "from", 0, "first sequence number")
-	fl.Uint64Var(&f.To, "to", 0, "last sequence number")
-	fl.StringVar(&since, "since", "", "at or after this time: 2006-01-02T15:04:05Z, or 10m for ten minutes ago")
-	fl.StringVar(&f.Code, "code", "", "R, C, J or U")
-	fl.StringVar(&f.Type, "type", "", "two characters, such as PT, UP, DL, SW")
-	fl.StringVar(&f.File, "file", "", "of this file")
-	fl.StringVar(&key, "key", "", "of this record")
-	fl.Uint64Var(&f.Transaction, "transaction", 0, "of the transaction that begins at this sequence number")
-	fl.BoolVar(&f.IncludeAll, "all", false, "unconfirmed entries too")
-	fl.IntVar(&f.Limit, "limit", 100, "at most this many")
-	fl.BoolVar(&full, "full", false, "values in full")
-	return cmd
-}
-
-// parseSince reads a moment in the past, or how long ago it was.
-func parseSince(s string, now time.Time) (time.Time, error) {
-	if s == "" {
-		return time.Time{}, nil
-	}
-	if d, err := time.ParseDuration(s); err == nil && d > 0 {
-		return now.Add(-d), nil
-	}
-	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02"} {
-		if t, err := time.ParseInLocation(layout, s, now.Location()); err == nil {
-			return t, nil
-		}
-	}
-	return time.Time{}, usagef("--since %q: want 2006-01-02T15:04:05Z, or 10m for ten minutes ago", s)
-}
-
-func writeEntries(w io.Writer, all []client.Entry, full bool) {
-	if len(all) == 0 {
-		fmt.Fprintln(w, "No entries.")
-		return
-	}
-	t := newTable(">SEQUENCE", "POSITION", "TYPE", "TIME", "FILE", "KEY", "CONTENT")
-	for _, e := range all {
-		t.add(e.Sequence, e.Position, e.Code+" "+e.Type, humanTime(e.Time), e.File, printable(e.Bytes(), 60), entryContent(e, full))
-	}
-	t.write(w)
-}
-
-// entryContent says what an entry carries: its images, or the text of a journal or user entry.
-func entryContent(e client.Entry, full bool) string {
-	limit := 48
-	if full {
-		limit = 1 << 30
-	}
-	var s string
-	switch {
-	case len(e.Data) > 0:
-		s = printable(e.Data, limit)
-	case e.After != nil:
-		s = imageText(e.After, limit)
-	}
-	switch {
-	case e.Before != nil && full:
-		s += " before " + imageText(e.Before, limit)
-	case e.Before != nil:
-		s += " +before"
-	}
-	if e.Transaction != 0 && e.Transaction != e.Sequence {
-		s += fmt.Sprintf(" transaction %d", e.Transaction)
-	}
-	if !e.Confirmed {
-		s += " unconfirmed"
-	}
-	return s
 }
 
 func newJournalChange(a *app) *cobra.Command {

@@ -20,6 +20,9 @@ const childMode = "CLI_TEST_CHILD"
 
 // childMain is a server in the view of the process that started it.
 func childMain(mode string) int {
+	if mode == "cli" {
+		return Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	}
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
 	fmt.Println("2026-01-02T15:04:05.000Z [INFO]  understudy: started as", strings.Join(os.Args[1:], " "))

@@ -91,7 +91,7 @@ func parsePoint(s string, group ident.GroupName, now time.Time) (t restore.Targe
 	if n, err := strconv.ParseUint(number, 10, 64); err == nil && n > 0 {
 		return restore.Target{Node: ident.NodeID(node), Sequence: ident.Sequence(n)}, nil
 	}
-	if t.Time, err = parseSince(s, now); err != nil {
+	if t.Time, err = parsePast("to", s, now); err != nil {
 		return t, usagef("--to %q: want a position such as 3.42, an entry such as a/1234, a time such as 2006-01-02T15:04:05Z, or 10m for ten minutes ago", s)
 	}
 	return t, nil

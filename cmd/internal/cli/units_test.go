@@ -127,11 +127,11 @@ func TestParseSince(t *testing.T) {
 	for in, want := range map[string]time.Time{
 		"": {}, "10m": now.Add(-10 * time.Minute), "2026-03-04": time.Date(2026, 3, 4, 0, 0, 0, 0, time.UTC),
 	} {
-		if got, err := parseSince(in, now); err != nil || !got.Equal(want) {
+		if got, err := parsePast("since", in, now); err != nil || !got.Equal(want) {
 			t.Errorf("%q: %v, %v, want %v", in, got, err, want)
 		}
 	}
-	if _, err := parseSince("soon", now); exitCode(err) != exitUsage {
+	if _, err := parsePast("since", "soon", now); exitCode(err) != exitUsage {
 		t.Errorf("got %v", err)
 	}
 }

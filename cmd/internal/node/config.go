@@ -33,12 +33,12 @@ type Config struct {
 	Advertise Addresses       `yaml:"advertise,omitempty"` // what others are told; each default is the one in Listen
 	Groups    []fsm.GroupSpec `yaml:"groups,omitempty"`    // created by the bootstrapping node when the cluster is new
 	Timing    Timing          `yaml:"timing"`
-	Hooks     Hooks           `yaml:"hooks,omitempty"` // programs run for events
-	Scrub     Scrub           `yaml:"scrub"`           // the check of the journals in the background
+	Hooks     Hooks           `yaml:"hooks,omitempty"`   // programs run for events
+	Scrub     Scrub           `yaml:"scrub"`             // the check of the journals in the background
 	Archive   Archive         `yaml:"archive,omitempty"` // where detached receivers are archived
-	LogLevel  string          `yaml:"log_level"`       // trace | debug | info | warn | error
-	Insecure  bool            `yaml:"insecure"`        // allow addresses beyond loopback although nothing is encrypted
-	Moved     bool            `yaml:"-"`               // the data directory was moved here on purpose; said for one start, never in the file
+	LogLevel  string          `yaml:"log_level"`         // trace | debug | info | warn | error
+	Insecure  bool            `yaml:"insecure"`          // allow addresses beyond loopback although nothing is encrypted
+	Moved     bool            `yaml:"-"`                 // the data directory was moved here on purpose; said for one start, never in the file
 }
 
 // Addresses are host:port pairs of one node, one for each of its listeners.

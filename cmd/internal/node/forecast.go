@@ -286,7 +286,8 @@ func (r roles) first(ctx context.Context, g *fsm.Group, to ident.NodeID, holders
 
 func (r roles) read(ctx context.Context, n *fsm.Node, group ident.GroupName, author ident.NodeID, f client.EntryFilter) ([]client.Entry, error) {
 	if n.ID == r.n.config.Node {
-		return journals{r.n}.Entries(ctx, string(group), string(author), f)
+		p, err := journals{r.n}.Entries(ctx, string(group), string(author), f)
+		return p.Items, err
 	}
 	return r.n.peers.at(n.Addresses.HTTP).Entries(ctx, string(group), string(author), f)
 }

@@ -97,36 +97,13 @@ func receiver(id ident.JournalID, r journal.ReceiverInfo) client.Receiver {
 	return c
 }
 
-func (j journals) Entries(ctx context.Context, group, node string, f client.EntryFilter) ([]client.Entry, error) {
-	_, jr, err := j.journal(group, node)
-	if err != nil {
-		return nil, err
-	}
-	q := journal.Filter{From: ident.Sequence(f.From), To: ident.Sequence(f.To), Since: f.Since, File: f.File, Key: f.Key, Transaction: ident.Sequence(f.Transaction),
-		IncludeUnconfirmed: f.IncludeAll, Limit: f.Limit}
-	if f.Code != "" {
-		q.Code = entry.Code(f.Code[0])
-	}
-	if len(f.Type) == 2 {
-		q.Type = entry.Type{f.Type[0], f.Type[1]}
-	}
-	entries, err := jr.Entries(ctx, q)
-	if err != nil {
-		return nil, j.explain(jr, err)
-	}
-	view, _ := jr.View()
-	out := make([]client.Entry, 0, len(entries))
-	for i := range entries {
-		out = append(out, entryOf(ident.GroupName(group), &entries[i], entries[i].Sequence <= view.Confirmed))
-	}
-	return out, nil
-}
-
 func (j journals) explain(jr *journal.Journal, err error) error {
 	var damaged *journal.CorruptionError
 	switch {
 	case errors.As(err, &damaged):
 		return &client.Error{Code: client.CodeCorrupt, Detail: fmt.Sprintf("journal %s: %v", jr.ID(), err), Remedy: "another node holds an identical copy, from which this one is repaired: understudy journal repair " + jr.ID().String()}
+	case errors.Is(err, entry.ErrInvalid):
+		return &client.Error{Code: client.CodeInvalid, Detail: err.Error()}
 	case errors.Is(err, journal.ErrNotHeld):
 		return &client.Error{Code: client.CodeNotFound, Detail: fmt.Sprintf("journal %s: %v", jr.ID(), err), Remedy: "list the receivers to see what is held"}
 	}
@@ -135,7 +112,8 @@ func (j journals) explain(jr *journal.Journal, err error) error {
 
 func entryOf(group ident.GroupName, e *entry.Entry, confirmed bool) client.Entry {
 	c := client.Entry{Sequence: uint64(e.Sequence), Code: string(rune(e.Code)), Type: string(e.Type[:]), Time: wallTime(e.Time), Transaction: uint64(e.Transaction),
-		File: e.File, Key: client.MakeKey(e.Key), Before: image(group, e.Before), BeforeOmitted: e.BeforeOmitted, After: image(group, e.After), Data: e.Data, Confirmed: confirmed}
+		File: e.File, Key: client.MakeKey(e.Key), Before: image(group, e.Before), BeforeOmitted: e.BeforeOmitted, After: image(group, e.After), Data: e.Data, Confirmed: confirmed,
+		BeforeBytes: imageBytes(e.Before), AfterBytes: imageBytes(e.After)}
 	if !e.Position.IsZero() {
 		c.Position = e.Position.Format(group)
 	}
