@@ -152,7 +152,7 @@ func TestNamedConsumer(t *testing.T) {
 	if code != exitDone || strings.Count(out, "\n") != 3 || !strings.Contains(out, "default@1.8") {
 		t.Errorf("%d %s%s", code, out, errOut)
 	}
-	if h := set.Load(); h == nil || h.Position != "default@1.10" || h.For != "2h0m0s" {
+	if h := set.Load(); h == nil || h.Position != "default@1.10" || h.For != client.Duration(2*time.Hour) {
 		t.Errorf("hold %+v", h)
 	}
 	code, _, errOut = run(t, historyNode(t, 3, 0, noHolds), "journal", "receive", "default", "--name", "billing")
