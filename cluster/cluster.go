@@ -213,6 +213,10 @@ func (c *Cluster) Assignment(g ident.GroupName) (fsm.Assignment, bool) {
 // ErrNoLease. Call it after the work and before the reply.
 func (c *Cluster) CheckLease(g ident.GroupName, e ident.Epoch) error { return c.leases.check(g, e) }
 
+// Yield makes CheckLease fail for g at e, before a Handover is proposed that may be applied elsewhere first, or lets it answer by
+// the clock again after an abort. The lease goes on all the same.
+func (c *Cluster) Yield(g ident.GroupName, e ident.Epoch, yes bool) { c.leases.yield(g, e, yes) }
+
 // CoverEnded tells whether, by this node's own count, no lease can cover the primary of g any more; else for about how
 // long one may. The channel is closed when a cover ends before its time. A later call may find a cover again, since a new
 // primary renews.

@@ -19,13 +19,14 @@ type leases struct {
 	mu    sync.Mutex
 	count *core.Leases
 	cut   map[ident.GroupName]chan struct{} // closed when a cover ends before its time
+	given map[ident.GroupName]ident.Epoch   // see yield
 }
 
 func newLeases(self ident.NodeID, life ident.Incarnation, h host.Host, t Timing) *leases {
 	return &leases{
 		self: self, clock: h.Clock, trace: h.Trace,
 		count: core.NewLeases(self, life, h.Clock.Boot(), t.Lease, t.Margin),
-		cut:   map[ident.GroupName]chan struct{}{},
+		cut:   map[ident.GroupName]chan struct{}{}, given: map[ident.GroupName]ident.Epoch{},
 	}
 }
 
@@ -67,9 +68,22 @@ func (l *leases) drop() {
 	l.count.Drop()
 }
 
-// check compares clocks now: nil only if this life holds g at e.
+// yield makes check fail for g at e, or not any more.
+func (l *leases) yield(g ident.GroupName, e ident.Epoch, yes bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if yes {
+		l.given[g] = e
+	} else {
+		delete(l.given, g)
+	}
+}
+
+// check compares clocks now: nil only if this life holds g at e, and has not given it away.
 func (l *leases) check(g ident.GroupName, e ident.Epoch) error {
-	ok := l.holds(g, e)
+	l.mu.Lock()
+	ok := l.count.Holds(l.clock.Boot(), g, e) && l.given[g] != e
+	l.mu.Unlock()
 	l.trace("lease.check", "node", l.self, "group", g, "epoch", e, "ok", ok)
 	if !ok {
 		return ErrNoLease

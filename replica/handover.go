@@ -180,6 +180,7 @@ func (c *conductor) switchOver(ctx context.Context, a fsm.Assignment) {
 			}}))
 		case core.SwitchHandsOver:
 			p.stopped.Store(true) // reads too, before Handover can be applied
+			p.control.Yield(p.epoch, true)
 			p.turned.fire()
 			c.note(c.propose(ctx, c.handover(a, op)))
 		}
@@ -231,6 +232,7 @@ func (c *conductor) reopen(a fsm.Assignment) {
 			p.targets.forget(n, 0)
 		}
 	}
+	p.control.Yield(p.epoch, false)
 	p.stopped.Store(false)
 	p.hold(false)
 }

@@ -157,7 +157,8 @@ type plane struct {
 	mu      sync.Mutex
 	state   *fsm.State
 	changed chan struct{}
-	leases  map[ident.NodeID]bool // granted; only counts for the primary, epoch and life of the group
+	leases  map[ident.NodeID]bool        // granted; only counts for the primary, epoch and life of the group
+	given   map[ident.NodeID]ident.Epoch // yielded
 	alive   map[ident.NodeID]bool
 	away    map[ident.NodeID]*fsm.State   // cannot reach the others: its state stands still
 	looks   map[ident.NodeID]int          // how often each node looked at its state
@@ -166,7 +167,7 @@ type plane struct {
 
 func newPlane() *plane {
 	s := &fsm.State{Nodes: map[ident.NodeID]*fsm.Node{}, Groups: map[ident.GroupName]*fsm.Group{}, NextOperation: 1}
-	p := &plane{state: s, changed: make(chan struct{}), leases: map[ident.NodeID]bool{}, alive: map[ident.NodeID]bool{}, away: map[ident.NodeID]*fsm.State{}, looks: map[ident.NodeID]int{}}
+	p := &plane{state: s, changed: make(chan struct{}), leases: map[ident.NodeID]bool{}, given: map[ident.NodeID]ident.Epoch{}, alive: map[ident.NodeID]bool{}, away: map[ident.NodeID]*fsm.State{}, looks: map[ident.NodeID]int{}}
 	p.apply(fsm.Command{CreateCluster: &fsm.CreateCluster{Cluster: testCluster, Name: "test"}})
 	return p
 }
@@ -249,10 +250,18 @@ func (l link) CheckLease(e ident.Epoch) error {
 	if s := l.p.away[l.self]; s != nil {
 		g = s.Groups[orders]
 	}
-	if !l.p.leases[l.self] || g == nil || g.Epoch != e || !g.Holds(l.self, l.life) {
+	if l.p.given[l.self] == e || !l.p.leases[l.self] || g == nil || g.Epoch != e || !g.Holds(l.self, l.life) {
 		return ErrNoLease
 	}
 	return nil
+}
+
+func (l link) Yield(e ident.Epoch, yes bool) {
+	l.p.mu.Lock()
+	defer l.p.mu.Unlock()
+	if delete(l.p.given, l.self); yes {
+		l.p.given[l.self] = e
+	}
 }
 
 func (l link) Propose(ctx context.Context, c fsm.Command) (fsm.Result, error) {

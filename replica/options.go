@@ -103,6 +103,8 @@ type Control interface {
 	Assignment() (fsm.Assignment, <-chan struct{})
 	// CheckLease returns nil only if this life's lease covers the group at e at the instant of the call.
 	CheckLease(e ident.Epoch) error
+	// Yield makes CheckLease fail for the epoch, whatever the clock says, or lets it answer by the clock again.
+	Yield(e ident.Epoch, yes bool)
 	// Propose returns once the command was applied and, if accepted, is visible in Assignment. A refused result comes with
 	// a nil error; an error means that the outcome is not known.
 	Propose(ctx context.Context, cmd fsm.Command) (fsm.Result, error)

@@ -66,7 +66,7 @@ func TestStallAtTheCap(t *testing.T) {
 	c.wires.sever("a", "b", false)
 	c.eventually("writes go on by themselves", func() bool {
 		c.renew("a", "b")
-		_, err := a.put("after", "v")
+		_, err := a.put("after", strings.Repeat("v", 8<<10)) // what is small may fit in the rest all the time
 		return err == nil
 	})
 	if g := c.plane.group(); g.Epoch != epoch || g.Primary != "a" {
@@ -75,7 +75,7 @@ func TestStallAtTheCap(t *testing.T) {
 	c.eventually("it was told", func() bool { _, ok := a.event(EventJournalFree); return ok })
 	c.inSync("a", "b")
 	c.level("b")
-	acked["after"], acked["first"] = "v", "v"
+	acked["after"], acked["first"] = strings.Repeat("v", 8<<10), "v"
 	c.failover("b", false)
 	c.serves("b")
 	for key, value := range acked {

@@ -103,8 +103,12 @@ func (a *app) dumpFile(ctx context.Context, path string, full, bundles bool) err
 
 func (a *app) dumpEntry(e client.Entry, full bool) error {
 	return a.showLine(e, func(w io.Writer) {
+		content := entryContent(e, full)
+		if e.Before != nil && !full {
+			content += " +before"
+		}
 		fmt.Fprintf(w, "%8d  %-18s %s %s  %s  %-12s %-32s %s\n", e.Sequence, e.Position, e.Code, e.Type, humanTime(e.Time),
-			e.File, printable(e.Bytes(), 60), entryContent(e, full))
+			e.File, printable(e.Bytes(), 60), content)
 	})
 }
 

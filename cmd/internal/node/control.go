@@ -24,6 +24,8 @@ func (c control) Assignment() (fsm.Assignment, <-chan struct{}) {
 
 func (c control) CheckLease(e ident.Epoch) error { return c.cluster.CheckLease(c.group, e) }
 
+func (c control) Yield(e ident.Epoch, yes bool) { c.cluster.Yield(c.group, e, yes) }
+
 func (c control) Propose(ctx context.Context, cmd fsm.Command) (fsm.Result, error) {
 	return c.cluster.Propose(ctx, cmd)
 }
