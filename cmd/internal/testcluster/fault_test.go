@@ -190,6 +190,10 @@ func TestSwitchoversUnderLoad(t *testing.T) {
 		before := w.count()
 		op, err := c.primary().client.Switchover(t.Context(), "default", client.SwitchoverRequest{To: string(to)}, 20*time.Second)
 		if err != nil || op.State != client.OperationDone {
+			var refused *client.Error
+			if errors.As(err, &refused) {
+				t.Logf("checks: %+v", refused.Checks)
+			}
 			t.Fatalf("switch-over to %s: %+v, %v\n%s", to, op, err, c.tail())
 		}
 		c.Wait("writes go on", 20*time.Second, func() error {
