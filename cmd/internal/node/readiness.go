@@ -107,12 +107,28 @@ func readiness(f facts) client.Readiness {
 		check("target_dropped", false, "dropped", "not dropped", "readmit the node if its copy still connects (POST …/nodes/NODE/readmit), or prime it anew")
 	}
 	lag, session := f.lag[f.to]
-	value = "no session"
+	value = noSession
 	if session {
 		value = fmt.Sprintf("%d entries", lag)
 	}
 	check("target_lag", session && lag <= maxSwitchLag, value, fmt.Sprintf("%d entries", maxSwitchLag), "wait until the target has caught up (see …/resync)")
 	return summarize(r)
+}
+
+// noSession is the lag of a target that is not connected.
+const noSession = "no session"
+
+// connects tells whether nothing is missing but the connection to the target.
+func connects(r client.Readiness) bool {
+	missing := 0
+	for _, c := range r.Checks {
+		if !c.OK {
+			if missing++; c.Name != "target_lag" || c.Value != noSession {
+				return false
+			}
+		}
+	}
+	return missing > 0
 }
 
 // failingOver says what a group that is not open is waiting for.

@@ -145,6 +145,7 @@ const (
 	defaultMaxPause = 5 * time.Second
 	prepareTimeout  = 30 * time.Second // from the start to the commit point, beside the pause
 	recordTimeout   = 2 * time.Second  // for an operation that is past its commit point
+	connectTimeout  = 2 * time.Second  // for a target that is alive and not connected
 )
 
 func (r roles) Switchover(ctx context.Context, name string, q client.SwitchoverRequest) (client.Operation, *client.Readiness, error) {
@@ -156,6 +157,15 @@ func (r roles) Switchover(ctx context.Context, name string, q client.SwitchoverR
 	if err == nil && g.Operation != nil && g.Operation.Committed {
 		// It has only to be recorded as finished, or this node has only to hear of it: two requests in a row must not collide.
 		if _, err = r.Operation(ctx, g.Operation.ID, recordTimeout); err == nil {
+			ready, g, err = r.assess(name, q.To)
+		}
+	}
+	if !q.DryRun { // a primary that has just begun has yet to connect
+		for end := time.Now().Add(connectTimeout); err == nil && connects(ready) && time.Now().Before(end) && ctx.Err() == nil; {
+			select {
+			case <-time.After(20 * time.Millisecond):
+			case <-ctx.Done():
+			}
 			ready, g, err = r.assess(name, q.To)
 		}
 	}
