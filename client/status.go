@@ -71,7 +71,7 @@ type GroupSpec struct {
 	ReceiverBytes   int64    `json:"receiver_bytes,omitempty"`  // change of receiver at this size
 	KeepReceivers   int      `json:"keep_receivers,omitempty"`  // detached receivers kept although nobody needs them; -1: all
 	Compression     string   `json:"compression,omitempty"`     // of what is journaled: none (default) | zstd
-	JournalReplays  bool     `json:"journal_replays,omitempty"` // a backup's own journal records what it replays
+	JournalReplays  bool     `json:"journal_replays,omitempty"` // a backup records what it replays in a journal of its own
 	Switchback      string   `json:"switchback,omitempty"`      // manual (default) | auto: the role returns to the preferred node by itself
 	SwitchbackAfter Duration `json:"switchback_after,omitzero"` // auto: once that node was in sync and well for so long, at least 1s, default 1m
 

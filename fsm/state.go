@@ -84,7 +84,7 @@ type GroupSpec struct {
 	KeepReceivers int             `json:"keep_receivers" yaml:"keep_receivers"` // detached receivers kept per journal although nobody needs them; -1, the default: all
 
 	Compression    string `json:"compression,omitempty" yaml:"compression"`         // of bundles: "" (none) | zstd; every node must know it
-	JournalReplays bool   `json:"journal_replays,omitempty" yaml:"journal_replays"` // a backup's own journal records what it replays
+	JournalReplays bool   `json:"journal_replays,omitempty" yaml:"journal_replays"` // a backup records what it replays in a journal of its own
 
 	Switchback      string        `json:"switchback,omitempty" yaml:"switchback"`             // "" (manual, by command only) | auto
 	SwitchbackAfter time.Duration `json:"switchback_after,omitempty" yaml:"switchback_after"` // auto: the preferred node was in sync and well for so long, at least 1 s, default 1 min

@@ -120,3 +120,40 @@ func TestRotBeforeCompressedBundles(t *testing.T) {
 		t.Errorf("opened with %v", err)
 	}
 }
+
+// Proves BX-7: rot in a compressed bundle is no torn tail when plain bundles that know it to be durable stand behind it, however many entries it
+// held. Of a rotten header that is known where a compressed bundle stands before.
+func TestRotOfACompressedBundleBeforePlainOnes(t *testing.T) {
+	for _, plain := range []int{1, 20} {
+		for _, header := range []bool{false, true} {
+			fs := vfs.NewMem()
+			o := options(fs)
+			o.ReceiverBytes = 8 << 20
+			j := active(t, o)
+			depositCompressed(t, j, 1, 100)
+			v := flush(t, j)
+			depositCompressed(t, j, 1, 1000)
+			flush(t, j)
+			for range plain {
+				deposit(t, j, 1, 1, 10)
+				flush(t, j)
+			}
+			first, err := j.BundleAt(v.Last + 1)
+			must(t, err)
+			at := int64(bytes.Index(readFile(t, fs, receiverPath(1)), first.Raw))
+			must(t, j.Close())
+			if at += entry.HeaderSize + 3; header {
+				at -= entry.HeaderSize - 20
+			}
+			overwrite(t, fs, receiverPath(1), at, []byte{0xff, 0xff})
+			for count := range uint64(2) { // as after a loss of power
+				mark, at := record{count: count + 1, mark: first.First - 1, authored: true}.slot()
+				overwrite(t, fs, testDir+"/"+stateName, at, mark)
+			}
+			var broken *CorruptionError
+			if _, err := Open(o); !errors.As(err, &broken) {
+				t.Errorf("%d plain bundles behind, rot in the header %v: opened, %v", plain, header, err)
+			}
+		}
+	}
+}

@@ -49,7 +49,7 @@ func (d *Draft) inOrder() bool {
 // J PR of the change take numbers, too. It waits while too much is queued for the disk. ErrFull means that there is no space for
 // the bundle; nothing was deposited then, and the same draft may be deposited later.
 //
-// In state STANDBY and INACTIVE only J IN and echoes are taken, and marked local; everything else gets ErrNotActive. A draft that exceeds
+// In state STANDBY and INACTIVE only J IN is taken, and marked local; everything else gets ErrNotActive. A draft that exceeds
 // a limit gets entry.ErrTooLarge, one that makes no sense entry.ErrInvalid; nothing was deposited then.
 func (j *Journal) Deposit(d Draft) (entry.Header, error) {
 	j.appending.Lock()
@@ -58,7 +58,7 @@ func (j *Journal) Deposit(d Draft) (entry.Header, error) {
 		return entry.Header{}, err
 	}
 	if j.State() != Active {
-		if !d.onlyIPL() && d.Flags&entry.FlagEcho == 0 {
+		if !d.onlyIPL() {
 			return entry.Header{}, ErrNotActive
 		}
 		d.Flags |= entry.FlagLocal

@@ -59,6 +59,8 @@ type mender struct {
 	pace   Pace
 	done   []Repaired
 	last   string // what was treated last: the same again means that the treatment does not help
+
+	treated map[ident.ReceiverNumber]int // in this call
 }
 
 // treat repairs the cause of one failure of recover.
@@ -140,6 +142,12 @@ func ignoreEOF(err error) error {
 
 // receiver makes receiver n anew from what is sound of it and from the twins.
 func (m *mender) receiver(ctx context.Context, n ident.ReceiverNumber) error {
+	if m.treated == nil {
+		m.treated = map[ident.ReceiverNumber]int{}
+	}
+	if m.treated[n]++; m.treated[n] > treatments {
+		return fmt.Errorf("%w: receiver %s was made anew %d times and comes up again: what the copies hold does not fit what is here", errChain, n, treatments)
+	}
 	rec, err := readRecord(m.disk.fs, m.disk.dir)
 	if err != nil {
 		return err
@@ -176,6 +184,9 @@ func (m *mender) receiver(ctx context.Context, n ident.ReceiverNumber) error {
 	}
 	return errors.Join(why...)
 }
+
+// treatments is how often one receiver is made anew in one call: a wrong header beside it may make it look rotten.
+const treatments = 3
 
 // errFirst: another receiver has to be repaired before.
 var errFirst = errors.New("repair this receiver first")
@@ -250,6 +261,11 @@ func (m *mender) attempt(ctx context.Context, n ident.ReceiverNumber, raw []byte
 		if !p.r.closed {
 			return fmt.Errorf("the copies end at sequence %s, before the end of the receiver", p.r.last)
 		}
+		if p.first > 0 { // no header says where it has to lead: what is sound here must not say otherwise
+			if err := p.contradicted(); err != nil {
+				return err
+			}
+		}
 	default:
 		if err := m.fillLast(p, rec); err != nil {
 			return err
@@ -320,7 +336,7 @@ func (m *mender) clear(p *patch, rec record) (bool, error) {
 	if err != nil || zero {
 		return zero, err
 	}
-	behind, err := search(p.local, p.r.end, p.r.end, p.size, p.r.last)
+	behind, err := search(p.local, gap{at: p.r.end, want: p.r.last, packed: p.r.packed}, p.r.end, p.size)
 	if err != nil {
 		return false, err
 	}

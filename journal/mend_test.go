@@ -387,3 +387,59 @@ func TestMendOfADetachedReceiverKnowsAnotherBranch(t *testing.T) {
 		t.Error("changed something")
 	}
 }
+
+// Proves BX-8: a twin that holds another branch repairs nothing, whatever else is rotten here, ends soon, and does not keep a good twin from
+// repairing it afterwards.
+func TestMendBesideAnotherBranch(t *testing.T) {
+	for _, bundleToo := range []bool{false, true} {
+		fs := vfs.NewMem()
+		o := options(fs)
+		o.RingBytes = 1
+		j := active(t, o)
+		deposit(t, j, 1, 2, 500)
+		fork, at := flush(t, j).Last, j.attached().end
+		for range 9 {
+			deposit(t, j, 1, 2, 500)
+		}
+		_, err := j.ChangeReceiver(1)
+		must(t, err)
+		flush(t, j)
+		there := o
+		there.Dir = "other/journals/orders/a"
+		branch := journalTwin{copyOf(t, j, there)}
+		flush(t, branch.j)
+		must(t, j.Rewind(fork))
+		for range 2 {
+			for range 6 {
+				deposit(t, j, 2, 2, 700)
+			}
+			_, err = j.ChangeReceiver(2)
+			must(t, err)
+		}
+		deposit(t, j, 2, 2, 700)
+		v := flush(t, j)
+		there.Dir = "good/journals/orders/a"
+		good := journalTwin{copyOf(t, j, there)}
+		flush(t, good.j)
+		must(t, j.Close())
+
+		if bundleToo {
+			overwrite(t, fs, receiverPath(1), at+200, []byte{1, 2, 3})
+		}
+		overwrite(t, fs, receiverPath(2), 50, []byte{9, 8, 7}) // the header
+		before := files(t, fs, testDir)
+		if _, err := Mend(t.Context(), o, true, []Twin{branch}, nil); err == nil || t.Context().Err() != nil {
+			t.Fatalf("repaired by another branch: %v", err)
+		}
+		if have := files(t, fs, testDir); !equalButZeros(have[fileName(1)], before[fileName(1)]) {
+			t.Errorf("rot in a bundle %v: receiver 1 was changed", bundleToo)
+		}
+		if _, err := Mend(t.Context(), o, true, []Twin{good}, nil); err != nil {
+			t.Fatalf("the good twin does not help: %v", err)
+		}
+		j = open(t, o)
+		if w, _ := j.View(); w.Last != v.Last || w.Chain != v.Chain {
+			t.Errorf("ends at %s, want %s", w.Last, v.Last)
+		}
+	}
+}

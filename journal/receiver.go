@@ -68,6 +68,7 @@ type receiver struct {
 	raw      []byte // the header's bytes, never modified
 	tail            // behind its last bundle
 	closed   bool   // its last bundle holds J NR
+	packed   bool   // it holds compressed bundles; known when indexed
 	indexed  bool   // end and points are known
 	end      int64  // behind its last bundle
 	written  int64  // up to here the file may be read
@@ -121,6 +122,7 @@ func (r *receiver) add(b entry.Bundle) {
 			r.pieces[n-1].To, r.pieces[n-1].Last = to, h.Last()
 		}
 	}
+	r.packed = r.packed || h.Flags&entry.FlagCompressed != 0
 	r.tail.add(h, b.Raw)
 	r.end += int64(h.Length)
 	r.closed = b.Holds(entry.Journal, entry.Next)

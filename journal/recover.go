@@ -92,7 +92,7 @@ func (d disk) save(r *record) error {
 func (d disk) headers(names []string) ([]*receiver, error) {
 	var numbers []ident.ReceiverNumber
 	for _, name := range names {
-		if strings.HasSuffix(name, tempSuffix) {
+		if strings.HasSuffix(name, tempSuffix) && name != nextState { // that one is space set aside, which may be needed at once
 			if err := d.fs.Remove(d.path(name)); err != nil {
 				return nil, fmt.Errorf("remove left-over file: %w", err)
 			}
@@ -297,14 +297,17 @@ func rewrite(file vfs.File, end int64) error {
 // so such a write ends within a batch, and no bundle in it can have been sealed after it was durable. Everything else is
 // corruption.
 func (d disk) torn(r *receiver, file vfs.File, why error, rec record) error {
-	from := r.end + alignment
+	from, g := r.end+alignment, gap{at: r.end, want: r.last + 1, packed: r.packed}
 	header := make([]byte, entry.HeaderSize)
 	if n, _ := file.ReadAt(header, r.end); n == len(header) {
 		if h, err := entry.DecodeHeader(header); err == nil { // its body was torn, which may hold anything
 			from = r.end + int64(h.Length)
+			if h.First == r.last+1 {
+				g = gap{at: from, want: h.Last()}
+			}
 		}
 	}
-	behind, err := search(file, r.end, from, r.size, r.last+1)
+	behind, err := search(file, g, from, r.size)
 	if err != nil {
 		return err
 	}

@@ -85,6 +85,9 @@ func (j *Journal) reread(old *receiver, last ident.Sequence) (*receiver, error) 
 	r.size, r.allotted = old.size, max(old.size, old.allotted)
 	j.mu.RUnlock()
 	err = r.replay(file, last)
+	if !solid(file, r.size) {
+		r.allotted = r.end // a copy of the directory may have left its holes out
+	}
 	if err := errors.Join(err, file.Close()); err != nil {
 		return nil, r.at(err)
 	}

@@ -134,17 +134,31 @@ type trace struct {
 	durable ident.Sequence // highest durable mark in such a bundle
 }
 
-// minEntry is what an entry takes at least, header of its bundle not counted.
-func minEntry(h entry.Header) int64 {
-	if h.Flags&entry.FlagCompressed != 0 {
-		return 1 // or even less, but not over a whole bundle
-	}
-	return 8
+// minEntry is what an entry of a plain bundle takes at least, header of its bundle not counted. In a compressed one it takes a byte, or even less, but not over a
+// whole bundle.
+const minEntry = 8
+
+// gap is a place where no bundle can be read, and what is known about it.
+type gap struct {
+	at     int64          // in the file
+	want   ident.Sequence // what stands behind it has a higher one
+	packed bool           // compressed bundles may stand in it
 }
 
-// search looks from offset on, behind the bad place at bad, for headers of bundles of this journal with a sequence above want.
-// A value may hold anything, a bundle too: one whose sequence is higher than the bytes between could hold is not ours.
-func search(file vfs.File, bad, offset, size int64, want ident.Sequence) (trace, error) {
+// spans tells whether the gap can be so long that h, which stands at offset, comes behind it. Where compressed bundles may be in it
+// any h that is compressed counts, and one that knows that something in the gap was durable.
+func (g gap) spans(h entry.Header, offset int64) bool {
+	if h.First <= g.want {
+		return false
+	}
+	bytes, entries := offset-g.at, int64(h.First-g.want)-1
+	return entries <= bytes/minEntry ||
+		entries <= bytes && (h.Flags&entry.FlagCompressed != 0 || g.packed && h.Durable >= g.want)
+}
+
+// search looks from offset on, behind the gap, for headers of bundles of this journal. A value may hold anything, a bundle too: one
+// whose sequence is higher than the bytes between could hold is not ours.
+func search(file vfs.File, g gap, offset, size int64) (trace, error) {
 	var t trace
 	s := scanner{file: file, offset: offset, limit: size, brief: true}
 	for s.offset+entry.HeaderSize <= size {
@@ -156,7 +170,7 @@ func search(file vfs.File, bad, offset, size int64, want ident.Sequence) (trace,
 			s.offset += alignment
 			continue
 		}
-		if h, err := entry.DecodeHeader(b); err == nil && h.First > want && h.First <= want+ident.Sequence((s.offset-bad)/minEntry(h))+1 {
+		if h, err := entry.DecodeHeader(b); err == nil && g.spans(h, s.offset) {
 			t.end = max(t.end, min(s.offset+int64(h.Length), size))
 			t.durable = max(t.durable, h.Durable)
 		}

@@ -455,23 +455,20 @@ func (w *writer) saveRecord() (short, err error) {
 	if err := w.ensureDir(); err != nil {
 		return nil, err
 	}
+	if old := w.state; old != nil { // first, or its space is not free when that of the next one is set aside
+		w.state = nil
+		if err := old.Close(); err != nil {
+			return nil, fmt.Errorf("close state file: %w", err)
+		}
+	}
 	w.record.count++
 	file, err := w.disk.replaceState(w.record.encode())
 	var room *noRoomError
 	if errors.As(err, &room) {
 		return room, nil
 	}
-	if err != nil {
-		return nil, err
-	}
-	old := w.state
 	w.state = file
-	if old != nil {
-		if err := old.Close(); err != nil {
-			return nil, fmt.Errorf("close state file: %w", err)
-		}
-	}
-	return nil, nil
+	return nil, err
 }
 
 // maxBehind bounds how far the mark on disk lies behind what was synced. Rot within that distance from the end looks like a

@@ -66,7 +66,7 @@ func (a *applier) run(ctx context.Context, table ident.HistoryTable, limit ident
 				return moved, err
 			}
 			after, last = b.After(), item
-			if a.echo != nil && a.from != a.echo.own {
+			if a.echo != nil && a.from.ID().Node != a.r.o.Node {
 				taken = append(taken, b)
 			}
 			size += b.Expanded()

@@ -133,11 +133,11 @@ func (b *backup) follow(ctx context.Context, a fsm.Assignment) error {
 	if b.applier.echo != nil != g.Spec.JournalReplays {
 		b.applier.echo = nil
 		if g.Spec.JournalReplays {
-			own, err := r.own()
-			if err != nil {
-				return err
+			j, err := r.openReplays()
+			if err != nil { // it is no reason to stop following
+				r.event(Event{Kind: EventNotRecorded, Position: r.data.Position(), Detail: err.Error()})
 			}
-			b.applier.echo = &echo{own: own, gate: &r.gate}
+			b.applier.echo = &echo{r: r, j: j, keep: g.Spec.KeepReceivers}
 		}
 	}
 	limit := core.ApplyLimit(r.known.committed(g.History), func() ident.Position {

@@ -33,6 +33,7 @@ type Replica struct {
 	moved    pulse   // the store's position, or what is held, changed
 	ships    atomic.Uint64
 	recalls  recalls
+	replays  atomic.Pointer[journal.Journal] // opened by the first role session that needs it
 
 	control atomic.Pointer[Control]
 	roles   chan struct{} // one token: at most one role session at a time
@@ -113,6 +114,9 @@ func (r *Replica) Close() error {
 		r.roles <- struct{}{} // waits for the role session, for good
 		r.permits.work.Wait() // its context is the session's
 		r.err = r.shelf.close()
+		if j := r.replays.Load(); j != nil {
+			r.err = errors.Join(r.err, j.Close())
+		}
 	})
 	return r.err
 }
@@ -124,8 +128,14 @@ func (r *Replica) Attach(c Control) { r.control.Store(&c) }
 // Journals returns the journals held, ordered by author.
 func (r *Replica) Journals() []*journal.Journal { return r.shelf.all() }
 
-// Journal returns the journal that node wrote, if it is held here.
-func (r *Replica) Journal(node ident.NodeID) (*journal.Journal, bool) { return r.shelf.get(node) }
+// Journal returns the journal that node wrote, if it is held here; for Replays the one of what was replayed here.
+func (r *Replica) Journal(node ident.NodeID) (*journal.Journal, bool) {
+	if node == Replays {
+		j := r.replays.Load()
+		return j, j != nil
+	}
+	return r.shelf.get(node)
+}
 
 // Digest reads the whole content of this node's copy at one position.
 func (r *Replica) Digest(ctx context.Context) (store.Digest, error) { return r.data.Digest(ctx) }

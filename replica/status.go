@@ -132,20 +132,21 @@ const (
 	EventShadowLost    EventKind = "SRSHADOWLOST"
 	EventShadowGain    EventKind = "SRSHADOWGAIN"
 	EventRecovered     EventKind = "SRRECOVERCMPL"
-	EventSecondaryLost EventKind = "SECONDARYLOST"    // this primary lost one of several shadows
-	EventNoSync        EventKind = "NOSYNC"           // this primary holds or refuses writes: it has no in-sync secondary
-	EventSyncBack      EventKind = "SYNCBACK"         // and goes on
-	EventPromised      EventKind = "PROMISED"         // an epoch was promised on disk
-	EventRejournaled   EventKind = "REJOURNALED"      // the unconfirmed tail was deposited in the local journal
-	EventTrimmed       EventKind = "TRIMMED"          // the tail of a copy was removed
-	EventBackedOut     EventKind = "BACKEDOUT"        // entries were undone, see the report
-	EventNeedsPriming  EventKind = "NEEDSPRIMING"     // this replica cannot be brought level from the journals
-	EventReceiver      EventKind = "RECEIVER"         // a new receiver was attached
-	EventReceiversGone EventKind = "RECEIVERSDELETED" // receivers were deleted by policy
-	EventJournalFull   EventKind = "JOURNAL_FULL"     // a journal takes nothing for want of room
-	EventJournalFree   EventKind = "JOURNAL_FREE"     // and has room again
-	EventVetoed        EventKind = "DELETION_VETOED"  // a receiver that nobody needs is kept: a program wants it
-	EventRecalled      EventKind = "RECALLED"         // receivers are read back from the archive for a node that was away
+	EventSecondaryLost EventKind = "SECONDARYLOST"        // this primary lost one of several shadows
+	EventNoSync        EventKind = "NOSYNC"               // this primary holds or refuses writes: it has no in-sync secondary
+	EventSyncBack      EventKind = "SYNCBACK"             // and goes on
+	EventPromised      EventKind = "PROMISED"             // an epoch was promised on disk
+	EventRejournaled   EventKind = "REJOURNALED"          // the unconfirmed tail was deposited in the local journal
+	EventTrimmed       EventKind = "TRIMMED"              // the tail of a copy was removed
+	EventBackedOut     EventKind = "BACKEDOUT"            // entries were undone, see the report
+	EventNeedsPriming  EventKind = "NEEDSPRIMING"         // this replica cannot be brought level from the journals
+	EventReceiver      EventKind = "RECEIVER"             // a new receiver was attached
+	EventReceiversGone EventKind = "RECEIVERSDELETED"     // receivers were deleted by policy
+	EventNotRecorded   EventKind = "REPLAYS_NOT_RECORDED" // journal_replays: something was replayed and not recorded for want of room
+	EventJournalFull   EventKind = "JOURNAL_FULL"         // a journal takes nothing for want of room
+	EventJournalFree   EventKind = "JOURNAL_FREE"         // and has room again
+	EventVetoed        EventKind = "DELETION_VETOED"      // a receiver that nobody needs is kept: a program wants it
+	EventRecalled      EventKind = "RECALLED"             // receivers are read back from the archive for a node that was away
 )
 
 // Event is one change.

@@ -27,6 +27,7 @@ type permits struct {
 // permit is what was said of one journal's oldest receivers.
 type permit struct {
 	upTo   ident.ReceiverNumber // may go
+	oldest ident.ReceiverNumber // held when it was asked last
 	denied ident.ReceiverNumber // was vetoed last; 0: none
 	again  time.Time            // when it is asked for again
 }
@@ -46,6 +47,12 @@ func (r *Replica) grant(ctx context.Context, id ident.JournalID, receivers []jou
 	if p == nil {
 		p = &permit{}
 		s.of[id.Node] = p
+	}
+	if len(receivers) > 0 {
+		if receivers[0].Number < p.oldest {
+			p.upTo = 0 // they were put back: what was said of them is over
+		}
+		p.oldest = receivers[0].Number
 	}
 	n := 0
 	for n < len(receivers) && receivers[n].Number <= p.upTo {

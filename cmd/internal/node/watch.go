@@ -153,6 +153,8 @@ func eventText(k replica.EventKind) string {
 		return "a new receiver was attached"
 	case replica.EventReceiversGone:
 		return "old receivers were deleted"
+	case replica.EventNotRecorded:
+		return "what was replayed here was not recorded for want of room"
 	case replica.EventJournalFull:
 		return "a journal takes nothing for want of room"
 	case replica.EventJournalFree:
