@@ -20,6 +20,7 @@ test:
 	$(GO) test -race -timeout 20m ./...
 	$(GO) test -timeout 20m ./cmd/internal/simulation ./cmd/internal/nodesim
 	$(GO) test -timeout 5m -run TestAddressChange ./cluster
+	$(GO) test -timeout 5m -run TestEveryFlippedBit ./journal
 	$(GO) test -tags mutant -timeout 20m -run Mutants ./cmd/internal/simulation ./cmd/internal/nodesim
 
 # Seeds and schedules on three levels, one after the other; takes hours. Logs, and what failing schedules leave, are in $(SOAK).

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -68,6 +69,13 @@ func (c *crasher) MaybeError(op errorfs.Op) error {
 		c.images = append(c.images, now)
 	}
 	return nil
+}
+
+// taken returns the images so far; what goes on in the background may add some.
+func (c *crasher) taken() []image {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.images)
 }
 
 func (c *crasher) String() string { return "crasher" }
@@ -295,7 +303,7 @@ func crashAnywhere(t *testing.T, spares int64) {
 			if v, _ := j.View(); v.Torn {
 				torn++
 			}
-			for _, second := range again.images {
+			for _, second := range again.taken() {
 				second.name = i.name + ", and " + second.name
 				if i.percent != 0 && i.percent != 100 {
 					second.percent = 50 // may be torn by the first crash
@@ -428,15 +436,17 @@ func TestOpenSyncsWhatItFinds(t *testing.T) {
 	o := options(fs)
 	j := active(t, o)
 	flush(t, j)
-	killed := errors.New("killed")
+	killed, deposited := errors.New("killed"), make(chan struct{})
 	o.Host.Failpoint = func(name string) error {
 		if name == "journal.sync:orders/a" {
+			<-deposited
 			return killed
 		}
 		return nil
 	}
 	j = reopen(t, j, o)
 	h := deposit(t, j, 1, 3, 100)
+	close(deposited)
 	if err := j.Close(); !errors.Is(err, killed) {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -205,10 +206,19 @@ func TestBoundsFindTheirPlace(t *testing.T) {
 // Proves RJ-4 and RJ-14: a follower gives each entry once, in order, confirmed ones only unless asked for all, and tells what it has given and
 // was removed.
 func TestFollower(t *testing.T) {
-	source := active(t, options(vfs.NewMem()))
+	o := options(vfs.NewMem())
+	deposited := make(chan struct{})
+	o.Host.Failpoint = func(name string) error {
+		if strings.HasPrefix(name, "journal.sync:") {
+			<-deposited // so that no bundle says that those before it are confirmed
+		}
+		return nil
+	}
+	source := active(t, o)
 	for range 4 {
 		deposit(t, source, 1, 2, 10)
 	}
+	close(deposited)
 	flush(t, source)
 	j := copyOf(t, source, options(vfs.NewMem()))
 	j.Mark(5, 0) // PR 1, bundles 2-3, 4-5

@@ -19,7 +19,7 @@ import (
 	"github.com/understudy-ha/understudy/journal/entry"
 )
 
-var flips = flag.Int("rot.flips", 10_000, "single bits to flip")
+var flips = flag.Int("rot.flips", flipsPerRun, "single bits to flip")
 
 // journalTwin is a copy of the journal that is open elsewhere.
 type journalTwin struct{ j *Journal }

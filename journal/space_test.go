@@ -49,6 +49,7 @@ func TestSparesAreMadeAhead(t *testing.T) {
 	until(t, j, "two spares", full)
 	deposit(t, j, 1, 1, 10)
 	until(t, j, "two spares again", full)
+	flush(t, j) // the one that was taken has its name by then
 	spares := list(t, fs, spareSuffix)
 	if len(spares) != 2 {
 		t.Fatalf("%v", spares)
