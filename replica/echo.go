@@ -19,7 +19,7 @@ const Replays ident.NodeID = "replays"
 type echo struct {
 	r    *Replica
 	j    *journal.Journal // nil: it does not open
-	keep int // detached receivers; -1: all
+	keep int              // detached receivers; -1: all
 
 	known  bool
 	end    ident.Position // recorded up to here
