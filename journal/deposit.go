@@ -54,10 +54,11 @@ func (d *Draft) inOrder() bool {
 func (j *Journal) Deposit(d Draft) (entry.Header, error) {
 	j.appending.Lock()
 	defer j.appending.Unlock()
-	if err := j.author(); err != nil {
+	state, err := j.author()
+	if err != nil {
 		return entry.Header{}, err
 	}
-	if j.State() != Active {
+	if state != Active {
 		if !d.onlyIPL() {
 			return entry.Header{}, ErrNotActive
 		}
@@ -85,40 +86,39 @@ func (j *Journal) Deposit(d Draft) (entry.Header, error) {
 	return j.seal(d, size)
 }
 
-// author makes sure that the state file says that this journal is deposited here.
-func (j *Journal) author() error {
-	if err := j.usable(); err != nil {
-		return err
-	}
+// author makes sure that the state file says that this journal is deposited here, and returns its state.
+func (j *Journal) author() (State, error) {
 	j.mu.RLock()
-	authored := j.record.authored
+	err, known := j.usableLocked(), j.record
 	j.mu.RUnlock()
-	if authored {
-		return nil
+	if err == nil && !known.authored {
+		err = j.note(func(r *record) { r.authored = true })
 	}
-	return j.note(func(r *record) { r.authored = true })
+	return known.state, err
 }
 
 // room waits until the queue for the disk is short enough.
 func (j *Journal) room() error {
+	if full, err := j.crowded(); err != nil || !full {
+		return err
+	}
 	for {
 		_, changed := j.watch()
-		j.mu.RLock()
-		full, closing, err := j.queue.bytes > maxQueue, j.queue.closing, j.view.Err
-		j.mu.RUnlock()
-		switch {
-		case closing:
-			return ErrClosed
-		case err != nil:
+		if full, err := j.crowded(); err != nil || !full {
 			return err
-		case !full:
-			return nil
 		}
 		select {
 		case <-changed:
 		case <-j.done:
 		}
 	}
+}
+
+// crowded tells whether too much waits for the disk already.
+func (j *Journal) crowded() (bool, error) {
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	return j.queue.bytes > maxQueue, j.usableLocked()
 }
 
 // attached returns the newest receiver, or nil.
@@ -143,7 +143,11 @@ func (j *Journal) makeRoom(d demand, session ident.Epoch, flags entry.Flags) err
 	used := r.last > r.header.First
 	full := used && r.end+d.size+nextBytes > j.limits.ReceiverBytes
 	due := j.limits.MaxAge > 0 && j.dueLocked(j.clock.Now())
+	fits := j.needLocked(r.end, d, len(j.stock.ready)) <= r.allotted
 	j.mu.RUnlock()
+	if fits && !full && !due {
+		return nil
+	}
 	if full || due {
 		if err := j.change(session, flags, d); full || !errors.Is(err, ErrFull) {
 			return err
@@ -161,14 +165,15 @@ func (j *Journal) makeRoom(d demand, session ident.Epoch, flags entry.Flags) err
 func (j *Journal) ChangeReceiver(session ident.Epoch) (ReceiverInfo, error) {
 	j.appending.Lock()
 	defer j.appending.Unlock()
-	if err := j.author(); err != nil {
+	state, err := j.author()
+	if err != nil {
 		return ReceiverInfo{}, err
 	}
 	if err := j.room(); err != nil {
 		return ReceiverInfo{}, err
 	}
 	var flags entry.Flags
-	if j.State() != Active {
+	if state != Active {
 		flags = entry.FlagLocal
 	}
 	if err := j.change(session, flags, demand{}); err != nil {

@@ -60,7 +60,7 @@ func (j *Journal) Start(f Filter) (ident.Sequence, error) {
 		return 0, fmt.Errorf("journal %s: %w", j.disk.id, err)
 	}
 	if s.From == math.MaxInt64 { // no run reaches the positions yet
-		v, _ := j.watch()
+		v := j.glance()
 		s.From = v.Last + 1
 	}
 	return s.From, nil
@@ -134,7 +134,7 @@ func (f *Follower) try() (Step, bool, error) {
 		return f.failed(err)
 	}
 	b := *f.pending
-	if v, _ := f.j.watch(); !f.unconfirmed && b.Last() > v.Confirmed {
+	if v := f.j.glance(); !f.unconfirmed && b.Last() > v.Confirmed {
 		return Step{}, false, nil
 	}
 	f.pending = nil
@@ -148,7 +148,7 @@ func (f *Follower) open() (bool, error) {
 	if f.reader != nil {
 		return true, nil
 	}
-	v, _ := f.j.watch()
+	v := f.j.glance()
 	if f.next == 0 {
 		f.next = v.First // of an empty journal it stays 0
 	}
@@ -161,7 +161,7 @@ func (f *Follower) open() (bool, error) {
 	reader, err := f.j.Reader(f.next)
 	switch {
 	case errors.Is(err, ErrNotHeld), errors.Is(err, ErrRewound):
-		if now, _ := f.j.watch(); now.First == v.First && now.Last == v.Last {
+		if now := f.j.glance(); now.First == v.First && now.Last == v.Last {
 			return false, err
 		}
 		return false, errAgain // it changed meanwhile

@@ -95,7 +95,7 @@ type Journal struct {
 	stock     *stock
 
 	published     atomic.Pointer[published]
-	durable       bell          // rung when View.Durable or View.Err changes
+	waiters       waiters       // for View.Durable and View.Err
 	closedChannel chan struct{} // closed always
 	done          chan struct{} // closed when the writer has ended
 	writer        *writer
@@ -246,6 +246,10 @@ func (j *Journal) note(change func(*record)) error {
 func (j *Journal) usable() error {
 	j.mu.RLock()
 	defer j.mu.RUnlock()
+	return j.usableLocked()
+}
+
+func (j *Journal) usableLocked() error {
 	if j.queue.closing {
 		return ErrClosed
 	}

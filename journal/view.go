@@ -1,7 +1,6 @@
 package journal
 
 import (
-	"context"
 	"sync/atomic"
 
 	"github.com/understudy-ha/understudy/internal/ident"
@@ -114,7 +113,7 @@ func (j *Journal) publishLocked() {
 	if old != nil {
 		old.replaced(&j.closedChannel)
 		if old.view.Durable != j.view.Durable || old.view.Err != j.view.Err {
-			j.durable.ring()
+			j.waiters.wake(j.view.Durable, j.view.Err != nil)
 		}
 	}
 }
@@ -127,34 +126,14 @@ func (j *Journal) View() (View, <-chan struct{}) {
 	return v, p.channel()
 }
 
-// watch returns the parts of the view that cost nothing.
+// watch returns the parts of the view that cost nothing, and a channel that is closed at the next change.
 func (j *Journal) watch() (*View, <-chan struct{}) {
 	p := j.published.Load()
 	return &p.view, p.channel()
 }
 
-// WaitDurable waits until seq is on this node's disk. It returns the journal's error when it fails or is closed before.
-func (j *Journal) WaitDurable(ctx context.Context, seq ident.Sequence) error {
-	for {
-		changed := j.durable.listen()
-		v, _ := j.watch()
-		switch {
-		case v.Durable >= seq:
-			return nil
-		case v.Err != nil:
-			return v.Err
-		}
-		select {
-		case <-changed:
-		case <-j.done:
-			if v, _ := j.watch(); v.Durable < seq {
-				return ErrClosed
-			}
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-}
+// glance returns the parts of the view that cost nothing.
+func (j *Journal) glance() *View { return &j.published.Load().view }
 
 // Mark records what the source said is durable and committed there. Marks are only ever raised, except by Rewind. In a journal
 // deposited here durable is ignored.

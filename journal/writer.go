@@ -23,6 +23,9 @@ const (
 	// maxYields bounds how often the writer lets others run before it takes what is queued.
 	maxYields = 1024
 
+	// maxShy bounds how many batches go by before it lets others run again, where that was of no use.
+	maxShy = 16
+
 	// uncopied is the size from which a bundle is written with a call of its own.
 	uncopied = 64 << 10
 
@@ -94,7 +97,10 @@ type writer struct {
 	current *receiver     // nil: none is open
 	zeros   int64         // up to here it was filled with zeros that are not synced yet
 	took    time.Duration // the last sync
-	alone   int           // so many batches are not waited for
+	queued  int           // how many bundles waited when it ended
+	awaited int           // how many may soon
+	shy     int           // so many are not waited for when nobody comes again
+	alone   int           // so many more are not
 	made    bool          // the directory
 	state   vfs.File      // the state file; nil: not open
 	record  record
@@ -120,7 +126,10 @@ func newWriter(j *Journal, o Options) *writer {
 // run is the writer's goroutine. It ends when the journal is closing and everything was done.
 func (w *writer) run() {
 	j := w.j
-	defer close(j.done)
+	defer func() {
+		close(j.done)
+		j.waiters.wake(0, true)
+	}()
 	for {
 		w.gather()
 		j.mu.Lock()
@@ -151,33 +160,39 @@ func (w *writer) run() {
 }
 
 // gather lets those deposit once more who have just learned that their bundle is on disk, so that the next sync is theirs, too.
-// Without it they would split into two halves that wait for each other's syncs. It takes an eighth of a sync at most, and is left
-// out for a while when nobody came.
+// Without it they would split into two halves that wait for each other's syncs. It goes on while they come, for half a sync at
+// most, and is left out for a while when nobody came.
 func (w *writer) gather() {
+	awaited := w.awaited
+	if w.awaited = 0; awaited == 0 {
+		return
+	}
 	if w.alone > 0 {
 		w.alone--
 		return
 	}
-	j, first, all, began := w.j, -1, 0, time.Now()
-	for i := 0; ; i++ {
+	j, began, most := w.j, time.Now(), w.queued
+	came := began
+	for range maxYields {
 		j.mu.RLock()
 		n := len(j.queue.operations)
 		urgent := n > 0 && j.queue.operations[0].do != nil || j.queue.closing
 		j.mu.RUnlock()
-		if first < 0 {
-			first, all = n, n+len(w.batch)
+		now := time.Now()
+		if n > most {
+			most, came = n, now
 		}
-		if n >= all || urgent {
-			return
-		}
-		if i == maxYields || time.Since(began) >= w.took/8 {
-			if n == first {
-				w.alone = 16
-			}
-			return
+		if n >= awaited || urgent || now.Sub(came) >= w.took/16 || now.Sub(began) >= w.took/2 {
+			break
 		}
 		runtime.Gosched()
 	}
+	if most > w.queued {
+		w.shy = 0
+		return
+	}
+	w.shy = min(2*w.shy+1, maxShy)
+	w.alone = w.shy
 }
 
 // fail makes err final and returns what everybody gets to see from now on.
@@ -269,9 +284,6 @@ func (w *writer) write() error {
 		return fmt.Errorf("sync receiver %s: %w", r.header.Number, err)
 	}
 	w.took = time.Since(began)
-	if err := w.setMark(last.bundle.Last(), end-first.offset); err != nil {
-		return err
-	}
 
 	j := w.j
 	j.mu.Lock()
@@ -280,10 +292,15 @@ func (w *writer) write() error {
 	r.allotted = max(r.allotted, w.zeros) // this sync was theirs, too
 	j.view.Durable, j.view.DurableAfter = last.bundle.Last(), last.bundle.After()
 	j.queue.bytes -= end - first.offset
+	w.queued = len(j.queue.operations)
+	w.awaited = w.queued + len(w.batch)
 	j.ring.trim(j.view.Durable)
 	j.publishLocked()
 	from, to := r.size, w.aheadLocked(r)
 	j.mu.Unlock()
+	if err := w.setMark(last.bundle.Last(), end-first.offset); err != nil {
+		return err
+	}
 	if to <= from {
 		return nil
 	}

@@ -33,13 +33,15 @@ type Bench struct {
 }
 
 // Rows are the names of what Run measures, in order.
-func Rows() []string { return []string{"deposit", "bulk", "encode", "verify", "open"} }
+func Rows() []string { return []string{"deposit", "share", "bulk", "encode", "verify", "open"} }
 
 // Run measures one row.
 func (b Bench) Run(ctx context.Context, row string) (Result, error) {
 	switch row {
 	case "deposit":
 		return b.deposit(ctx)
+	case "share":
+		return b.share(ctx)
 	case "bulk":
 		return b.bulk(ctx)
 	case "encode":

@@ -1,6 +1,7 @@
 package journalbench
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -79,71 +80,96 @@ func (a *author) deposit(entries []entry.Entry) (entry.Header, error) {
 }
 
 // deposit has many writers wait for the disk after each record. The plain program writes the same bytes for as many records at
-// once and syncs: the rate that group commit allows.
-func (b Bench) deposit(ctx context.Context) (r Result, err error) {
-	r = Result{What: fmt.Sprintf("deposit and sync, %d writers, %d bytes", writers, value), Unit: "records/s"}
-	dir := vfs.Default.PathJoin(b.Dir, "deposit")
-	j, err := b.journal(vfs.Default, dir, 64<<20, 64<<20)
-	if err != nil {
-		return r, err
-	}
-	defer func() { err = errors.Join(err, j.Close(), vfs.Default.RemoveAll(dir)) }()
-	a := &author{j: j}
-	entries := records(1, value)
-	h, err := a.deposit(entries)
-	if err != nil {
-		return r, err
-	}
-	if err := spared(ctx, j, 64<<20); err != nil { // both run on zeros
-		return r, err
-	}
-	if _, err := j.ChangeReceiver(1); err != nil {
-		return r, err
-	}
-	if err := spared(ctx, j, 64<<20); err != nil {
-		return r, err
-	}
-	p, err := newPlain(vfs.Default.PathJoin(dir, "plain"), true)
-	if err != nil {
-		return r, err
-	}
-	defer func() { err = errors.Join(err, p.file.Close()) }()
-	group := make([]byte, writers*int(h.Length))
-	for i := range group {
-		group[i] = byte(i)
-	}
-	r.Raw, r.Ours, err = b.rounds(ctx, func(d time.Duration) (float64, error) {
-		n := 0.0
+// once and syncs, and has nobody to wake: more than group commit can reach, the less so the faster the disk is.
+func (b Bench) deposit(ctx context.Context) (Result, error) {
+	r := Result{What: fmt.Sprintf("deposit and sync, %d writers, %d bytes", writers, value), Unit: "records/s"}
+	err := b.deposits(ctx, &r, func(p *plain, record []byte, d time.Duration) (float64, error) {
+		group, n := bytes.Repeat(record, writers), 0.0
 		for began := time.Now(); time.Since(began) < d; n += writers {
 			if err := p.append(group); err != nil {
 				return 0, err
 			}
 		}
 		return n, nil
-	}, func(d time.Duration) (float64, error) {
-		var work sync.WaitGroup
-		counts, errs := make([]float64, writers), make([]error, writers)
-		began := time.Now()
-		for w := range writers {
-			work.Go(func() {
-				for time.Since(began) < d && errs[w] == nil {
-					h, err := a.deposit(entries)
-					if err == nil {
-						err = j.WaitDurable(ctx, h.Last())
-					}
-					counts[w], errs[w] = counts[w]+1, err
-				}
-			})
-		}
-		work.Wait()
-		sum := 0.0
-		for _, n := range counts {
-			sum += n
-		}
-		return sum, errors.Join(errs...)
 	})
 	r.compare(0.9)
 	return r, err
+}
+
+// share is deposit next to a plain program that has as many writers, who share its syncs.
+func (b Bench) share(ctx context.Context) (Result, error) {
+	r := Result{What: fmt.Sprintf("the same, plain program with %d writers", writers), Unit: "records/s"}
+	err := b.deposits(ctx, &r, func(p *plain, record []byte, d time.Duration) (float64, error) {
+		return newCrowd(p).run(record, d)
+	})
+	r.compare(0.9)
+	return r, err
+}
+
+// deposits measures a journal with many writers next to a plain program.
+func (b Bench) deposits(ctx context.Context, r *Result, raw func(*plain, []byte, time.Duration) (float64, error)) (err error) {
+	dir := vfs.Default.PathJoin(b.Dir, "deposit")
+	j, err := b.journal(vfs.Default, dir, 64<<20, 64<<20)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, j.Close(), vfs.Default.RemoveAll(dir)) }()
+	a := &author{j: j}
+	entries := records(1, value)
+	h, err := a.deposit(entries)
+	if err != nil {
+		return err
+	}
+	if err := spared(ctx, j, 64<<20); err != nil { // both run on zeros
+		return err
+	}
+	if _, err := j.ChangeReceiver(1); err != nil {
+		return err
+	}
+	if err := spared(ctx, j, 64<<20); err != nil {
+		return err
+	}
+	p, err := newPlain(vfs.Default.PathJoin(dir, "plain"), true)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.file.Close()) }()
+	record := make([]byte, h.Length)
+	for i := range record {
+		record[i] = byte(i)
+	}
+	r.Raw, r.Ours, err = b.rounds(ctx, func(d time.Duration) (float64, error) {
+		return raw(p, record, d)
+	}, func(d time.Duration) (float64, error) {
+		return many(d, func() error {
+			h, err := a.deposit(entries)
+			if err == nil {
+				err = j.WaitDurable(ctx, h.Last())
+			}
+			return err
+		})
+	})
+	return err
+}
+
+// many has all writers do something again and again, and returns how often they did.
+func many(d time.Duration, do func() error) (float64, error) {
+	var work sync.WaitGroup
+	counts, errs := make([]float64, writers), make([]error, writers)
+	began := time.Now()
+	for w := range writers {
+		work.Go(func() {
+			for time.Since(began) < d && errs[w] == nil {
+				counts[w], errs[w] = counts[w]+1, do()
+			}
+		})
+	}
+	work.Wait()
+	sum := 0.0
+	for _, n := range counts {
+		sum += n
+	}
+	return sum, errors.Join(errs...)
 }
 
 // spared waits for spares.
