@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"sync"
 	"testing"
 	"time"
 
@@ -104,7 +105,8 @@ func TestAbsenceIsCommittedFirst(t *testing.T) {
 	own, _ := a.rep.Journal("a")
 	before, _ := own.View()
 	c.plane.isolate("a", true) // it cannot take b out of the set
-	release := b.hangDisk("a")
+	release := sync.OnceFunc(b.hangDisk("a"))
+	t.Cleanup(release) // also when the test fails: the nodes could not stop
 	c.walls["a"].set(2 * time.Hour)
 	answers := make(chan error, 2)
 	a.wg.Go(func() {
@@ -300,6 +302,13 @@ func TestUndoOfAnExpiry(t *testing.T) {
 	if err != nil || len(due) != 1 || due[0].Expiry != soon || string(due[0].Key) != "k" {
 		t.Fatalf("the index after the undo: %+v, %v", due, err)
 	}
+	reports, err := a.rep.Backouts()
+	if err != nil || len(reports) != 1 || reports[0].Undone != 1 {
+		t.Fatalf("the back-out report: %+v, %v", reports, err)
+	}
+	if e := reports[0].Entries[0]; e.Type != "DL" || string(e.Before) != "v" || e.BeforeKind != entry.KindHash || e.BeforeExpiry != soon {
+		t.Fatalf("the entry backed out: %+v", e)
+	}
 	c.inSync("a", "b")
 	c.switchover("a")
 	c.walls["a"].set(2 * time.Hour)
@@ -309,6 +318,9 @@ func TestUndoOfAnExpiry(t *testing.T) {
 // Very many records that are due at once do not keep writes waiting until they are all deleted.
 func TestManyAreDueAtOnce(t *testing.T) {
 	const many, each = 100_000, 4000
+	if testing.Short() {
+		t.Skip("takes ten seconds")
+	}
 	c := newCluster(t, fsm.GroupSpec{ReceiverBytes: 8 << 20}, "a", "b")
 	a := c.nodes["a"]
 	c.inSync("a", "b")
@@ -323,6 +335,7 @@ func TestManyAreDueAtOnce(t *testing.T) {
 		}
 	}
 	c.walls["a"].set(2 * time.Hour)
+	c.eventually("deletions have begun", func() bool { return !a.stored("due0") })
 	first := a.rep.Status().Applied
 	var last ident.Position
 	for i := range 10 {
