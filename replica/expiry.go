@@ -33,11 +33,17 @@ func (p *primary) learnTime() {
 	}
 }
 
-// expire deletes those of the given records that are still due, or some of them, and returns once that is committed.
+// expire deletes those of the given records that are still due, or some of them, and returns once that is committed. It takes
+// no more of the queue than a quarter.
 func (p *primary) expire(ctx context.Context, due []store.Expiring) error {
 	bytes := int64(64)
 	for i := range due {
-		bytes += int64(len(due[i].File) + len(due[i].Key) + 128)
+		n := int64(len(due[i].File) + len(due[i].Key) + 128)
+		if i > 0 && bytes+n > p.queue.max/4 {
+			due = due[:i]
+			break
+		}
+		bytes += n
 	}
 	q := newRequest(bytes)
 	q.due = due

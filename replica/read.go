@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -34,7 +35,7 @@ func (r *Replica) Read(ctx context.Context, file string, key []byte, local bool)
 		return at, err
 	}, func(now int64) []store.Expiring {
 		if expired(&image, now) {
-			return []store.Expiring{{File: file, Key: key, Expiry: image.Expiry}}
+			return []store.Expiring{{File: file, Key: bytes.Clone(key), Expiry: image.Expiry}}
 		}
 		return nil
 	})
