@@ -33,9 +33,9 @@ func (p *primary) learnTime() {
 	}
 }
 
-// expire deletes those of the given records that are still due, or some of them, and returns once that is committed. It takes
-// no more of the queue than a quarter.
-func (p *primary) expire(ctx context.Context, due []store.Expiring) error {
+// expire deletes those of the given records that are still due and returns once that is committed, and how many of them, from the
+// first on, it has got to. It takes no more of the queue than a quarter.
+func (p *primary) expire(ctx context.Context, due []store.Expiring) (handled int, err error) {
 	bytes := int64(64)
 	for i := range due {
 		n := int64(len(due[i].File) + len(due[i].Key) + 128)
@@ -48,9 +48,9 @@ func (p *primary) expire(ctx context.Context, due []store.Expiring) error {
 	q := newRequest(bytes)
 	q.due = due
 	if _, err := p.submit(ctx, q); err != nil {
-		return fmt.Errorf("delete %d records that have expired: %w", len(due), err)
+		return 0, fmt.Errorf("delete %d records that have expired: %w", len(due), err)
 	}
-	return nil
+	return q.handled, nil
 }
 
 // expirer is the part of a primary session that deletes records when their time is over.
@@ -58,8 +58,10 @@ type expirer struct {
 	p *primary
 
 	mu     sync.Mutex
-	next   int64 // nothing in the store expires before, but what is being looked at
-	sooner pulse // next went down
+	next   int64          // nothing in the store expires before, but what is being looked at
+	past   store.Expiring // the index has nothing before, either; zero: not known
+	landed int64          // the earliest expiry committed since the last look
+	sooner pulse          // next went down
 }
 
 // saw takes note of what was committed to the store.
@@ -70,7 +72,22 @@ func (x *expirer) saw(changes []store.Change) {
 			soonest = min(soonest, c.Put.Expiry)
 		}
 	}
+	x.mu.Lock()
+	x.landed = min(x.landed, soonest)
+	if soonest <= x.past.Expiry {
+		x.past = store.Expiring{}
+	}
+	x.mu.Unlock()
 	x.lower(soonest)
+}
+
+// advance takes note that everything up to last was deleted. Where something has landed before it, it does not know.
+func (x *expirer) advance(last store.Expiring) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.past = last; x.landed <= last.Expiry {
+		x.past = store.Expiring{}
+	}
 }
 
 // lower says that something expires at t.
@@ -84,13 +101,16 @@ func (x *expirer) lower(t int64) {
 	}
 }
 
-// begin returns from when on the index has to be looked at. Until the result of that look is given to lower, next is what lands
-// meanwhile.
-func (x *expirer) begin() int64 {
+// begin returns from where on the index has to be looked at. Very many records may have the same expiry, so a time is not enough
+// to get past those that were deleted. Until the result of that look is given to lower, next is what lands meanwhile.
+func (x *expirer) begin() store.Expiring {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	from := x.next
-	x.next = math.MaxInt64
+	from := store.Expiring{Expiry: x.next}
+	if x.past.File != "" && x.next <= x.past.Expiry {
+		from = x.past
+	}
+	x.next, x.landed = math.MaxInt64, math.MaxInt64
 	return from
 }
 
@@ -112,8 +132,9 @@ func (x *expirer) run(ctx context.Context) error {
 			continue
 		}
 		x.lower(due[0].Expiry)
-		switch err := p.expire(ctx, due); {
+		switch handled, err := p.expire(ctx, due); {
 		case err == nil:
+			x.advance(due[handled-1])
 			slow = 0
 			continue
 		case ctx.Err() != nil:
@@ -169,6 +190,7 @@ func (d *draft) expire(r *request) error {
 		if d.size >= bundleBytes {
 			break
 		}
+		r.handled = i + 1
 		k := recordKey{e.File, string(e.Key)}
 		old, err := d.s.current(k, e.Key)
 		if err != nil {

@@ -209,12 +209,12 @@ func TestRewrittenRecordsStay(t *testing.T) {
 	p := a.rep.primary.Load()
 	for _, key := range []string{"k0", "k1", "k3"} {
 		a.mustGet(key, "new", false)
-		if err := p.expire(t.Context(), []store.Expiring{{File: "f", Key: []byte(key), Expiry: soon}}); !errors.Is(err, errNotDue) {
+		if _, err := p.expire(t.Context(), []store.Expiring{{File: "f", Key: []byte(key), Expiry: soon}}); !errors.Is(err, errNotDue) {
 			t.Fatalf("a deletion of what was written again: %v", err)
 		}
 		a.mustGet(key, "new", false)
 	}
-	if err := p.expire(t.Context(), []store.Expiring{{File: "f", Key: []byte("k1"), Expiry: in(24 * time.Hour)}}); !errors.Is(err, errNotDue) {
+	if _, err := p.expire(t.Context(), []store.Expiring{{File: "f", Key: []byte("k1"), Expiry: in(24 * time.Hour)}}); !errors.Is(err, errNotDue) {
 		t.Fatalf("a deletion before its time: %v", err)
 	}
 	c.level("b")
@@ -298,7 +298,7 @@ func TestUndoOfAnExpiry(t *testing.T) {
 	if err != nil || image.Kind != entry.KindHash || image.Expiry != soon || string(image.Value) != "v" {
 		t.Fatalf("after the undo: %+v, %v", image, err)
 	}
-	due, _, err := a.rep.data.Expiring(math.MinInt64, math.MaxInt64, 10)
+	due, _, err := a.rep.data.Expiring(store.Expiring{Expiry: math.MinInt64}, math.MaxInt64, 10)
 	if err != nil || len(due) != 1 || due[0].Expiry != soon || string(due[0].Key) != "k" {
 		t.Fatalf("the index after the undo: %+v, %v", due, err)
 	}
@@ -342,13 +342,13 @@ func TestManyAreDueAtOnce(t *testing.T) {
 		last = a.mustPut(fmt.Sprint("write", i), "v").Position
 		a.mustNotGet(fmt.Sprint("due", many-1-i), false) // nor reads of what is due
 	}
-	left, _, err := a.rep.data.Expiring(math.MinInt64, math.MaxInt64, many)
+	left, _, err := a.rep.data.Expiring(store.Expiring{Expiry: math.MinInt64}, math.MaxInt64, many)
 	if err != nil || len(left) == 0 {
 		t.Fatalf("ten writes waited for all deletions: %d of %d are left, %v", len(left), many, err)
 	}
 	t.Logf("ten writes and reads took %d entries", last.History-first.History)
 	c.eventually("all are deleted", func() bool {
-		left, next, err := a.rep.data.Expiring(math.MinInt64, math.MaxInt64, 1)
+		left, next, err := a.rep.data.Expiring(store.Expiring{Expiry: math.MinInt64}, math.MaxInt64, 1)
 		return err == nil && len(left) == 0 && next == math.MaxInt64
 	})
 	c.level("b")

@@ -17,6 +17,7 @@ type request struct {
 	conditions []Condition
 	user       *entry.Entry     // instead of writes
 	due        []store.Expiring // instead of writes: records that are deleted if they are still due
+	handled    int              // of due, from the first on: not due any more once it is answered
 	bytes      int64
 	done       chan outcome // takes one without blocking
 

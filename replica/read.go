@@ -105,7 +105,7 @@ func (r *Replica) read(ctx context.Context, local bool, get func() (ident.Positi
 		if len(gone) == 0 {
 			return at, nil
 		}
-		switch err := p.expire(ctx, gone); {
+		switch _, err := p.expire(ctx, gone); {
 		case err == nil || errors.Is(err, errNotDue):
 		case NotDone(err):
 			return at, err

@@ -51,17 +51,21 @@ func (g *Group) cutExpiry(k []byte) (Expiring, error) {
 	return e, nil
 }
 
-// Expiring returns records that expire at from or later and not after until, the earliest first, at most limit of them, and
-// when the next one after those does: math.MaxInt64 when none does. Whoever knows that none expires before some time passes it
-// as from, and saves the way over what was deleted.
-func (g *Group) Expiring(from, until int64, limit int) (due []Expiring, next int64, err error) {
+// Expiring returns records that do not expire after until, in the order of time, file and key, at most limit of them, and
+// when the next one after those expires: math.MaxInt64 when none does. It begins with from, or after it: whoever knows that there
+// is none before saves the way over what was deleted. Of from a time alone is enough.
+func (g *Group) Expiring(from Expiring, until int64, limit int) (due []Expiring, next int64, err error) {
 	leave, err := g.store.enter()
 	if err != nil {
 		return nil, 0, err
 	}
 	defer leave()
 	prefix := expiryPrefix(g.name)
-	iter, err := g.iterate(g.store.db, &pebble.IterOptions{LowerBound: appendExpiry(bytes.Clone(prefix), from), UpperBound: after(prefix)})
+	lower := appendExpiry(bytes.Clone(prefix), from.Expiry)
+	if from.File != "" {
+		lower = append(appendName(lower, from.File), from.Key...)
+	}
+	iter, err := g.iterate(g.store.db, &pebble.IterOptions{LowerBound: lower, UpperBound: after(prefix)})
 	if err != nil {
 		return nil, 0, g.store.readError(err)
 	}

@@ -56,7 +56,7 @@ func checkIndex(t testing.TB, g *Group) {
 		}
 	}
 	sortExpiring(want)
-	got, next, err := g.Expiring(math.MinInt64, math.MaxInt64, math.MaxInt)
+	got, next, err := g.Expiring(Expiring{Expiry: math.MinInt64}, math.MaxInt64, math.MaxInt)
 	if err != nil || next != math.MaxInt64 || !reflect.DeepEqual(got, want) {
 		t.Fatalf("group %s at %s: the index says %v (next %d, %v), the records %v", g.Name(), g.Position(), got, next, err, want)
 	}
@@ -64,6 +64,9 @@ func checkIndex(t testing.TB, g *Group) {
 		return
 	}
 	middle := len(want) / 2
+	if got, next, err := g.Expiring(want[middle], math.MaxInt64, math.MaxInt); err != nil || next != math.MaxInt64 || !reflect.DeepEqual(got, want[middle:]) {
+		t.Fatalf("from %v on: %v, next %d, %v; want %v", want[middle], got, next, err, want[middle:])
+	}
 	until := want[middle].Expiry
 	n := slices.IndexFunc(want, func(e Expiring) bool { return e.Expiry > until })
 	if n < 0 {
@@ -75,7 +78,7 @@ func checkIndex(t testing.TB, g *Group) {
 		if took < len(want) {
 			wantNext = want[took].Expiry
 		}
-		if got, next, err := g.Expiring(want[0].Expiry, until, limit); err != nil || next != wantNext || !reflect.DeepEqual(got, want[:took]) {
+		if got, next, err := g.Expiring(Expiring{Expiry: want[0].Expiry}, until, limit); err != nil || next != wantNext || !reflect.DeepEqual(got, want[:took]) {
 			t.Fatalf("%d until %d: %v, next %d, %v; want %v and %d", limit, until, got, next, err, want[:took], wantNext)
 		}
 	}
@@ -93,12 +96,12 @@ func TestExpiring(t *testing.T) {
 	checkIndex(t, g)
 	apply(t, g, at(1, 1), at(1, 2), with("f", "k", 9), with("f", "gone", 3), Change{File: "f", Key: []byte("gone")}, Change{File: "never", Key: []byte("was")})
 	checkIndex(t, g)
-	due, next, err := g.Expiring(math.MinInt64, 5, 10)
+	due, next, err := g.Expiring(Expiring{Expiry: math.MinInt64}, 5, 10)
 	if err != nil || len(due) != 2 || due[0].File != "e" || due[1].File != "f\x00" || string(due[1].Key) != "k\x00" || next != 9 {
 		t.Fatalf("%+v %d %v", due, next, err)
 	}
 	apply(t, g, at(1, 2), at(1, 3), with("f", "k", 0), Change{File: "e", Key: []byte("z")}, Change{File: "f\x00", Key: []byte("k\x00")})
-	if due, next, err := g.Expiring(math.MinInt64, math.MaxInt64, 10); err != nil || len(due) != 0 || next != math.MaxInt64 {
+	if due, next, err := g.Expiring(Expiring{Expiry: math.MinInt64}, math.MaxInt64, 10); err != nil || len(due) != 0 || next != math.MaxInt64 {
 		t.Fatalf("%+v %d %v", due, next, err)
 	}
 	checkIndex(t, other)
