@@ -15,7 +15,7 @@ import (
 
 // dueBatch is how many records one request of the expirer deletes at most. One such request is under way at a time, so that a
 // write never waits for more than that, however many records are due.
-const dueBatch = 256
+const dueBatch = 512
 
 // errNotDue says that none of the records that were to be deleted is due any more: others have changed them.
 var errNotDue = errors.New("nothing is due any more")

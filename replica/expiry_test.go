@@ -334,6 +334,7 @@ func TestManyAreDueAtOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	written := a.rep.Status().Applied.History
 	c.walls["a"].set(2 * time.Hour)
 	c.eventually("deletions have begun", func() bool { return !a.stored("due0") })
 	first := a.rep.Status().Applied
@@ -347,10 +348,16 @@ func TestManyAreDueAtOnce(t *testing.T) {
 		t.Fatalf("ten writes waited for all deletions: %d of %d are left, %v", len(left), many, err)
 	}
 	t.Logf("ten writes and reads took %d entries", last.History-first.History)
+	for more := ident.History(0); more < many; more += many / 20 { // each step has its time, however busy the machine is
+		c.eventually("more are deleted", func() bool { return a.rep.Status().Applied.History > written+more })
+	}
 	c.eventually("all are deleted", func() bool {
 		left, next, err := a.rep.data.Expiring(store.Expiring{Expiry: math.MinInt64}, math.MaxInt64, 1)
 		return err == nil && len(left) == 0 && next == math.MaxInt64
 	})
+	if at := a.rep.Status().Applied.History; at != written+many+10 {
+		t.Fatalf("%d entries for %d deletions and 10 writes", at-written, many)
+	}
 	c.level("b")
 	if d, err := c.nodes["b"].rep.Digest(t.Context()); err != nil || d.Records != 10 {
 		t.Fatalf("%+v, %v", d, err)
