@@ -24,7 +24,8 @@ type Options struct {
 	Gatherer   prometheus.Gatherer    // served at /metrics; nil: an empty page
 	Registerer prometheus.Registerer  // gets the api's own metrics; nil: none
 	Logger     hclog.Logger
-	Limits     Limits // zero fields take the defaults
+	Now        func() time.Time // the wall clock, for times to live; nil: time.Now
+	Limits     Limits           // zero fields take the defaults
 }
 
 // Limits bound what a listener accepts. Zero fields take the value of DefaultLimits.
@@ -101,6 +102,9 @@ func New(o Options) *API {
 	o.Limits = o.Limits.withDefaults()
 	if o.Network == nil {
 		o.Network = host.Real().Network
+	}
+	if o.Now == nil {
+		o.Now = time.Now
 	}
 	if o.Gatherer == nil {
 		o.Gatherer = prometheus.NewRegistry()

@@ -60,6 +60,9 @@ var receipt = client.WriteResult{Position: "default@3.42", Journal: "default/a",
 func (f *fake) Put(ctx context.Context, file string, key, value []byte, o client.WriteOptions) (client.WriteResult, error) {
 	w := receipt
 	w.Created = string(key) == "new"
+	if !o.Expiry.IsZero() {
+		return w, f.note(ctx, "put %s %q until %s", file, key, o.Expiry.UTC().Format(time.RFC3339Nano))
+	}
 	return w, f.note(ctx, "put %s %q %q %s", file, key, value, o.Wait)
 }
 
@@ -70,7 +73,7 @@ func (f *fake) Delete(ctx context.Context, file string, key []byte, o client.Wri
 func (f *fake) Get(ctx context.Context, file string, key []byte, o client.ReadOptions) (client.Record, error) {
 	return client.Record{
 		File: file, Key: client.MakeKey(key), Value: []byte("3 apples"), Position: "default@3.41", Applied: "default@3.42", Age: 0.25,
-		Time: time.Unix(1, 5).UTC(), Expiry: time.Unix(9, 0).UTC(), Node: "b",
+		Time: time.Unix(1, 5).UTC(), Expiry: time.Unix(9, 0).UTC(), Kind: client.KindHash, Node: "b",
 	}, f.note(ctx, "get %s %q local=%t lag=%s", file, key, o.Local, o.MaxLag)
 }
 

@@ -12,7 +12,8 @@ import (
 // Data answers for records. Implementations return *client.Error, *Elsewhere, or any other error, which is answered as an
 // internal one. Keys and values belong to the callee. The context carries the request's deadline.
 type Data interface {
-	// Put returns once the write is committed. Created in the result says that the record did not exist.
+	// Put returns once the write is committed. Created in the result says that the record did not exist. Of o only Expiry counts,
+	// never TTL.
 	Put(ctx context.Context, file string, key, value []byte, o client.WriteOptions) (client.WriteResult, error)
 	// Delete returns once the deletion is committed; code not_found when there was no record.
 	Delete(ctx context.Context, file string, key []byte, o client.WriteOptions) (client.WriteResult, error)

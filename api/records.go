@@ -40,6 +40,9 @@ func (a *API) getRecord(r *request) (reply, error) {
 		h.Set(client.HeaderAge, strconv.FormatFloat(rec.Age, 'f', 3, 64))
 		setTime(h, client.HeaderTime, rec.Time)
 		setTime(h, client.HeaderExpiry, rec.Expiry)
+		if rec.Kind != client.KindBytes {
+			h.Set(client.HeaderKind, strconv.Itoa(int(rec.Kind)))
+		}
 		if rec.Node != "" {
 			h.Set(client.HeaderNode, rec.Node)
 		}
@@ -58,7 +61,11 @@ func (a *API) putRecord(r *request) (reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	w, err := a.o.Data.Put(r.Context(), file, key, r.body, client.WriteOptions{Wait: r.wait})
+	o := client.WriteOptions{Wait: r.wait}
+	if o.Expiry, err = r.expiry(a.o.Now); err != nil {
+		return nil, err
+	}
+	w, err := a.o.Data.Put(r.Context(), file, key, r.body, o)
 	return written(w, err)
 }
 

@@ -49,7 +49,7 @@ func routes() []route {
 	return []route{
 		{method: get, path: records, params: []string{"prefix", "from", "limit", "local", "wait"}, serve: (*API).listRecords},
 		{method: get, path: record, params: []string{"local", "max_lag", "wait"}, serve: (*API).getRecord},
-		{method: put, path: record, params: []string{"wait"}, body: valueBody, serve: (*API).putRecord},
+		{method: put, path: record, params: []string{"wait", "ttl"}, body: valueBody, serve: (*API).putRecord},
 		{method: del, path: record, params: []string{"wait"}, serve: (*API).deleteRecord},
 
 		{method: get, path: "/v1/receipts/{position}", params: []string{"wait"}, polls: true, serve: (*API).receipt},

@@ -73,7 +73,7 @@ func routeCases() map[string]routeCase {
 			asks: []string{`get or/ders "a//../b?c%20\x00\xff+ ." local=true lag=2s`},
 			want: is(client.Record{
 				File: "or/ders", Key: client.MakeKey([]byte("a//../b?c%20\x00\xff+ .")), Value: []byte("3 apples"), Position: "default@3.41",
-				Applied: "default@3.42", Age: 0.25, Time: time.Unix(1, 5).UTC(), Expiry: time.Unix(9, 0).UTC(), Node: "b",
+				Applied: "default@3.42", Age: 0.25, Time: time.Unix(1, 5).UTC(), Expiry: time.Unix(9, 0).UTC(), Kind: client.KindHash, Node: "b",
 			}),
 		},
 		"PUT /v1/files/{file}/records/{key:.*}": {

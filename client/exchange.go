@@ -40,6 +40,7 @@ type exchange struct {
 	wait   time.Duration // sent as ?wait=; 0: the node's default
 	health bool          // 503 is an answer
 	span   string        // sent as Range; "": everything
+	header http.Header   // sent, too; nil: none
 }
 
 // answer is what came back, read completely.
@@ -285,6 +286,7 @@ func (x exchange) request(ctx context.Context, base string) (*http.Request, erro
 	if err != nil {
 		return nil, err
 	}
+	maps.Copy(req.Header, x.header)
 	req.Header.Set("User-Agent", "understudy-client")
 	if x.span != "" {
 		req.Header.Set("Range", x.span)

@@ -58,6 +58,7 @@ type Image struct {
 	Position string    `json:"position"`
 	Time     time.Time `json:"time,omitzero"`
 	Expiry   time.Time `json:"expiry,omitzero"`
+	Kind     uint8     `json:"kind,omitempty"` // of Value
 	Value    []byte    `json:"value"`
 }
 

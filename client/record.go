@@ -39,8 +39,16 @@ func (k Key) String() string { return k.Text }
 
 // WriteOptions qualify a write.
 type WriteOptions struct {
-	Wait time.Duration // how long a node waits for a primary to appear; 0: 5 s
+	Wait   time.Duration // how long a node waits for a primary to appear; 0: 5 s
+	TTL    time.Duration // of Put: the record expires so long after the node that is asked takes the request, by its clock; 0: see Expiry
+	Expiry time.Time     // of Put, instead of TTL: when the record expires; zero: never
 }
+
+// Kinds of values. The others are reserved.
+const (
+	KindBytes uint8 = 0
+	KindHash  uint8 = 1 // named fields, as the Redis interface encodes them
+)
 
 // ReadOptions qualify a read.
 type ReadOptions struct {
@@ -74,6 +82,7 @@ type Record struct {
 	Position string    `json:"position"` // of its last change
 	Time     time.Time `json:"time,omitzero"`
 	Expiry   time.Time `json:"expiry,omitzero"` // zero: never
+	Kind     uint8     `json:"kind,omitempty"`  // of Value
 	Node     string    `json:"node,omitempty"`  // whose copy was read
 	Applied  string    `json:"applied"`         // position of that copy
 	Age      float64   `json:"age_seconds"`     // how old that copy may be; 0 from the primary

@@ -15,7 +15,8 @@ const (
 	HeaderApplied  = "Understudy-Applied"  // position of the copy that was read
 	HeaderAge      = "Understudy-Age"      // how old that copy may be, in seconds
 	HeaderTime     = "Understudy-Time"     // of the record's last change, RFC 3339
-	HeaderExpiry   = "Understudy-Expiry"   // of the record, RFC 3339; missing: never
+	HeaderExpiry   = "Understudy-Expiry"   // of the record, RFC 3339; missing: never. Of a write, too
+	HeaderKind     = "Understudy-Kind"     // of the record, a number; missing: KindBytes
 	HeaderNode     = "Understudy-Node"     // who answered
 )
 
@@ -26,12 +27,20 @@ func record(method, file string, key []byte, value []byte, wait time.Duration) e
 	}
 }
 
-// Put writes a record and returns once the write is committed. ErrUnknownOutcome: it may have been done.
+// Put writes a record and returns once the write is committed. ErrUnknownOutcome: it may have been done. A record that was there
+// is replaced with its expiry: without one in o it never expires.
 func (c *Client) Put(ctx context.Context, file string, key, value []byte, o WriteOptions) (WriteResult, error) {
 	if value == nil {
 		value = []byte{}
 	}
-	return c.write(ctx, record(http.MethodPut, file, key, value, o.Wait))
+	x := record(http.MethodPut, file, key, value, o.Wait)
+	if o.TTL != 0 {
+		x.query.Set("ttl", o.TTL.String())
+	}
+	if !o.Expiry.IsZero() {
+		x.header = http.Header{HeaderExpiry: {o.Expiry.UTC().Format(time.RFC3339Nano)}}
+	}
+	return c.write(ctx, x)
 }
 
 // Delete deletes a record and returns once that is committed; ErrNotFound when there was none.
@@ -69,6 +78,8 @@ func (c *Client) Get(ctx context.Context, file string, key []byte, o ReadOptions
 	r.Age, _ = strconv.ParseFloat(a.header.Get(HeaderAge), 64) // zero when a node does not say
 	r.Time, _ = time.Parse(time.RFC3339Nano, a.header.Get(HeaderTime))
 	r.Expiry, _ = time.Parse(time.RFC3339Nano, a.header.Get(HeaderExpiry))
+	kind, _ := strconv.ParseUint(a.header.Get(HeaderKind), 10, 8)
+	r.Kind = uint8(kind)
 	return r, nil
 }
 

@@ -42,9 +42,13 @@ type BackoutEntry struct {
 	File          string          `json:"file"`
 	Key           []byte          `json:"key"`
 	Before        []byte          `json:"before,omitempty"`
+	BeforeKind    entry.Kind      `json:"before_kind,omitempty"`
+	BeforeExpiry  int64           `json:"before_expiry,omitempty"` // unix nanoseconds; 0: none
 	BeforeExists  bool            `json:"before_exists"`
 	BeforeOmitted bool            `json:"before_omitted,omitempty"` // there was a record, its image was not journaled
 	After         []byte          `json:"after,omitempty"`
+	AfterKind     entry.Kind      `json:"after_kind,omitempty"`
+	AfterExpiry   int64           `json:"after_expiry,omitempty"` // unix nanoseconds; 0: none
 	AfterExists   bool            `json:"after_exists"`
 	Undone        bool            `json:"undone"`   // it had been applied here and was taken back
 	LivesOn       bool            `json:"lives_on"` // it is part of the history, through the new primary's journal
@@ -150,10 +154,10 @@ func backoutEntry(id ident.JournalID, e *entry.Entry) BackoutEntry {
 		BeforeOmitted: e.BeforeOmitted, BeforeExists: e.Before != nil || e.BeforeOmitted, AfterExists: e.After != nil,
 	}
 	if e.Before != nil {
-		out.Before = slices.Clone(e.Before.Value)
+		out.Before, out.BeforeKind, out.BeforeExpiry = slices.Clone(e.Before.Value), e.Before.Kind, e.Before.Expiry
 	}
 	if e.After != nil {
-		out.After = slices.Clone(e.After.Value)
+		out.After, out.AfterKind, out.AfterExpiry = slices.Clone(e.After.Value), e.After.Kind, e.After.Expiry
 	}
 	return out
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/understudy-ha/understudy/fsm"
 	"github.com/understudy-ha/understudy/internal/ident"
@@ -68,27 +67,6 @@ func TestBeforeImagesInDoubt(t *testing.T) {
 	c.inSync("a", "b")
 	c.wires.sever("a", "b", true)
 	c.eventually("in doubt", func() bool { return a.rep.primary.Load().doubt.Load() })
-}
-
-// A backup does not show a record whose time is over, and leaves its deletion to the primary.
-func TestBackupHidesExpired(t *testing.T) {
-	c := newCluster(t, fsm.GroupSpec{}, "a", "b")
-	c.inSync("a", "b")
-	w := Write{File: "f", Key: []byte("k"), Value: []byte("v"), Expiry: time.Now().Add(-time.Second).UnixNano()}
-	if _, err := c.nodes["a"].rep.Write(t.Context(), Transaction{Writes: []Write{w}}); err != nil {
-		t.Fatal(err)
-	}
-	c.level("b")
-	b := c.nodes["b"]
-	if v, err := b.get("k", true); !errors.Is(err, ErrNotFound) || v != "" {
-		t.Errorf("read: %q, %v", v, err)
-	}
-	if page, err := b.rep.List(t.Context(), "f", nil, nil, 10, true); err != nil || len(page.Records) != 0 {
-		t.Errorf("list: %+v, %v", page.Records, err)
-	}
-	if b.rep.Status().Applied != c.nodes["a"].rep.Status().Applied {
-		t.Error("something was deposited")
-	}
 }
 
 // A transaction that does not fit behind another one is taken back, and sees that one when the next bundle takes it.

@@ -80,6 +80,7 @@ func (c *committer) step() (more bool, err error) {
 		if err := p.r.data.Apply(first.Before, last.After(), changes); err != nil {
 			return false, storeFailed(fmt.Errorf("commit %s: %w", last.After(), err))
 		}
+		p.expirer.saw(changes)
 		p.r.picture.apply(p.r.o.Node, last.Last(), last.After())
 		p.r.known.learn(p.epoch, last.After(), time.Now())
 		p.r.o.Host.Trace("commit", "node", p.r.o.Node, "group", p.r.o.Group, "epoch", p.epoch, "position", last.After())

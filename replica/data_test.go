@@ -3,6 +3,7 @@ package replica
 import (
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -51,7 +52,7 @@ func TestTransactions(t *testing.T) {
 	r, err := write(Transaction{Writes: []Write{
 		{File: "f", Key: []byte("k"), Value: []byte("1")},
 		{File: "f", Key: []byte("k"), Value: []byte("2")},
-		{File: "g", Key: []byte("k"), Value: []byte("3"), Expiry: 7},
+		{File: "g", Key: []byte("k"), Value: []byte("3"), Expiry: math.MaxInt64, Kind: entry.KindHash},
 	}})
 	if err != nil || !r.Created {
 		t.Fatalf("%+v %v", r, err)
@@ -90,6 +91,7 @@ func TestTransactions(t *testing.T) {
 	for _, bad := range []Transaction{
 		{}, {Writes: []Write{{File: "f"}}}, {Writes: []Write{{Key: []byte("k")}}},
 		{Writes: []Write{{File: "f", Key: make([]byte, entry.MaxKey+1)}}},
+		{Writes: []Write{{File: "f", Key: []byte("k"), Kind: 2}}},
 		{Writes: []Write{{File: strings.Repeat("f", entry.MaxFile+1), Key: []byte("k")}}},
 	} {
 		if _, err := write(bad); !errors.Is(err, ErrInvalid) && !errors.Is(err, ErrTooLarge) {
@@ -104,39 +106,6 @@ func TestTransactions(t *testing.T) {
 		t.Fatalf("user entry %+v, %v", u, err)
 	}
 	c.level("b")
-}
-
-// An expired record is deleted, and the deletion committed, before its absence is answered.
-func TestExpiry(t *testing.T) {
-	c := newCluster(t, fsm.GroupSpec{}, "a", "b")
-	a, b := c.nodes["a"], c.nodes["b"]
-	c.inSync("a", "b")
-	past := time.Now().Add(-time.Second).UnixNano()
-	put := func(key string) {
-		t.Helper()
-		_, err := a.rep.Write(t.Context(), Transaction{Writes: []Write{{File: "f", Key: []byte(key), Value: []byte("v"), Expiry: past}}})
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	put("k")
-	if _, err := a.get("k", false); !errors.Is(err, ErrNotFound) {
-		t.Fatalf("an expired record: %v", err)
-	}
-	c.level("b")
-	if _, err := b.get("k", true); !errors.Is(err, ErrNotFound) {
-		t.Fatalf("an expired record at the backup: %v", err)
-	}
-	put("k1")
-	put("k2")
-	a.mustPut("k3", "v")
-	page, err := a.rep.List(t.Context(), "f", []byte("k"), nil, 10, false)
-	if err != nil || len(page.Records) != 1 || string(page.Records[0].Key) != "k3" {
-		t.Fatalf("page %+v, %v", page, err)
-	}
-	if r := a.mustPut("k1", "again"); !r.Created {
-		t.Fatalf("a record that had expired: %+v", r)
-	}
 }
 
 // Proves RJ-5: receivers are kept until every data node has flushed what is in them, and go afterwards.

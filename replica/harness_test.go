@@ -314,20 +314,21 @@ type cluster struct {
 	mu    sync.Mutex // guards writes to nodes, which load reads
 	nodes map[ident.NodeID]*node
 	disks map[ident.NodeID]*vfs.MemFS
+	walls map[ident.NodeID]*wall
 	lives uint64
 	spec  fsm.GroupSpec
 }
 
 func newCluster(t *testing.T, spec fsm.GroupSpec, ids ...ident.NodeID) *cluster {
 	t.Helper()
-	c := &cluster{t: t, wires: newWires(), plane: newPlane(), nodes: map[ident.NodeID]*node{}, disks: map[ident.NodeID]*vfs.MemFS{}}
+	c := &cluster{t: t, wires: newWires(), plane: newPlane(), nodes: map[ident.NodeID]*node{}, disks: map[ident.NodeID]*vfs.MemFS{}, walls: map[ident.NodeID]*wall{}}
 	spec.Name, spec.Preferred = orders, ids[0]
 	if spec.ReceiverBytes == 0 {
 		spec.ReceiverBytes = 64 << 10
 	}
 	c.spec = spec.Normalize()
 	for i, id := range ids {
-		c.disks[id] = vfs.NewCrashableMem()
+		c.disks[id], c.walls[id] = vfs.NewCrashableMem(), &wall{Clock: host.Real().Clock}
 		c.must(fsm.Command{RegisterNode: &fsm.RegisterNode{
 			ID: id, Directory: ident.DirectoryID("d-" + string(id)), Kind: fsm.KindData, Addresses: fsm.Addresses{Ship: string(id)}, Priority: i + 1,
 		}})
@@ -367,6 +368,16 @@ func (c *cluster) eventually(what string, ok func() bool) {
 	}
 }
 
+// wall is the clock on one node's wall, which a test sets.
+type wall struct {
+	host.Clock
+	ahead atomic.Int64 // of the right time
+}
+
+func (w *wall) Now() time.Time { return w.Clock.Now().Add(time.Duration(w.ahead.Load())) }
+
+func (w *wall) set(ahead time.Duration) { w.ahead.Store(int64(ahead)) }
+
 // start begins a new life of a node on its disk.
 func (c *cluster) start(id ident.NodeID) *node {
 	c.t.Helper()
@@ -375,7 +386,7 @@ func (c *cluster) start(id ident.NodeID) *node {
 	n.link = link{p: c.plane, self: id, life: n.life}
 	log := hclog.New(&hclog.LoggerOptions{Name: string(id), Level: hclog.Debug, Output: testWriter{c.t, &n.mute}})
 	h := host.Real()
-	h.Network = wire1{c.wires, string(id)}
+	h.Network, h.Clock = wire1{c.wires, string(id)}, c.walls[id]
 	h.Failpoint = func(name string) error {
 		if f, ok := n.fail.Load(name); ok {
 			return f.(func() error)()

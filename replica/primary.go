@@ -29,6 +29,7 @@ type primary struct {
 	queue   *queue
 	flights flights
 	overlay overlay
+	expirer expirer
 	targets *targets
 	conduct conductor
 
@@ -43,6 +44,7 @@ type primary struct {
 	stopped    atomic.Bool  // reads wait: a handover is proposed
 	owed       atomic.Int64 // committed, and not answered for want of a lease
 	entryBytes atomic.Int64 // size of an entry of the newest bundle
+	newest     atomic.Int64 // time of the newest bundle, unix nanoseconds
 	turned     pulse        // serving, stopped, held, paused or refuse changed
 	landed     pulse        // something was committed or answered
 	cramped    pulse        // the journal refused something for want of room
@@ -73,7 +75,7 @@ func (r *Replica) RunPrimary(ctx context.Context, c Control) error {
 	defer stop(nil)
 	p := &primary{seals: host.NewTurn(), r: r, control: c, epoch: a.Group.Epoch, queue: &queue{max: r.o.QueueBytes}, stop: stop, began: r.o.Host.Clock.Now()}
 	p.targets = newTargets(p)
-	p.conduct.p = p
+	p.conduct.p, p.expirer.p = p, p
 	r.picture.begin(RolePrimary, p.epoch)
 	r.primary.Store(p)
 	err = p.run(session)
@@ -171,10 +173,12 @@ func (p *primary) run(ctx context.Context) (err error) {
 	if err := p.awaitLanded(ctx); err != nil {
 		return err
 	}
+	p.learnTime()
 	if err := p.serve(ctx); err != nil {
 		return err
 	}
 	parts.start(ctx, (&sequencer{p: p, overlay: &p.overlay}).run)
+	parts.start(ctx, p.expirer.run)
 	<-ctx.Done()
 	return context.Cause(ctx)
 }
@@ -423,6 +427,10 @@ func (r *Replica) submit(ctx context.Context, q *request) (Receipt, error) {
 	if p == nil {
 		return Receipt{}, ErrNotPrimary
 	}
+	return p.submit(ctx, q)
+}
+
+func (p *primary) submit(ctx context.Context, q *request) (Receipt, error) {
 	if p.refuse.Load() {
 		return Receipt{}, ErrNoSync
 	}

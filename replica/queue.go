@@ -8,13 +8,16 @@ import (
 
 	"github.com/understudy-ha/understudy/internal/ident"
 	"github.com/understudy-ha/understudy/journal/entry"
+	"github.com/understudy-ha/understudy/replica/store"
 )
 
 // request is one write on its way: waiting in the queue, then sequenced in a flight, then answered once.
 type request struct {
 	writes     []Write
 	conditions []Condition
-	user       *entry.Entry // instead of writes
+	user       *entry.Entry     // instead of writes
+	due        []store.Expiring // instead of writes: records that are deleted if they are still due
+	handled    int              // of due, from the first on: not due any more once it is answered
 	bytes      int64
 	done       chan outcome // takes one without blocking
 
@@ -37,7 +40,7 @@ func (r *request) entries() int {
 	if r.user != nil {
 		return 1
 	}
-	return len(r.writes)
+	return len(r.writes) + len(r.due)
 }
 
 // queue holds writes until they are sequenced, and counts the bytes of those that are until they are answered. A full

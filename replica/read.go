@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -32,22 +33,21 @@ func (r *Replica) Read(ctx context.Context, file string, key []byte, local bool)
 			err = ErrNotFound
 		}
 		return at, err
-	}, func(now int64) []expiry {
+	}, func(now int64) []store.Expiring {
 		if expired(&image, now) {
-			return []expiry{{file, key, image.Position}}
+			return []store.Expiring{{File: file, Key: bytes.Clone(key), Expiry: image.Expiry}}
 		}
 		return nil
-	}, func(now int64) error {
-		if !expired(&image, now) {
-			return nil
-		}
-		image = entry.Image{}
-		return ErrNotFound
 	})
+	if err != nil {
+		image = entry.Image{}
+	}
 	return image, at, err
 }
 
-// List returns a page of a file. The rules are those of Read.
+// List returns a page of a file. The rules are those of Read, but for what is due: the primary leaves that out without waiting
+// until it is deleted, so that a page never waits for many deletions. Only Read and a Condition tell for certain that a record
+// is absent, and stays so.
 func (r *Replica) List(ctx context.Context, file string, prefix, from []byte, limit int, local bool) (Page, error) {
 	if file == "" || len(file) > entry.MaxFile {
 		return Page{}, fmt.Errorf("%w: file name of %d bytes", ErrInvalid, len(file))
@@ -56,14 +56,7 @@ func (r *Replica) List(ctx context.Context, file string, prefix, from []byte, li
 	_, err := r.read(ctx, local, func() (at ident.Position, err error) {
 		page, err = r.data.Scan(file, prefix, from, limit)
 		return page.Position, err
-	}, func(now int64) (old []expiry) {
-		for i := range page.Records {
-			if expired(&page.Records[i].Image, now) {
-				old = append(old, expiry{file, page.Records[i].Key, page.Records[i].Image.Position})
-			}
-		}
-		return old
-	}, func(now int64) error {
+	}, func(now int64) []store.Expiring {
 		page.Records = slices.DeleteFunc(page.Records, func(r store.Record) bool { return expired(&r.Image, now) })
 		return nil
 	})
@@ -73,16 +66,9 @@ func (r *Replica) List(ctx context.Context, file string, prefix, from []byte, li
 // Files returns the names of the files that have records, as this node's store has them.
 func (r *Replica) Files() ([]string, error) { return r.data.Files() }
 
-// expiry is a record whose time is over: the primary deletes it before it answers that it is gone.
-type expiry struct {
-	file string
-	key  []byte
-	at   ident.Position
-}
-
-// read runs get until its result may be shown. The primary deletes what old returns before it answers; elsewhere nobody may,
-// and hide keeps it out of the answer.
-func (r *Replica) read(ctx context.Context, local bool, get func() (ident.Position, error), old func(now int64) []expiry, hide func(now int64) error) (ident.Position, error) {
+// read runs get until its result may be shown. What due returns is deleted by the primary, and that is committed, before it looks
+// again: nobody else may say that a record has expired. So elsewhere what get returns is shown as it is.
+func (r *Replica) read(ctx context.Context, local bool, get func() (ident.Position, error), due func(now int64) []store.Expiring) (ident.Position, error) {
 	for {
 		p := r.primary.Load()
 		if p == nil || !p.serving.Load() {
@@ -90,7 +76,7 @@ func (r *Replica) read(ctx context.Context, local bool, get func() (ident.Positi
 				return ident.Position{}, ErrNotPrimary
 			}
 			if local {
-				return r.readLocal(get, hide)
+				return r.readLocal(get)
 			}
 			if err := p.awaitTurn(ctx); err != nil {
 				return ident.Position{}, err
@@ -105,7 +91,7 @@ func (r *Replica) read(ctx context.Context, local bool, get func() (ident.Positi
 		}
 		if !may {
 			if local {
-				return r.readLocal(get, hide)
+				return r.readLocal(get)
 			}
 			if err := p.awaitTurn(ctx); err != nil {
 				return ident.Position{}, err
@@ -115,19 +101,23 @@ func (r *Replica) read(ctx context.Context, local bool, get func() (ident.Positi
 		if err != nil {
 			return at, err
 		}
-		gone := old(r.o.Host.Clock.Now().UnixNano())
+		gone := due(p.now())
 		if len(gone) == 0 {
 			return at, nil
 		}
-		if err := r.expire(ctx, gone); err != nil {
+		switch _, err := p.expire(ctx, gone); {
+		case err == nil || errors.Is(err, errNotDue):
+		case NotDone(err):
 			return at, err
+		default: // what becomes of the deletion does not matter to a read: it is asked again elsewhere
+			return at, fmt.Errorf("%w: %v", ErrNotPrimary, err)
 		}
 	}
 }
 
 // readLocal answers from a backup's store. What was read must be known to be committed, by what this life has learned, both
 // before and after, with no undo between.
-func (r *Replica) readLocal(get func() (ident.Position, error), hide func(now int64) error) (ident.Position, error) {
+func (r *Replica) readLocal(get func() (ident.Position, error)) (ident.Position, error) {
 	undos := r.undos.generation()
 	if !r.presentable() {
 		return ident.Position{}, ErrNotReconciled
@@ -135,9 +125,6 @@ func (r *Replica) readLocal(get func() (ident.Position, error), hide func(now in
 	at, err := get()
 	if !r.presentable() || r.undos.generation() != undos {
 		return ident.Position{}, ErrNotReconciled
-	}
-	if err == nil {
-		err = hide(r.o.Host.Clock.Now().UnixNano())
 	}
 	return at, err
 }
@@ -168,24 +155,6 @@ func (p *primary) awaitTurn(ctx context.Context) error {
 			return fmt.Errorf("%w: %w", ErrNoLease, context.Cause(ctx))
 		}
 		return fmt.Errorf("%w: %w", ErrNotPrimary, context.Cause(ctx))
-	}
-	return nil
-}
-
-// expire deletes records whose time is over, unless they were changed meanwhile.
-func (r *Replica) expire(ctx context.Context, old []expiry) error {
-	for _, e := range old {
-		_, err := r.Write(ctx, Transaction{
-			Writes:     []Write{{File: e.file, Key: e.key, Delete: true}},
-			Conditions: []Condition{{File: e.file, Key: e.key, Position: e.at}},
-		})
-		var unknown *UnknownOutcomeError
-		if errors.As(err, &unknown) { // what becomes of the deletion does not matter to a read: it is asked again elsewhere
-			return fmt.Errorf("%w: expire record of file %s: %v", ErrNotPrimary, e.file, err)
-		}
-		if err != nil && !errors.Is(err, ErrCondition) {
-			return fmt.Errorf("expire record of file %s: %w", e.file, err)
-		}
 	}
 	return nil
 }

@@ -24,7 +24,6 @@ const (
 type sequencer struct {
 	p       *primary
 	before  ident.Position // history after the last bundle deposited
-	newest  int64          // time of the newest bundle
 	last    ident.Sequence // of the last bundle deposited
 	overlay *overlay
 	cramped time.Time // since when the journal is full; zero: it is not
@@ -35,10 +34,6 @@ func (s *sequencer) run(ctx context.Context) error {
 	p := s.p
 	view, _ := p.own.View()
 	s.before, s.last = view.After, view.Last
-	s.newest = p.sw.Time
-	if b, err := p.own.BundleAt(view.Last); err == nil {
-		s.newest = max(s.newest, b.Time)
-	}
 	tick := time.NewTicker(p.r.o.Timing.Tick)
 	defer tick.Stop()
 	for {
@@ -95,6 +90,11 @@ func (s *sequencer) seal(ctx context.Context) (bool, error) {
 // may be about to make room.
 func (s *sequencer) noRoom(taken []*request, full error) {
 	p := s.p
+	if others, ok := p.makeWay(taken, full); ok {
+		s.cramped = time.Time{}
+		p.queue.giveBack(others)
+		return
+	}
 	now := time.Now()
 	if s.cramped.IsZero() {
 		s.cramped = now
@@ -112,7 +112,7 @@ func (s *sequencer) noRoom(taken []*request, full error) {
 // nothing was sequenced and every request is answered; an error ends the session.
 func (s *sequencer) deposit(g *fsm.Group, taken []*request) error {
 	p := s.p
-	d := draft{s: s, time: max(p.r.o.Host.Clock.Now().UnixNano(), s.newest), images: wantsBefore(g, p.doubt.Load())}
+	d := draft{s: s, time: p.now(), images: wantsBefore(g, p.doubt.Load())}
 	for i, r := range taken {
 		err := d.add(r)
 		if errors.Is(err, errBundleFull) {
@@ -163,7 +163,8 @@ func (s *sequencer) deposit(g *fsm.Group, taken []*request) error {
 		return p.dropped(taken, err)
 	}
 	s.cramped = time.Time{}
-	s.before, s.last, s.newest = h.After(), h.Last(), d.time
+	s.before, s.last = h.After(), h.Last()
+	p.newest.Store(d.time)
 	p.entryBytes.Store(int64(h.Length) / int64(max(h.Count, 1)))
 	d.flight.header = h
 	for i := range d.flight.waiters {
@@ -228,6 +229,10 @@ func (d *draft) add(r *request) error {
 	entries, touched, label, size := len(d.entries), len(d.flight.touched), d.label, d.size
 	if entries > 0 && d.size >= bundleBytes {
 		return errBundleFull
+	}
+	r.again()
+	if r.due != nil {
+		return d.expire(r)
 	}
 	for i := range r.conditions {
 		err := d.check(&r.conditions[i])
@@ -301,6 +306,12 @@ func (d *draft) write(w *Write, together bool) (found bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	d.change(k, w, old, together)
+	return old != nil && !expired(old, d.time), nil
+}
+
+// change appends the R entry of a write to a record that is old so far.
+func (d *draft) change(k recordKey, w *Write, old *entry.Image, together bool) {
 	e := entry.Entry{Code: entry.Record, Type: entry.Put, File: w.File, Key: w.Key}
 	if together {
 		e.Transaction = d.label
@@ -318,23 +329,27 @@ func (d *draft) write(w *Write, together bool) (found bool, err error) {
 	if w.Delete {
 		e.Type = entry.Delete
 	} else {
-		image = &entry.Image{Position: at, Time: d.time, Expiry: w.Expiry, Value: w.Value}
+		image = &entry.Image{Position: at, Time: d.time, Expiry: w.Expiry, Kind: w.Kind, Value: w.Value}
 		e.After = image
 	}
 	d.append(e)
 	d.s.overlay.put(k, image, at)
 	d.flight.touched = append(d.flight.touched, touch{k, at})
 	d.flight.changes = append(d.flight.changes, store.Change{File: w.File, Key: w.Key, Put: image})
-	return old != nil && !expired(old, d.time), nil
 }
 
-// check tells whether a condition holds, after everything sequenced before.
+// check tells whether a condition holds, after everything sequenced before. Where it fails because a record is due, that one is
+// deleted: the refusal says that it is absent.
 func (d *draft) check(c *Condition) error {
-	now, err := d.s.current(recordKey{c.File, string(c.Key)}, c.Key)
+	k := recordKey{c.File, string(c.Key)}
+	now, err := d.s.current(k, c.Key)
 	if err != nil {
 		return err
 	}
-	exists := now != nil && (!expired(now, d.time) || c.Position == now.Position)
+	exists := now != nil && !expired(now, d.time)
+	if now != nil && !exists && !c.Absent {
+		d.change(k, &Write{File: c.File, Key: c.Key, Delete: true}, now, false)
+	}
 	switch {
 	case c.Absent && exists:
 		return fmt.Errorf("%w: the record exists, since %s", ErrCondition, now.Position)
@@ -366,6 +381,3 @@ func (s *sequencer) current(k recordKey, key []byte) (*entry.Image, error) {
 	}
 	return &image, nil
 }
-
-// expired tells whether a record has no effect any more at the given time.
-func expired(i *entry.Image, now int64) bool { return i.Expiry != 0 && i.Expiry <= now }

@@ -18,11 +18,13 @@ type Write struct {
 	File   string
 	Key    []byte
 	Value  []byte
-	Expiry int64 // unix nanoseconds; 0: none
-	Delete bool  // deletes the record; one that does not exist is no error
+	Expiry int64      // unix nanoseconds; 0: none. One that is past is taken: the record is due at once
+	Kind   entry.Kind // what Value is; one that this version does not know is refused
+	Delete bool       // deletes the record; one that does not exist is no error
 }
 
-// Condition must hold when the transaction is sequenced. It sees all transactions sequenced before.
+// Condition must hold when the transaction is sequenced. It sees all transactions sequenced before. A record whose time is over
+// does not exist.
 type Condition struct {
 	File     string
 	Key      []byte
@@ -71,6 +73,9 @@ func (t *Transaction) validate() error {
 		}
 		if n := len(t.Writes[i].Value); n > entry.MaxValue {
 			return fmt.Errorf("%w: value of %d bytes, at most %d", ErrTooLarge, n, entry.MaxValue)
+		}
+		if k := t.Writes[i].Kind; !k.Known() {
+			return fmt.Errorf("%w: kind %d of a record is reserved", ErrInvalid, k)
 		}
 	}
 	return nil

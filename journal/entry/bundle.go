@@ -392,10 +392,10 @@ func (b Bundle) Entries() iter.Seq2[Entry, error] {
 				position.History++
 			}
 			if f.parts&partBefore != 0 {
-				e.Before = &Image{Position: f.before.position, Time: f.before.time, Expiry: f.before.expiry, Value: f.before.value}
+				e.Before = &Image{Position: f.before.position, Time: f.before.time, Expiry: f.before.expiry, Kind: f.before.kind, Value: f.before.value}
 			}
 			if f.parts&partAfter != 0 {
-				e.After = &Image{Position: e.Position, Time: e.Time, Expiry: f.after.expiry, Value: f.after.value}
+				e.After = &Image{Position: e.Position, Time: e.Time, Expiry: f.after.expiry, Kind: f.after.kind, Value: f.after.value}
 			}
 			if !yield(e, nil) {
 				return

@@ -21,20 +21,24 @@ const (
 	beforeSize = 36 // fixed part of a before-image
 	afterSize  = 12 // fixed part of an after-image
 	dataSize   = 4
+	kindSize   = 1 // of an image's kind, which is left out when it is KindBytes
 
 	partBefore  = 1
 	partOmitted = 2
 	partAfter   = 4
 	partData    = 8
+
+	partBeforeKind = 16 // the before-image has a kind other than KindBytes
+	partAfterKind  = 32 // the after-image has one
 )
 
 func (e *Entry) size() int {
 	n := entrySize + len(e.File) + len(e.Key)
 	if e.Before != nil {
-		n += beforeSize + len(e.Before.Value)
+		n += beforeSize + kindRoom(e.Before) + len(e.Before.Value)
 	}
 	if e.After != nil {
-		n += afterSize + len(e.After.Value)
+		n += afterSize + kindRoom(e.After) + len(e.After.Value)
 	}
 	if len(e.Data) > 0 {
 		n += dataSize + len(e.Data)
@@ -42,16 +46,30 @@ func (e *Entry) size() int {
 	return n
 }
 
+// kindRoom is what the kind of an image takes.
+func kindRoom(i *Image) int {
+	if i.Kind == KindBytes {
+		return 0
+	}
+	return kindSize
+}
+
 func (e *Entry) parts() byte {
 	var p byte
 	if e.Before != nil {
 		p |= partBefore
+		if e.Before.Kind != KindBytes {
+			p |= partBeforeKind
+		}
 	}
 	if e.BeforeOmitted {
 		p |= partOmitted
 	}
 	if e.After != nil {
 		p |= partAfter
+		if e.After.Kind != KindBytes {
+			p |= partAfterKind
+		}
 	}
 	if len(e.Data) > 0 {
 		p |= partData
@@ -93,12 +111,15 @@ func known(c Code, t Type) bool {
 func alphanumeric(b byte) bool { return b >= 'A' && b <= 'Z' || b >= '0' && b <= '9' }
 
 // fits tells whether an entry of this code and type may have these parts: images belong to R, data to the others; a change
-// that leaves a record has its after-image, a deletion has none; a before-image is there or left out, not both.
+// that leaves a record has its after-image, a deletion has none; a before-image is there or left out, not both; a kind belongs to
+// an image that is there.
 func fits(c Code, t Type, parts byte) bool {
 	if c != Record {
 		return parts&^partData == 0
 	}
-	return parts&^(partBefore|partOmitted|partAfter) == 0 && (parts&partAfter != 0) == (t != Delete) && parts&(partBefore|partOmitted) != partBefore|partOmitted
+	return parts&^(partBefore|partOmitted|partAfter|partBeforeKind|partAfterKind) == 0 && (parts&partAfter != 0) == (t != Delete) &&
+		parts&(partBefore|partOmitted) != partBefore|partOmitted &&
+		parts&(partBefore|partBeforeKind) != partBeforeKind && parts&(partAfter|partAfterKind) != partAfterKind
 }
 
 // append encodes e at the end of b. The time of the bundle stands in when e has none.
@@ -121,11 +142,13 @@ func (e *Entry) append(b []byte, bundleTime int64, back uint32) []byte {
 		b = le.AppendUint64(b, uint64(i.Position.History))
 		b = le.AppendUint64(b, uint64(i.Time))
 		b = le.AppendUint64(b, uint64(i.Expiry))
+		b = appendKind(b, i.Kind)
 		b = le.AppendUint32(b, uint32(len(i.Value)))
 		b = append(b, i.Value...)
 	}
 	if i := e.After; i != nil {
 		b = le.AppendUint64(b, uint64(i.Expiry))
+		b = appendKind(b, i.Kind)
 		b = le.AppendUint32(b, uint32(len(i.Value)))
 		b = append(b, i.Value...)
 	}
@@ -134,6 +157,13 @@ func (e *Entry) append(b []byte, bundleTime int64, back uint32) []byte {
 		b = append(b, e.Data...)
 	}
 	return b
+}
+
+func appendKind(b []byte, k Kind) []byte {
+	if k == KindBytes {
+		return b
+	}
+	return append(b, byte(k))
 }
 
 // fields is an entry as it stands in the bundle. Its slices point into the bundle, with no room to grow.
@@ -153,6 +183,7 @@ type fields struct {
 type image struct {
 	position     ident.Position
 	time, expiry int64
+	kind         Kind
 	value        []byte
 }
 
@@ -201,10 +232,12 @@ func (c *cursor) next() (fields, error) {
 		f.before.position.History = ident.History(p.uint64())
 		f.before.time = int64(p.uint64())
 		f.before.expiry = int64(p.uint64())
+		f.before.kind = p.kind(f.parts&partBeforeKind != 0)
 		f.before.value = p.value()
 	}
 	if f.parts&partAfter != 0 {
 		f.after.expiry = int64(p.uint64())
+		f.after.kind = p.kind(f.parts&partAfterKind != 0)
 		f.after.value = p.value()
 	}
 	if f.parts&partData != 0 {
@@ -246,6 +279,19 @@ func (p *pieces) uint64() uint64 {
 		return binary.LittleEndian.Uint64(s)
 	}
 	return 0
+}
+
+// kind takes the kind of an image that has one. KindBytes has one encoding only: none.
+func (p *pieces) kind(there bool) Kind {
+	if !there {
+		return KindBytes
+	}
+	s := p.take(kindSize)
+	if s == nil || s[0] == byte(KindBytes) {
+		p.bad = true
+		return KindBytes
+	}
+	return Kind(s[0])
 }
 
 func (p *pieces) value() []byte {

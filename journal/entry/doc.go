@@ -34,15 +34,16 @@
 //	 0  u32  length            of the whole entry
 //	 4  u8   code              R C J U
 //	 5  2    type              two capital letters or digits
-//	 7  u8   parts             1 before-image, 2 before-image left out, 4 after-image, 8 data
+//	 7  u8   parts             1 before-image, 2 before-image left out, 4 after-image, 8 data, 16 the before-image has a kind,
+//	                            32 the after-image has one
 //	 8  i64  time              unix nanoseconds
 //	16  u32  back              how many entries back its transaction begins; zero: here
 //	20  u16  key length        at most 4096
 //	22  u8   file length
 //	23  u8   zero
 //	24       file, key
-//	         before-image:     u64 epoch, u64 h, i64 time, i64 expiry, u32 length, value
-//	         after-image:      i64 expiry, u32 length, value (position and time are the entry's own)
+//	         before-image:     u64 epoch, u64 h, i64 time, i64 expiry, u8 kind (parts 16), u32 length, value
+//	         after-image:      i64 expiry, u8 kind (parts 32), u32 length, value (position and time are the entry's own)
 //	         data:             u32 length, bytes
 //
 // In a compressed bundle the header is followed by u32 expanded, u32 stored, one frame of zstd and padding; expanded it is the

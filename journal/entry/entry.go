@@ -52,8 +52,21 @@ type Image struct {
 	Position ident.Position // of the fact that made it
 	Time     int64          // when that was, unix nanoseconds
 	Expiry   int64          // unix nanoseconds; 0: none
+	Kind     Kind           // what Value is
 	Value    []byte
 }
+
+// Kind says what a record's value is, part of the format. Whoever stores and ships records keeps every kind as it is.
+type Kind byte
+
+// Kinds, part of the format. The others are reserved.
+const (
+	KindBytes Kind = 0 // what it means is the application's affair
+	KindHash  Kind = 1 // named fields, as the Redis interface encodes them
+)
+
+// Known tells whether this version knows the kind: then it may be written.
+func (k Kind) Known() bool { return k <= KindHash }
 
 // Entry is one journaled fact or event. Slices of a decoded entry point into the bundle and must not be modified.
 type Entry struct {
@@ -68,7 +81,7 @@ type Entry struct {
 
 	Before        *Image // complete, with the attributes it had; nil when there was no record or images left it out
 	BeforeOmitted bool   // there was a record, but its image was left out
-	After         *Image // only Expiry and Value are encoded: Position and Time are those of the entry
+	After         *Image // only Expiry, Kind and Value are encoded: Position and Time are those of the entry
 	Data          []byte // payload of J, C and U; nil when empty
 }
 

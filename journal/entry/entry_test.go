@@ -85,7 +85,7 @@ func TestGolden(t *testing.T) {
 	bundle := seal(t, h, e)
 	smallest := seal(t, Header{First: 1}, []Entry{{Code: Journal, Type: Previous}})
 	echo := seal(t, echoed(), e[:5])
-	for name, b := range map[string]Bundle{"story": bundle, "smallest": smallest, "echo": echo} {
+	for name, b := range map[string]Bundle{"story": bundle, "smallest": smallest, "echo": echo, "kinds": seal(t, kindHeader(), kindEntries())} {
 		path := filepath.Join("testdata", name+".hex")
 		got := fmt.Sprintf("%schain after: %s\n", hex.Dump(b.Raw), NextChain(b.Chain, b.Raw))
 		if *update {
@@ -267,6 +267,7 @@ func FuzzDecode(f *testing.F) {
 	h, e := story()
 	f.Add(seal(f, h, e).Raw)
 	f.Add(seal(f, Header{First: 1}, []Entry{{Code: Journal, Type: Previous}}).Raw)
+	f.Add(seal(f, kindHeader(), kindEntries()).Raw)
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		Decode(raw)
 		if len(raw) < HeaderSize {

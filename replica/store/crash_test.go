@@ -52,7 +52,9 @@ func (m *model) step(t *testing.T, g *Group, rng *rand.Rand) {
 		if rng.IntN(60) == 0 {
 			value = string(bytes.Repeat([]byte{'x'}, 80<<10)) // larger than a memtable
 		}
-		changes = append(changes, put(file, key, value, next))
+		change := put(file, key, value, next)
+		change.Put.Expiry = expiryFor(value)
+		changes = append(changes, change)
 		c[file+" "+key] = value
 	}
 	apply(t, g, now, next, changes...)
@@ -74,7 +76,7 @@ func (m *model) undo(t *testing.T, g *Group, now ident.Position) {
 	for name, value := range c {
 		if old[name] != value {
 			file, key, _ := bytes.Cut([]byte(name), []byte(" "))
-			changes = append(changes, Change{File: string(file), Key: key, Put: &entry.Image{Value: []byte(value)}})
+			changes = append(changes, Change{File: string(file), Key: key, Put: &entry.Image{Expiry: expiryFor(value), Value: []byte(value)}})
 		}
 	}
 	apply(t, g, now, below, changes...)
@@ -116,6 +118,7 @@ func (m *model) check(t *testing.T, g *Group) {
 	if !maps.Equal(got, m.at[p]) {
 		t.Fatalf("group %s at %s has %d records that are not those of that position (%d)", g.Name(), p, len(got), len(m.at[p]))
 	}
+	checkIndex(t, g)
 	// Go on from there, on a branch of its own.
 	m.epoch++
 	for len(m.stack) > 1 && m.stack[len(m.stack)-1] != p {
@@ -149,6 +152,9 @@ func TestCrash(t *testing.T) {
 					for name, m := range models {
 						g := s.Group(name)
 						m.step(t, g, rng)
+						if rng.IntN(20) == 0 {
+							checkIndex(t, g)
+						}
 						m.flushed(t, g.Flushed())
 					}
 					if rng.IntN(60) == 0 {

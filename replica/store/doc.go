@@ -8,13 +8,17 @@
 //
 // # Key map (part of the format)
 //
-//	01 "format"                              -> version of this map, one byte, now 1
+//	01 "format"                              -> version of this map, one byte, now 2
 //	02 name(group)                           -> position: epoch u64, h u64, little endian
 //	03 name(group) name(file) key            -> record: see docs/formats/store.md
+//	04 name(group) expiry name(file) key     -> nothing: the record expires then
 //
 // A name is its bytes with 00 written as 00 FF, closed by 00 01. So no name is a prefix of another one, names sort as
 // their bytes do, and the order (group, file, key) is the order of the database. A Group builds every key and every
 // bound with its own name in front: it cannot reach another group's records. A first byte not listed is unused.
+//
+// The rows 04 are an index: a row stands there exactly for every record with an expiry, since Apply changes both in one batch,
+// whatever it applies or undoes. They follow from the records, so they are no part of a group's content and of its digest.
 //
 // # Failure
 //
@@ -28,5 +32,5 @@
 //
 // The watcher re-reads the flushed positions after each flush; the reporter calls OnFatal. Close joins both.
 //
-// It does not: know roles, epochs in force or journals; decide what may be applied; expire records.
+// It does not: know roles, epochs in force or journals; decide what may be applied; delete what has expired, it only finds it.
 package store

@@ -21,6 +21,7 @@ type Group struct {
 	prefix []byte // of all record keys of the group
 
 	apply    host.Turn                      // held during Apply: the compare and the set are one
+	indexed  bool                           // under apply: the index of expiries may have rows
 	landing  landing                        // no view is taken while a batch is committed
 	position atomic.Pointer[ident.Position] // what the database holds; written under apply
 	flushed  atomic.Pointer[ident.Position] // what it holds for certain after a crash; written by Store.refresh
@@ -105,15 +106,20 @@ func (g *Group) batch(after ident.Position, changes []Change) (*pebble.Batch, er
 	for i := range changes {
 		size += len(g.prefix) + len(changes[i].File) + len(changes[i].Key) + 16
 		if changes[i].Put != nil {
-			size += recordHeader + len(changes[i].Put.Value)
+			size += recordHeader + 1 + len(changes[i].Put.Value)
 		}
 	}
 	batch := g.store.db.NewBatchWithSize(size)
+	x := expiries{g: g}
+	defer x.close()
 	var key, value []byte
 	for i := range changes {
 		c := &changes[i]
 		key = append(g.appendFile(key[:0], c.File), c.Key...)
-		var err error
+		err := x.change(batch, key, c)
+		if err != nil {
+			return batch, fmt.Errorf("index of expiries of group %s: %w", g.name, g.store.readError(err))
+		}
 		if c.Put == nil {
 			err = batch.Delete(key, nil)
 		} else {

@@ -15,10 +15,11 @@ const (
 	kindFormat   = 0x01
 	kindPosition = 0x02
 	kindRecord   = 0x03
+	kindExpiry   = 0x04
 )
 
-// formatVersion is the version of the key map and the value formats.
-const formatVersion = 1
+// formatVersion is the version of the key map and the value formats. Version 1 had neither kinds nor the index of expiries.
+const formatVersion = 2
 
 var formatKey = append([]byte{kindFormat}, "format"...)
 
@@ -116,26 +117,61 @@ func decodePositionRow(key, value []byte) (ident.GroupName, ident.Position, erro
 	return ident.GroupName(name), p, nil
 }
 
-// recordHeader is the length of what stands before a record's value: position, time, expiry.
-const recordHeader = positionBytes + 8 + 8
+// recordHeader is the length of what stands before a record's value: position, time, expiry. One byte more, the kind, stands
+// there when hasKind is set in the position's h, which is never that large.
+const (
+	recordHeader = positionBytes + 8 + 8
+	hasKind      = uint64(1) << 63
+)
 
 func appendRecord(dst []byte, r *entry.Image) []byte {
-	dst = appendPosition(dst, r.Position)
+	p := r.Position
+	if r.Kind != entry.KindBytes {
+		p.History |= ident.History(hasKind)
+	}
+	dst = appendPosition(dst, p)
 	dst = binary.LittleEndian.AppendUint64(dst, uint64(r.Time))
 	dst = binary.LittleEndian.AppendUint64(dst, uint64(r.Expiry))
+	if r.Kind != entry.KindBytes {
+		dst = append(dst, byte(r.Kind))
+	}
 	return append(dst, r.Value...)
+}
+
+// splitRecord checks what stands before a record's value and returns where the value begins.
+func splitRecord(b []byte) (kind entry.Kind, value int, err error) {
+	switch {
+	case len(b) < recordHeader:
+		return 0, 0, fmt.Errorf("record of %d bytes, want at least %d", len(b), recordHeader)
+	case binary.LittleEndian.Uint64(b[8:])&hasKind == 0:
+		return entry.KindBytes, recordHeader, nil
+	case len(b) == recordHeader || b[recordHeader] == byte(entry.KindBytes):
+		return 0, 0, errors.New("a record's kind is missing")
+	}
+	return entry.Kind(b[recordHeader]), recordHeader + 1, nil
+}
+
+// expiryOf returns the expiry of an encoded record.
+func expiryOf(b []byte) (int64, error) {
+	if _, _, err := splitRecord(b); err != nil {
+		return 0, err
+	}
+	return int64(binary.LittleEndian.Uint64(b[positionBytes+8:])), nil
 }
 
 // decodeRecord copies: the result does not refer to b.
 func decodeRecord(b []byte) (entry.Image, error) {
-	if len(b) < recordHeader {
-		return entry.Image{}, fmt.Errorf("record of %d bytes, want at least %d", len(b), recordHeader)
+	kind, value, err := splitRecord(b)
+	if err != nil {
+		return entry.Image{}, err
 	}
 	p, err := decodePosition(b[:positionBytes])
+	p.History &^= ident.History(hasKind)
 	return entry.Image{
 		Position: p,
 		Time:     int64(binary.LittleEndian.Uint64(b[positionBytes:])),
 		Expiry:   int64(binary.LittleEndian.Uint64(b[positionBytes+8:])),
-		Value:    append([]byte{}, b[recordHeader:]...),
+		Kind:     kind,
+		Value:    append([]byte{}, b[value:]...),
 	}, err
 }

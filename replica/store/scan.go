@@ -154,15 +154,16 @@ func (g *Group) digest(ctx context.Context, v *view) (Digest, error) {
 		if err != nil {
 			return Digest{}, err
 		}
-		if len(value) < recordHeader {
-			return Digest{}, &CorruptionError{Key: bytes.Clone(v.iter.Key()), Err: errors.New("record too short")}
+		_, header, err := splitRecord(value)
+		if err != nil {
+			return Digest{}, &CorruptionError{Key: bytes.Clone(v.iter.Key()), Err: err}
 		}
 		if d.Records == 0 || file != last {
 			d.Files++
 			last = file
 		}
 		d.Records++
-		d.Bytes += uint64(len(key) + len(value) - recordHeader)
+		d.Bytes += uint64(len(key) + len(value) - header)
 		digestPart(sum, []byte(file))
 		digestPart(sum, key)
 		digestPart(sum, value)

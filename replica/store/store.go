@@ -153,6 +153,9 @@ func (s *Store) load() error {
 		g := newGroup(s, name)
 		g.position.Store(&p)
 		g.flushed.Store(&p)
+		if g.indexed, err = g.hasExpiries(); err != nil {
+			return err
+		}
 		s.groups[name] = g
 	}
 	return nil
@@ -168,6 +171,9 @@ func (s *Store) checkFormat() error {
 		return err
 	}
 	defer closer.Close()
+	if len(v) == 1 && v[0] == 1 {
+		return s.index()
+	}
 	if len(v) != 1 || v[0] != formatVersion {
 		return fmt.Errorf("store has key format %x, this program knows %d: use the program version that wrote it", v, formatVersion)
 	}

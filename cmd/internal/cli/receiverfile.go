@@ -167,7 +167,7 @@ func shownEntry(group ident.GroupName, e entry.Entry, confirmed ident.Sequence) 
 		if i == nil {
 			return nil
 		}
-		return &client.Image{Position: at(i.Position), Time: unixTime(i.Time), Expiry: unixTime(i.Expiry), Value: i.Value}
+		return &client.Image{Position: at(i.Position), Time: unixTime(i.Time), Expiry: unixTime(i.Expiry), Kind: uint8(i.Kind), Value: i.Value}
 	}
 	return client.Entry{
 		Sequence: uint64(e.Sequence), Position: at(e.Position), Code: e.Code.String(), Type: e.Type.String(),

@@ -65,12 +65,19 @@ func checkRecord(file, key string) error {
 }
 
 func newPut(a *app) *cobra.Command {
-	return &cobra.Command{
+	var (
+		o  client.WriteOptions
+		at string
+	)
+	cmd := &cobra.Command{
 		Use:   "put FILE KEY [VALUE]",
 		Short: "Write a record; without VALUE the content is read from standard input",
 		Args:  cobra.RangeArgs(2, 3),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkRecord(args[0], args[1]); err != nil {
+				return err
+			}
+			if err := checkExpiry(cmd, &o, at); err != nil {
 				return err
 			}
 			var value []byte
@@ -88,7 +95,7 @@ func newPut(a *app) *cobra.Command {
 			return a.withClient(func(cl *client.Client) error {
 				ctx, cancel := context.WithTimeout(cmd.Context(), 2*askTimeout)
 				defer cancel()
-				w, err := cl.Put(ctx, args[0], []byte(args[1]), value, client.WriteOptions{})
+				w, err := cl.Put(ctx, args[0], []byte(args[1]), value, o)
 				if err != nil {
 					return err
 				}
@@ -96,6 +103,27 @@ func newPut(a *app) *cobra.Command {
 			})
 		},
 	}
+	cmd.Flags().DurationVar(&o.TTL, "ttl", 0, "the record expires so long after the node takes it; without this or --expiry it never does")
+	cmd.Flags().StringVar(&at, "expiry", "", "the record expires at this time, as in RFC 3339, such as 2026-11-22T15:04:05Z")
+	return cmd
+}
+
+// checkExpiry sets in o when a record expires, and refuses what no node takes.
+func checkExpiry(cmd *cobra.Command, o *client.WriteOptions, at string) error {
+	if cmd.Flags().Changed("ttl") && o.TTL <= 0 {
+		return usagef("--ttl %s: must be more than 0s", o.TTL)
+	}
+	if at == "" {
+		return nil
+	}
+	if o.TTL != 0 {
+		return usagef("--ttl and --expiry: give one of them")
+	}
+	var err error
+	if o.Expiry, err = time.Parse(time.RFC3339Nano, at); err != nil {
+		return usagef("--expiry %s: want a time as in RFC 3339, such as 2026-11-22T15:04:05Z", at)
+	}
+	return nil
 }
 
 func newDelete(a *app) *cobra.Command {

@@ -137,7 +137,7 @@ func newJournalRestored(a *app) *cobra.Command {
 					return nil
 				}
 				return sub.showLine(restoredRecord{File: r.File, Key: client.MakeKey(r.Key), Image: client.Image{
-					Position: r.Position.String(), Time: unixTime(r.Time), Expiry: unixTime(r.Expiry), Value: r.Value,
+					Position: r.Position.String(), Time: unixTime(r.Time), Expiry: unixTime(r.Expiry), Kind: uint8(r.Kind), Value: r.Value,
 				}}, nil)
 			})
 			return errors.Join(err, out.Flush())

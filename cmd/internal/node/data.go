@@ -71,8 +71,12 @@ func (d data) replicaOf(file string) (ident.GroupName, *replica.Replica, error) 
 	return name, rep, nil
 }
 
-func (d data) Put(ctx context.Context, file string, key, value []byte, _ client.WriteOptions) (client.WriteResult, error) {
-	w, _, err := d.write(ctx, replica.Write{File: file, Key: key, Value: value})
+func (d data) Put(ctx context.Context, file string, key, value []byte, o client.WriteOptions) (client.WriteResult, error) {
+	record := replica.Write{File: file, Key: key, Value: value}
+	if !o.Expiry.IsZero() {
+		record.Expiry = o.Expiry.UnixNano()
+	}
+	w, _, err := d.write(ctx, record)
 	return w, err
 }
 
@@ -155,7 +159,7 @@ func (d data) List(ctx context.Context, file string, o client.ListOptions) (clie
 }
 
 func record(group ident.GroupName, file string, key []byte, image entry.Image) client.Record {
-	return client.Record{File: file, Key: client.MakeKey(key), Value: image.Value, Position: image.Position.Format(group), Time: wallTime(image.Time), Expiry: wallTime(image.Expiry)}
+	return client.Record{File: file, Key: client.MakeKey(key), Value: image.Value, Position: image.Position.Format(group), Time: wallTime(image.Time), Expiry: wallTime(image.Expiry), Kind: uint8(image.Kind)}
 }
 
 // wallTime turns Unix nanoseconds into a time; 0 is the zero time.

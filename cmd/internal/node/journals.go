@@ -124,7 +124,7 @@ func image(group ident.GroupName, i *entry.Image) *client.Image {
 	if i == nil {
 		return nil
 	}
-	return &client.Image{Position: i.Position.Format(group), Time: wallTime(i.Time), Expiry: wallTime(i.Expiry), Value: i.Value}
+	return &client.Image{Position: i.Position.Format(group), Time: wallTime(i.Time), Expiry: wallTime(i.Expiry), Kind: uint8(i.Kind), Value: i.Value}
 }
 
 func (j journals) ChangeReceiver(ctx context.Context, group string) (client.Receiver, error) {
@@ -196,10 +196,10 @@ func backout(b *replica.BackoutReport) client.Backout {
 		out.Journal = e.Journal.String()
 		c := client.BackoutEntry{Sequence: uint64(e.Sequence), Position: e.Position.Format(b.Group), Type: e.Type, File: e.File, Key: client.MakeKey(e.Key), LivesOn: e.LivesOn, Undone: e.Undone}
 		if e.BeforeExists {
-			c.Before = &client.Image{Value: e.Before}
+			c.Before = &client.Image{Kind: uint8(e.BeforeKind), Expiry: wallTime(e.BeforeExpiry), Value: e.Before}
 		}
 		if e.AfterExists {
-			c.After = &client.Image{Value: e.After}
+			c.After = &client.Image{Kind: uint8(e.AfterKind), Expiry: wallTime(e.AfterExpiry), Value: e.After}
 		}
 		out.Entries = append(out.Entries, c)
 	}

@@ -245,7 +245,7 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 	interfaces := api.New(api.Options{
 		Node: string(c.Node), Data: data{n}, Roles: roles{n}, Journals: journals{n}, Network: o.Host.Network,
 		Changed:  func() <-chan struct{} { _, changed := n.cluster.State(); return changed },
-		Gatherer: n.registry, Registerer: n.registry, Logger: log.Named("api"),
+		Gatherer: n.registry, Registerer: n.registry, Logger: log.Named("api"), Now: o.Host.Clock.Now,
 	})
 	n.spawn(func() error { return interfaces.Serve(run, n.listeners.http) })
 	log.Info("node is up", "http", advertise.HTTP, "cluster", n.cluster.ID(), "life", n.directory.life)
