@@ -15,12 +15,15 @@ type request struct {
 	writes     []Write
 	conditions []Condition
 	user       *entry.Entry // instead of writes
+	program    func(*View) error
+	once       *Once
 	bytes      int64
+	made       int64        // bytes that its program made, once it is sequenced; under the queue's lock
 	done       chan outcome // takes one without blocking
 
 	sequenced chan struct{}  // closed when position and refused are final
 	position  ident.Position // of its last entry; zero when it was refused
-	refused   error          // a condition does not hold
+	refused   error          // a condition does not hold, or something else keeps it from being done
 }
 
 type outcome struct {
@@ -48,6 +51,7 @@ type queue struct {
 	mu      sync.Mutex
 	waiting []*request
 	bytes   int64 // of all requests not answered yet
+	made    int64 // by programs, for requests not answered yet; it may exceed max by a bundle, then nothing is taken
 	over    error // set once: nothing is taken any more
 	filled  pulse // something was added, or it is over
 	freed   pulse // bytes became free, or it is over
@@ -86,6 +90,9 @@ func (q *queue) push(ctx context.Context, r *request) error {
 func (q *queue) take(bytes int64, entries int) []*request {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if q.made > q.max {
+		return nil
+	}
 	n := 0
 	for n < len(q.waiting) {
 		r := q.waiting[n]
@@ -104,9 +111,32 @@ func (q *queue) take(bytes int64, entries int) []*request {
 	return taken
 }
 
+// produced counts what the program of a request has made, until the request is answered.
+func (q *queue) produced(r *request, bytes int64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.made += bytes - r.made
+	r.made = bytes
+}
+
+// overdrawn returns nil, or a channel closed when programs may have less in flight than now, if they have too much.
+func (q *queue) overdrawn() <-chan struct{} {
+	freed := q.freed.wait()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.made > q.max {
+		return freed
+	}
+	return nil
+}
+
 // giveBack makes requests that were taken wait again, before all others.
 func (q *queue) giveBack(taken []*request) {
 	q.mu.Lock()
+	for _, r := range taken { // their programs are run again
+		q.made -= r.made
+		r.made = 0
+	}
 	q.waiting = slices.Concat(taken, q.waiting)
 	q.mu.Unlock()
 	q.back.fire()
@@ -133,6 +163,8 @@ func (q *queue) answer(r *request, o outcome) {
 	r.done <- o
 	q.mu.Lock()
 	q.bytes -= r.bytes
+	q.made -= r.made
+	r.made = 0
 	q.mu.Unlock()
 	q.freed.fire()
 }
