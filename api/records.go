@@ -58,7 +58,11 @@ func (a *API) putRecord(r *request) (reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	w, err := a.o.Data.Put(r.Context(), file, key, r.body, client.WriteOptions{Wait: r.wait})
+	o := r.writeOptions()
+	if err := r.conditions(&o); err != nil {
+		return nil, err
+	}
+	w, err := a.o.Data.Put(r.Context(), file, key, r.body, o)
 	return written(w, err)
 }
 
@@ -67,7 +71,11 @@ func (a *API) deleteRecord(r *request) (reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	w, err := a.o.Data.Delete(r.Context(), file, key, client.WriteOptions{Wait: r.wait})
+	o := r.writeOptions()
+	if err := r.conditions(&o); err != nil {
+		return nil, err
+	}
+	w, err := a.o.Data.Delete(r.Context(), file, key, o)
 	w.Created = false
 	return written(w, err)
 }
@@ -81,7 +89,7 @@ func written(w client.WriteResult, err error) (reply, error) {
 	if w.Created {
 		status = http.StatusCreated
 	}
-	return jsonReply(status, w, client.HeaderPosition, w.Position)
+	return replayable(w.Replayed)(jsonReply(status, w, client.HeaderPosition, w.Position))
 }
 
 func (a *API) listRecords(r *request) (reply, error) {

@@ -86,6 +86,7 @@ type ConditionError struct {
 	Key      []byte
 	Exists   bool           // there is such a record
 	Position ident.Position // of its last change, when it exists
+	Replayed bool           // a request with the same idempotency key was refused so before
 }
 
 func (e *ConditionError) Error() string {

@@ -116,7 +116,7 @@ func (d *draft) recall(r *request) (known bool, err error) {
 		return true, nil
 	}
 	if k := kept.Refused; k != nil {
-		d.refuse(r, &ConditionError{Index: k.Index, File: k.File, Key: k.Key, Exists: k.Exists, Position: ident.Position{Epoch: k.Epoch, History: k.Change}})
+		d.refuse(r, &ConditionError{Index: k.Index, File: k.File, Key: k.Key, Exists: k.Exists, Position: ident.Position{Epoch: k.Epoch, History: k.Change}, Replayed: true})
 		return true, nil
 	}
 	receipt := kept.receipt(d.s.p.r.o.Group, record)

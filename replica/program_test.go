@@ -319,7 +319,7 @@ func TestReadSeveral(t *testing.T) {
 	c := newCluster(t, fsm.GroupSpec{}, "a", "b")
 	a, b := c.nodes["a"], c.nodes["b"]
 	c.inSync("a", "b")
-	names := []Name{{"f", []byte("x")}, {"g", []byte("y")}, {"f", []byte("none")}, {"g", []byte("z")}}
+	names := []Name{{File: "f", Key: []byte("x")}, {File: "g", Key: []byte("y")}, {File: "f", Key: []byte("none")}, {File: "g", Key: []byte("z")}}
 	stop := make(chan struct{})
 	var writer sync.WaitGroup
 	writer.Go(func() {
@@ -367,7 +367,7 @@ func TestReadSeveral(t *testing.T) {
 	big := strings.Repeat("x", 12<<20)
 	a.mustPut("big1", big)
 	a.mustPut("big2", big)
-	if _, _, err := a.rep.ReadSeveral(t.Context(), []Name{{"f", []byte("big1")}, {"f", []byte("big2")}, {"f", []byte("x")}}, false); !errors.Is(err, ErrTooLarge) {
+	if _, _, err := a.rep.ReadSeveral(t.Context(), []Name{{File: "f", Key: []byte("big1")}, {File: "f", Key: []byte("big2")}, {File: "f", Key: []byte("x")}}, false); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("more than an answer may hold: %v", err)
 	}
 	if _, _, err := b.rep.ReadSeveral(t.Context(), names, false); !errors.Is(err, ErrNotPrimary) {
