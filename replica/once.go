@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/understudy-ha/understudy/internal/ident"
+	"github.com/understudy-ha/understudy/journal"
 	"github.com/understudy-ha/understudy/journal/entry"
 )
 
@@ -143,24 +144,27 @@ func (d *draft) keep(o *Once, begin int, changes []Changed, refusal *ConditionEr
 	return nil
 }
 
-// sequenceOf returns the sequence of an entry in the journal that it was deposited in; 0 when that does not hold it any more.
-func (r *Replica) sequenceOf(id ident.JournalID, at ident.Position) ident.Sequence {
-	j, ok := r.shelf.get(id.Node)
-	if !ok {
-		return 0
+// find completes a receipt that was kept: where the entry stands in the journal that it was deposited in first or, where that is not held
+// up to there any more, in another one. Without either its sequence stays 0.
+func (r *Replica) find(receipt *Receipt) {
+	held := r.shelf.all()
+	if first, ok := r.shelf.get(receipt.Journal.Node); ok {
+		held = append([]*journal.Journal{first}, held...)
 	}
-	seq, ok, err := j.FindHistory(at)
-	if err != nil || !ok {
-		return 0
-	}
-	b, err := j.BundleAt(seq)
-	if err != nil {
-		return 0
-	}
-	for e, err := range b.Entries() {
-		if err == nil && e.Position == at {
-			return e.Sequence
+	for _, j := range held {
+		seq, ok, err := j.FindHistory(receipt.Position)
+		if err != nil || !ok {
+			continue
+		}
+		b, err := j.BundleAt(seq)
+		if err != nil {
+			continue
+		}
+		for e, err := range b.Entries() {
+			if err == nil && e.Position == receipt.Position {
+				receipt.Journal, receipt.Sequence = j.ID(), e.Sequence
+				return
+			}
 		}
 	}
-	return 0
 }

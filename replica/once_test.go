@@ -212,7 +212,7 @@ func TestOnceAcrossFailover(t *testing.T) {
 			c.failover("b", false)
 			c.serves("b")
 			r, err := b.rep.Write(t.Context(), twoFiles("new", once("key", 1)))
-			if err != nil || r.Replayed != reaches {
+			if err != nil || r.Replayed != reaches || r.Sequence == 0 || r.Journal.Node != "b" { // the tail lives on in b's journal
 				t.Fatalf("%+v %v", r, err)
 			}
 			if n := b.times("new"); n != 2 {

@@ -445,7 +445,7 @@ func (r *Replica) submit(ctx context.Context, q *request) (Receipt, error) {
 	}
 	receipt, err := p.queue.await(ctx, q)
 	if receipt.Replayed {
-		receipt.Sequence = r.sequenceOf(receipt.Journal, receipt.Position)
+		r.find(&receipt)
 	}
 	return receipt, err
 }

@@ -35,12 +35,16 @@ func newRequest(bytes int64) *request {
 	return &request{bytes: bytes, done: make(chan outcome, 1), sequenced: make(chan struct{})}
 }
 
-// entries is how many entries the request makes.
+// entries is how many entries the request makes; of a program nobody knows before it is run.
 func (r *request) entries() int {
-	if r.user != nil {
-		return 1
+	n := len(r.writes)
+	if r.user != nil || r.program != nil {
+		n++
 	}
-	return len(r.writes)
+	if r.once != nil {
+		n++
+	}
+	return n
 }
 
 // queue holds writes until they are sequenced, and counts the bytes of those that are until they are answered. A full

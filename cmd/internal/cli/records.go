@@ -65,13 +65,17 @@ func checkRecord(file, key string) error {
 }
 
 func newPut(a *app) *cobra.Command {
-	return &cobra.Command{
+	var o client.WriteOptions
+	cmd := &cobra.Command{
 		Use:   "put FILE KEY [VALUE]",
 		Short: "Write a record; without VALUE the content is read from standard input",
 		Args:  cobra.RangeArgs(2, 3),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkRecord(args[0], args[1]); err != nil {
 				return err
+			}
+			if o.IfAbsent && o.IfPosition != "" {
+				return usagef("both --if-absent and --if-position are given: a record that is absent has no position")
 			}
 			var value []byte
 			if len(args) == 3 {
@@ -88,7 +92,7 @@ func newPut(a *app) *cobra.Command {
 			return a.withClient(func(cl *client.Client) error {
 				ctx, cancel := context.WithTimeout(cmd.Context(), 2*askTimeout)
 				defer cancel()
-				w, err := cl.Put(ctx, args[0], []byte(args[1]), value, client.WriteOptions{})
+				w, err := cl.Put(ctx, args[0], []byte(args[1]), value, o)
 				if err != nil {
 					return err
 				}
@@ -96,6 +100,11 @@ func newPut(a *app) *cobra.Command {
 			})
 		},
 	}
+	f := cmd.Flags()
+	f.BoolVar(&o.IfAbsent, "if-absent", false, "only if there is no such record")
+	f.StringVar(&o.IfPosition, "if-position", "", "only if the record's last change was at this position, such as default@3.42")
+	f.StringVar(&o.IdempotencyKey, "idempotency-key", "", "repeat the command with the same key and it is done once")
+	return cmd
 }
 
 func newDelete(a *app) *cobra.Command {
