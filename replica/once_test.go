@@ -51,7 +51,7 @@ func TestOnce(t *testing.T) {
 		t.Fatalf("the receipt says %s, the record %s, %v", first.Position, image.Position, err)
 	}
 	absent := twoFiles("x", once("refused", 1))
-	absent.Conditions = []Condition{{File: "f", Key: []byte("none")}, {File: "f", Key: []byte("k"), Absent: true}}
+	absent.Conditions = []Condition{{File: "f", Key: []byte("k")}, {File: "f", Key: []byte("k"), Absent: true}}
 	_, err = a.rep.Write(t.Context(), absent)
 	var refused *ConditionError
 	if !errors.As(err, &refused) {

@@ -374,3 +374,41 @@ func TestReadSeveral(t *testing.T) {
 		t.Errorf("at a backup: %v", err)
 	}
 }
+
+// What programs make counts until they are answered, or wait again; while it is too much nothing is taken.
+func TestQueueCountsWhatProgramsMake(t *testing.T) {
+	q := &queue{max: 100}
+	for range 3 {
+		if err := q.push(t.Context(), newRequest(10)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	taken := q.take(20, 2)
+	if len(taken) != 2 {
+		t.Fatalf("%d taken", len(taken))
+	}
+	q.produced(taken[0], 70)
+	if q.overdrawn() != nil {
+		t.Error("70 bytes of 100 are too much")
+	}
+	q.produced(taken[1], 70)
+	freed := q.overdrawn()
+	if freed == nil || q.take(20, 2) != nil {
+		t.Error("140 bytes of 100 are not too much")
+	}
+	q.giveBack(taken[1:])
+	if q.overdrawn() != nil || q.made != 70 {
+		t.Errorf("%d bytes count although a program is run again", q.made)
+	}
+	again := q.take(10, 1)
+	q.produced(again[0], 70)
+	q.answer(taken[0], outcome{})
+	select {
+	case <-freed:
+	default:
+		t.Error("nobody hears that there is room again")
+	}
+	if len(q.take(20, 2)) != 1 || q.made != 70 {
+		t.Errorf("%d bytes count", q.made)
+	}
+}
