@@ -57,17 +57,50 @@ func (f *fake) take() []string {
 
 var receipt = client.WriteResult{Position: "default@3.42", Journal: "default/a", Sequence: 42}
 
-func (f *fake) Put(ctx context.Context, file string, key, value []byte, o client.WriteOptions) (client.WriteResult, error) {
+func (f *fake) Put(ctx context.Context, file string, key, value []byte, o WriteOptions) (client.WriteResult, error) {
 	w := receipt
-	w.Created = string(key) == "new"
+	w.Created, w.Replayed = string(key) == "new", o.IdempotencyKey == "again"
 	if !o.Expiry.IsZero() {
-		return w, f.note(ctx, "put %s %q until %s", file, key, o.Expiry.UTC().Format(time.RFC3339Nano))
+		return w, f.note(ctx, "put %s %q until %s%s", file, key, o.Expiry.UTC().Format(time.RFC3339Nano), qualified(o))
 	}
-	return w, f.note(ctx, "put %s %q %q %s", file, key, value, o.Wait)
+	return w, f.note(ctx, "put %s %q %q %s%s", file, key, value, o.Wait, qualified(o))
 }
 
-func (f *fake) Delete(ctx context.Context, file string, key []byte, o client.WriteOptions) (client.WriteResult, error) {
-	return receipt, f.note(ctx, "delete %s %q", file, key)
+func (f *fake) Delete(ctx context.Context, file string, key []byte, o WriteOptions) (client.WriteResult, error) {
+	return receipt, f.note(ctx, "delete %s %q%s", file, key, qualified(o))
+}
+
+func (f *fake) Transact(ctx context.Context, t client.Transaction, o WriteOptions) (client.TransactionResult, error) {
+	call := fmt.Sprintf("transact %q", t.Group)
+	for _, c := range t.Changes {
+		call += fmt.Sprintf(" %s/%q=%q", c.File, c.Bytes(), c.Content())
+		if c.Delete {
+			call += " delete"
+		}
+		call += qualified(WriteOptions{WriteOptions: client.WriteOptions{IfAbsent: c.IfAbsent, IfExists: c.IfExists, IfPosition: c.IfPosition}})
+	}
+	for _, c := range t.Conditions {
+		call += fmt.Sprintf(" if %s/%q", c.File, c.Bytes()) + qualified(WriteOptions{WriteOptions: client.WriteOptions{IfAbsent: c.IfAbsent, IfExists: c.IfExists, IfPosition: c.IfPosition}})
+	}
+	return client.TransactionResult{Position: receipt.Position, Journal: receipt.Journal, Sequence: receipt.Sequence, Changes: []client.ChangeResult{{Created: true}}, Replayed: o.IdempotencyKey == "again"},
+		f.note(ctx, "%s", call+qualified(o))
+}
+
+// qualified shows the options of a write that are set.
+func qualified(o WriteOptions) (s string) {
+	if o.IfAbsent {
+		s += " absent"
+	}
+	if o.IfExists {
+		s += " exists"
+	}
+	if o.IfPosition != "" {
+		s += " at " + o.IfPosition
+	}
+	if o.IdempotencyKey != "" {
+		s += fmt.Sprintf(" once %q %x", o.IdempotencyKey, o.Request[:2])
+	}
+	return s
 }
 
 func (f *fake) Get(ctx context.Context, file string, key []byte, o client.ReadOptions) (client.Record, error) {
@@ -208,8 +241,8 @@ func (f *fake) ChangeReceiver(ctx context.Context, group string) (client.Receive
 	return client.Receiver{Number: 8, Attached: true}, f.note(ctx, "change-receiver %s", group)
 }
 
-func (f *fake) DepositEntry(ctx context.Context, group, typ string, data []byte) (client.WriteResult, error) {
-	return receipt, f.note(ctx, "deposit %s %s %q", group, typ, data)
+func (f *fake) DepositEntry(ctx context.Context, group, typ string, data []byte, o WriteOptions) (client.WriteResult, error) {
+	return receipt, f.note(ctx, "deposit %s %s %q%s", group, typ, data, qualified(o))
 }
 
 func (f *fake) Backouts(ctx context.Context, group string) ([]client.Backout, error) {

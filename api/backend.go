@@ -12,11 +12,13 @@ import (
 // Data answers for records. Implementations return *client.Error, *Elsewhere, or any other error, which is answered as an
 // internal one. Keys and values belong to the callee. The context carries the request's deadline.
 type Data interface {
-	// Put returns once the write is committed. Created in the result says that the record did not exist. Of o only Expiry counts,
-	// never TTL.
-	Put(ctx context.Context, file string, key, value []byte, o client.WriteOptions) (client.WriteResult, error)
+	Transactions
+	// Put returns once the write is committed. Created in the result says that the record did not exist. Of o's times only Expiry counts,
+	// never TTL. Code precondition, with Failed, when a condition does not hold; key_reused, when the idempotency key belongs to another
+	// request. Both are true of all writes.
+	Put(ctx context.Context, file string, key, value []byte, o WriteOptions) (client.WriteResult, error)
 	// Delete returns once the deletion is committed; code not_found when there was no record.
-	Delete(ctx context.Context, file string, key []byte, o client.WriteOptions) (client.WriteResult, error)
+	Delete(ctx context.Context, file string, key []byte, o WriteOptions) (client.WriteResult, error)
 	// Get reads from the primary, or from this node's own copy with o.Local; code not_found, code stale.
 	Get(ctx context.Context, file string, key []byte, o client.ReadOptions) (client.Record, error)
 	// List returns at most o.Limit records in key order; Limit is set.
@@ -73,7 +75,7 @@ type Journals interface {
 	// ChangeReceiver attaches a new receiver to this node's own journal and returns it.
 	ChangeReceiver(ctx context.Context, group string) (client.Receiver, error)
 	// DepositEntry deposits a user entry at the primary and returns once it is committed.
-	DepositEntry(ctx context.Context, group, typ string, data []byte) (client.WriteResult, error)
+	DepositEntry(ctx context.Context, group, typ string, data []byte, o WriteOptions) (client.WriteResult, error)
 	// Backouts lists this node's back-out reports without their entries, newest first.
 	Backouts(ctx context.Context, group string) ([]client.Backout, error)
 	// Backout returns one report with its entries; code not_found.

@@ -79,8 +79,8 @@ func (a *API) read(w http.ResponseWriter, r *http.Request, rt route) (*request, 
 	if err != nil {
 		return nil, nil, err
 	}
-	if key := r.Header.Get("Idempotency-Key"); key != "" {
-		return nil, nil, &client.Error{Code: client.CodeUnsupported, Detail: "this version does not keep idempotency keys", Remedy: "leave the header out; read the record before you repeat a write whose outcome is unknown"}
+	if err := checkOnce(rt, r.Header); err != nil {
+		return nil, nil, err
 	}
 	usual := rt.wait
 	if usual == 0 && !rt.polls {

@@ -89,7 +89,7 @@ func (a *API) depositEntry(r *request) (reply, error) {
 	if d.Text != "" {
 		data = []byte(d.Text)
 	}
-	w, err := a.o.Journals.DepositEntry(r.Context(), group, d.Type, data)
+	w, err := a.o.Journals.DepositEntry(r.Context(), group, d.Type, data, r.writeOptions())
 	w.Created = true
 	return written(w, err)
 }

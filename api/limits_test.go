@@ -141,7 +141,7 @@ func TestMalformedRequests(t *testing.T) {
 	if p := problemOf(t, n.send(t, "GET", "/v1/status", nil, headerHops, "many")); p.Status != 400 {
 		t.Errorf("hops: %+v", p)
 	}
-	if p := problemOf(t, n.send(t, "PUT", "/v1/files/f/records/k", nil, "Idempotency-Key", "1")); p.Code != client.CodeUnsupported {
+	if p := problemOf(t, n.send(t, "POST", "/v1/groups/g/failover", nil, "Idempotency-Key", "1")); p.Code != client.CodeUnsupported {
 		t.Errorf("an option that is not kept must be refused: %+v", p)
 	}
 	if asked := f.take(); asked != nil {

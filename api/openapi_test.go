@@ -141,6 +141,8 @@ func TestOpenAPIMatchesTypes(t *testing.T) {
 		"Step": client.Step{}, "SwitchoverRequest": client.SwitchoverRequest{}, "Target": client.Target{}, "Verification": client.Verification{},
 		"Repair": client.Repair{}, "RotPlace": client.RotPlace{}, "Scrub": client.Scrub{},
 		"WriteResult": client.WriteResult{},
+		"Change":      client.Change{}, "ChangeResult": client.ChangeResult{}, "Condition": client.Condition{}, "FailedCondition": client.FailedCondition{},
+		"Transaction": client.Transaction{}, "TransactionResult": client.TransactionResult{},
 		"DroppedNode": client.DroppedNode{}, "GroupChange": client.GroupChange{}, "Hold": client.Hold{}, "HoldRequest": client.HoldRequest{}, "Readmission": client.Readmission{},
 		"GroupPatch": struct {
 			client.GroupSpec

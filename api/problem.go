@@ -25,6 +25,9 @@ func (a *API) problem(w http.ResponseWriter, r *http.Request, e *client.Error) {
 	}
 	h := w.Header()
 	h.Set("Content-Type", "application/problem+json")
+	if e.Replayed {
+		h.Set(client.HeaderReplayed, "true")
+	}
 	if e.Status == http.StatusServiceUnavailable {
 		h.Set("Retry-After", "1")
 	}
@@ -105,6 +108,8 @@ func remedy(c client.Code) string {
 		return "surely nothing was done: free space on the data directory's disk"
 	case client.CodeJournalFull:
 		return "surely nothing was done: bring the node back that receivers are kept for, raise maximum_blocks, free space on the disk, or set journal_full to drop; GET /v1/groups/GROUP/journals shows the room"
+	case client.CodeKeyReused:
+		return "make a new key for each write, and use it again only to repeat that write unchanged"
 	case client.CodeUnknownOutcome:
 		return "it may have been done: ask GET /v1/receipts/POSITION when a position is named, or read what it should have changed, before you repeat it"
 	case client.CodeCorrupt:

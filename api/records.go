@@ -61,8 +61,11 @@ func (a *API) putRecord(r *request) (reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := client.WriteOptions{Wait: r.wait}
+	o := r.writeOptions()
 	if o.Expiry, err = r.expiry(a.o.Now); err != nil {
+		return nil, err
+	}
+	if err := r.conditions(&o); err != nil {
 		return nil, err
 	}
 	w, err := a.o.Data.Put(r.Context(), file, key, r.body, o)
@@ -74,7 +77,11 @@ func (a *API) deleteRecord(r *request) (reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	w, err := a.o.Data.Delete(r.Context(), file, key, client.WriteOptions{Wait: r.wait})
+	o := r.writeOptions()
+	if err := r.conditions(&o); err != nil {
+		return nil, err
+	}
+	w, err := a.o.Data.Delete(r.Context(), file, key, o)
 	w.Created = false
 	return written(w, err)
 }
@@ -88,7 +95,7 @@ func written(w client.WriteResult, err error) (reply, error) {
 	if w.Created {
 		status = http.StatusCreated
 	}
-	return jsonReply(status, w, client.HeaderPosition, w.Position)
+	return replayable(w.Replayed)(jsonReply(status, w, client.HeaderPosition, w.Position))
 }
 
 func (a *API) listRecords(r *request) (reply, error) {

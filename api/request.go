@@ -175,18 +175,29 @@ func (r *request) group() (string, error) { return r.variable("group") }
 // file returns the file name in the path.
 func (r *request) file() (string, error) {
 	f, err := r.variable("file")
-	switch {
-	case err != nil:
+	if err != nil {
 		return "", err
-	case f == "":
-		return "", invalid("the file name is empty", "write /v1/files/FILE/records/KEY")
-	case len(f) > client.MaxFileName:
-		return "", &client.Error{Status: http.StatusRequestURITooLong, Code: client.CodeTooLarge,
-			Detail: fmt.Sprintf("the file name has %d bytes, at most %d are possible", len(f), client.MaxFileName), Remedy: "choose a shorter name"}
-	case !utf8.ValidString(f):
-		return "", invalid("the file name is not valid UTF-8", "keys may hold any bytes, file names may not")
+	}
+	if err := checkFile(f); err != nil {
+		return "", err
 	}
 	return f, nil
+}
+
+// checkFile refuses what cannot be the name of a user's file.
+func checkFile(f string) *client.Error {
+	switch {
+	case f == "":
+		return invalid("the file name is empty", "write /v1/files/FILE/records/KEY")
+	case len(f) > client.MaxFileName:
+		return &client.Error{Status: http.StatusRequestURITooLong, Code: client.CodeTooLarge,
+			Detail: fmt.Sprintf("the file name has %d bytes, at most %d are possible", len(f), client.MaxFileName), Remedy: "choose a shorter name"}
+	case !utf8.ValidString(f):
+		return invalid("the file name is not valid UTF-8", "keys may hold any bytes, file names may not")
+	case f[0] == 0:
+		return invalid("the file name begins with a zero byte", "such names are the product's own; choose another one")
+	}
+	return nil
 }
 
 // key returns the key in the path, which may hold any bytes, slashes too.

@@ -16,6 +16,8 @@ const (
 	noBody    = 0
 	jsonBody  = 1 << 20
 	valueBody = client.MaxValue
+
+	transactionBody = client.MaxTransactionBody
 )
 
 // route is one row of the table. Each GET route answers HEAD too.
@@ -26,6 +28,7 @@ type route struct {
 	body   int64                               // highest number of bytes in the body
 	wait   time.Duration                       // default of ?wait=; 0: Limits.Wait, or not at all when the route polls
 	polls  bool                                // ?wait= is for the result, and Limits.Wait comes on top; else it is the deadline
+	once   bool                                // keeps idempotency keys
 	reads  bool                                // changes nothing, although its method might
 	health bool                                // answers OPTIONS too, the default method of HAProxy's checks
 	serve  func(*API, *request) (reply, error) // called again after an *Elsewhere
@@ -49,8 +52,9 @@ func routes() []route {
 	return []route{
 		{method: get, path: records, params: []string{"prefix", "from", "limit", "local", "wait"}, serve: (*API).listRecords},
 		{method: get, path: record, params: []string{"local", "max_lag", "wait"}, serve: (*API).getRecord},
-		{method: put, path: record, params: []string{"wait", "ttl"}, body: valueBody, serve: (*API).putRecord},
-		{method: del, path: record, params: []string{"wait"}, serve: (*API).deleteRecord},
+		{method: put, path: record, params: []string{"wait", "ttl"}, body: valueBody, once: true, serve: (*API).putRecord},
+		{method: del, path: record, params: []string{"wait"}, once: true, serve: (*API).deleteRecord},
+		{method: post, path: "/v1/transactions", params: []string{"wait"}, body: transactionBody, once: true, serve: (*API).transact},
 
 		{method: get, path: "/v1/receipts/{position}", params: []string{"wait"}, polls: true, serve: (*API).receipt},
 
@@ -89,7 +93,7 @@ func routes() []route {
 		{method: post, path: journal + "/verify", params: []string{"wait"}, wait: 10 * time.Minute, reads: true, serve: (*API).verify},
 		{method: post, path: journal + "/repair", params: []string{"wait"}, wait: 10 * time.Minute, serve: (*API).repair},
 		{method: post, path: group + "/journals/local/change-receiver", serve: (*API).changeReceiver},
-		{method: post, path: group + "/journals/local/entries", params: []string{"wait"}, body: valueBody, serve: (*API).depositEntry},
+		{method: post, path: group + "/journals/local/entries", params: []string{"wait"}, body: valueBody, once: true, serve: (*API).depositEntry},
 		{method: get, path: group + "/backouts", serve: (*API).backouts},
 		{method: get, path: group + "/backouts/{id}", serve: (*API).backout},
 		{method: get, path: group + "/digest", params: []string{"wait"}, wait: 2 * time.Minute, serve: (*API).digest},

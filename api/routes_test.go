@@ -89,6 +89,16 @@ func routeCases() map[string]routeCase {
 			},
 			asks: []string{`delete orders ".."`}, want: is(receipt),
 		},
+		"POST /v1/transactions": {
+			call: func(ctx context.Context, c *client.Client) (any, error) {
+				t := client.Transaction{Group: "default"}
+				t.Put("orders", []byte("new"), []byte("v")).Put("f", []byte{0xff}, []byte{0xfe}).Delete("f", []byte("k"))
+				t.IfAbsent("orders", []byte("new")).IfExists("f", []byte("k")).IfPosition("f", []byte("p"), "default@3.42")
+				return c.Transact(ctx, &t, client.WriteOptions{Wait: 3 * time.Second})
+			},
+			asks: []string{`transact "default" orders/"new"="v" f/"\xff"="\xfe" f/"k"="" delete if orders/"new" absent if f/"k" exists if f/"p" at default@3.42`},
+			want: is(client.TransactionResult{Position: "default@3.42", Journal: "default/a", Sequence: 42, Changes: []client.ChangeResult{{Created: true}}}),
+		},
 		"GET /v1/status": {
 			call: func(ctx context.Context, c *client.Client) (any, error) {
 				if _, err := c.LocalStatus(ctx); err != nil {

@@ -19,7 +19,11 @@ type Options struct {
 	Retry      time.Duration // how long a request that surely was not done is repeated; 0: 10 s; negative: never
 	Timeout    time.Duration // for one try, beyond the wait that was asked for; 0: 15 s
 	Hedge      time.Duration // a read goes to the next address too after so long a silence, beyond the wait; 0: 2 s
-	Probe      bool          // before a change, look for an address that answers: a node that hangs would leave its outcome unknown
+	// ExactlyOnce gives each write that has no idempotency key a random one, so that it is repeated, and done once, also when the
+	// outcome of a try is unknown. The nodes keep a record for each key, which is journaled with the write.
+	ExactlyOnce bool
+
+	Probe bool // before a change, look for an address that answers: a node that hangs would leave its outcome unknown
 }
 
 // Client speaks to a cluster through any of its nodes. It keeps to the node that answered last and goes on to the next
@@ -34,6 +38,9 @@ type Client struct {
 	timeout time.Duration
 	hedge   time.Duration
 	probe   bool
+
+	exactlyOnce bool
+
 	current atomic.Uint32 // index of the address that answered last
 }
 
@@ -43,7 +50,7 @@ func New(addresses ...string) *Client { return NewWith(Options{Addresses: addres
 
 // NewWith is New with options.
 func NewWith(o Options) *Client {
-	c := &Client{http: o.HTTPClient, retry: o.Retry, timeout: o.Timeout, hedge: o.Hedge, probe: o.Probe}
+	c := &Client{http: o.HTTPClient, retry: o.Retry, timeout: o.Timeout, hedge: o.Hedge, probe: o.Probe, exactlyOnce: o.ExactlyOnce}
 	if c.retry == 0 {
 		c.retry = 10 * time.Second
 	}

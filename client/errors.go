@@ -16,6 +16,7 @@ var (
 	ErrExists         = errors.New("exists already")
 	ErrBusy           = errors.New("another operation runs")
 	ErrPrecondition   = errors.New("precondition failed, nothing changed")
+	ErrKeyReused      = errors.New("idempotency key of another request")
 	ErrNotPrimary     = errors.New("this node is not the primary")
 	ErrNoPrimary      = errors.New("no primary")
 	ErrNoQuorum       = errors.New("no quorum")
@@ -46,6 +47,7 @@ const (
 	CodeExists           Code = "exists"
 	CodeBusy             Code = "busy"
 	CodePrecondition     Code = "precondition"
+	CodeKeyReused        Code = "key_reused"      // nothing was done now
 	CodeNotPrimary       Code = "not_primary"     // never sequenced
 	CodeNoPrimary        Code = "no_primary"      // never sequenced
 	CodeNoQuorum         Code = "no_quorum"       // nothing was proposed
@@ -85,6 +87,8 @@ func (c Code) condition() (sentinel error, status int, title string) {
 		return ErrBusy, http.StatusConflict, "Another operation runs"
 	case CodePrecondition:
 		return ErrPrecondition, http.StatusPreconditionFailed, "Precondition failed"
+	case CodeKeyReused:
+		return ErrKeyReused, http.StatusUnprocessableEntity, "Idempotency key of another request"
 	case CodeNotPrimary:
 		return ErrNotPrimary, http.StatusMisdirectedRequest, "Not the primary"
 	case CodeNoPrimary:
@@ -135,7 +139,7 @@ func OutcomeOf(err error) string {
 	}
 	switch CodeOf(err) {
 	case CodeInvalid, CodeNotFound, CodeUnknownPath, CodeMethodNotAllowed, CodeUnknownGroup, CodeUnknownNode, CodeGone, CodeTooLarge, CodeExists,
-		CodeBusy, CodePrecondition, CodeNotPrimary, CodeNoPrimary, CodeNoQuorum, CodeNoSync, CodeUnavailable, CodeStale, CodeStorageFull,
+		CodeBusy, CodePrecondition, CodeKeyReused, CodeNotPrimary, CodeNoPrimary, CodeNoQuorum, CodeNoSync, CodeUnavailable, CodeStale, CodeStorageFull,
 		CodeJournalFull, CodeUnsupported:
 		return OutcomeNotDone
 	}
@@ -152,6 +156,9 @@ type Error struct {
 	Position string  `json:"position,omitempty"` // unknown_outcome: where the write stands if it was done; gone and precondition of a stream: after which it can go on
 	Node     string  `json:"node,omitempty"`     // who says so
 	Checks   []Check `json:"checks,omitempty"`   // precondition: all checks, failed and passed
+
+	Failed   *FailedCondition `json:"failed,omitempty"`   // precondition of a write: the condition that does not hold
+	Replayed bool             `json:"replayed,omitempty"` // a request with the same idempotency key heard this before
 
 	Forecast *LossForecast `json:"forecast,omitempty"` // precondition of a failover with loss: what it would lose now
 
@@ -191,7 +198,7 @@ func CodeOf(err error) Code {
 		return e.Code
 	}
 	for _, c := range []Code{
-		CodeInvalid, CodeNotFound, CodeUnknownGroup, CodeUnknownNode, CodeGone, CodeTooLarge, CodeExists, CodeBusy, CodePrecondition,
+		CodeInvalid, CodeNotFound, CodeUnknownGroup, CodeUnknownNode, CodeGone, CodeTooLarge, CodeExists, CodeBusy, CodePrecondition, CodeKeyReused,
 		CodeNotPrimary, CodeNoPrimary, CodeNoQuorum, CodeNoSync, CodeUnavailable, CodeStale, CodeStorageFull,
 		CodeJournalFull, CodeUnknownOutcome, CodeCorrupt, CodeUnsupported,
 	} {

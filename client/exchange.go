@@ -40,7 +40,8 @@ type exchange struct {
 	wait   time.Duration // sent as ?wait=; 0: the node's default
 	health bool          // 503 is an answer
 	span   string        // sent as Range; "": everything
-	header http.Header   // sent, too; nil: none
+	header http.Header   // sent too; several tries share it
+	once   bool          // it has an idempotency key: repeating it cannot do it twice
 }
 
 // answer is what came back, read completely.
@@ -65,8 +66,9 @@ func (a answer) decode(v any) error {
 func (x exchange) safe() bool { return x.method == http.MethodGet }
 
 // do sends x until a node answers: to the next address when one cannot be reached, and again after a pause when the answer
-// says that surely nothing was done. A request that changes something is not repeated once it was on its way. What a node
-// said counts for more than that another one cannot be reached.
+// says that surely nothing was done. A request that changes something is not repeated once it was on its way, unless it has an
+// idempotency key: then it is, until a node knows its outcome. What a node said counts for more than that another one cannot be
+// reached.
 func (c *Client) do(ctx context.Context, x exchange) (answer, error) {
 	if c.bad != nil {
 		return answer{}, c.bad
@@ -76,16 +78,21 @@ func (c *Client) do(ctx context.Context, x exchange) (answer, error) {
 	}
 	giveUp := time.Now().Add(c.retry)
 	pause := firstPause
+	var unknown *Error
 	for {
 		round := c.changeRound
 		if x.safe() {
 			round = c.readRound
 		}
-		f := failures{}
+		f := failures{once: x.once, unknown: unknown}
 		a, err := round(ctx, x, &f)
 		if err == nil || f.final {
 			return a, err
 		}
+		if unknown == nil && f.unknown != nil {
+			giveUp = time.Now().Add(c.retry) // a try may have taken all the time
+		}
+		unknown = f.unknown
 		if ctx.Err() != nil || c.retry < 0 || time.Now().Add(pause).After(giveUp) {
 			return answer{}, f.best(ctx)
 		}
@@ -104,12 +111,22 @@ type failures struct {
 	answered *Error   // what a node said
 	silent   []string // each address that gave no answer, and why
 	cause    error    // the last such reason
+
+	once    bool   // see exchange
+	unknown *Error // a try, also of an earlier round, may have been done: only what its key is kept with ends the exchange
 }
 
 // add notes a failed try and tells whether it ends the exchange.
 func (f *failures) add(base string, err error) bool {
 	if e, ok := asError(err); ok {
+		if f.once && OutcomeOf(e) == OutcomeUndecided {
+			f.unknown = e
+			return false
+		}
 		f.final = !e.Code.NotDone()
+		if f.unknown != nil {
+			f.final = e.Code.decided()
+		}
 		if f.answered == nil || f.final || e.Code == CodeNoQuorum {
 			f.answered = e
 		}
@@ -122,6 +139,8 @@ func (f *failures) add(base string, err error) bool {
 // best is the error that says most.
 func (f *failures) best(ctx context.Context) error {
 	switch {
+	case f.unknown != nil && !f.final:
+		return f.unknown
 	case f.answered != nil:
 		return f.answered
 	case ctx.Err() != nil && f.cause == nil:
@@ -164,11 +183,16 @@ func (c *Client) changeRound(ctx context.Context, x exchange, f *failures) (answ
 			return a, nil
 		}
 		if _, answered := asError(err); sent && !answered {
-			f.final = true
-			return answer{}, &Error{
+			lost := &Error{
 				Code: CodeUnknownOutcome, Detail: fmt.Sprintf("%s %s was sent, but the answer is missing", x.method, x.path),
 				Remedy: "read what it should have changed before you repeat it", cause: err,
 			}
+			if !x.once {
+				f.final = true
+				return answer{}, lost
+			}
+			lost.Remedy = "repeat it with the same idempotency key"
+			err = lost
 		}
 		if f.add(base, err) || ctx.Err() != nil {
 			return answer{}, f.best(ctx)
@@ -286,8 +310,8 @@ func (x exchange) request(ctx context.Context, base string) (*http.Request, erro
 	if err != nil {
 		return nil, err
 	}
-	maps.Copy(req.Header, x.header)
 	req.Header.Set("User-Agent", "understudy-client")
+	maps.Copy(req.Header, x.header)
 	if x.span != "" {
 		req.Header.Set("Range", x.span)
 	}

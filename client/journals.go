@@ -76,11 +76,19 @@ func (c *Client) ChangeReceiver(ctx context.Context, group string) (Receiver, er
 
 // DepositEntry deposits a user entry and returns once it is committed.
 func (c *Client) DepositEntry(ctx context.Context, group string, r DepositRequest) (WriteResult, error) {
+	return c.DepositEntryWith(ctx, group, r, WriteOptions{})
+}
+
+// DepositEntryWith is DepositEntry with options, of which the conditions are not used.
+func (c *Client) DepositEntryWith(ctx context.Context, group string, r DepositRequest, o WriteOptions) (WriteResult, error) {
 	x, err := post(r, "v1", "groups", group, "journals", Local, "entries")
 	if err != nil {
 		return WriteResult{}, err
 	}
-	return ask[WriteResult](ctx, c, x)
+	x.wait = o.Wait
+	w, err := c.write(ctx, x, WriteOptions{IdempotencyKey: o.IdempotencyKey})
+	w.Created = false
+	return w, err
 }
 
 // Verify lets the answering node read a whole journal and check it; ErrCorrupt names the damaged place. Wait bounds the

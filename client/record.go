@@ -39,9 +39,20 @@ func (k Key) String() string { return k.Text }
 
 // WriteOptions qualify a write.
 type WriteOptions struct {
-	Wait   time.Duration // how long a node waits for a primary to appear; 0: 5 s
+	Wait time.Duration // how long a node waits for a primary to appear; 0: 5 s
+
 	TTL    time.Duration // of Put: the record expires so long after the node that is asked takes the request, by its clock; 0: see Expiry
 	Expiry time.Time     // of Put, instead of TTL: when the record expires; zero: never
+
+	// At most one of these. ErrPrecondition: it does not hold, nothing was done.
+	IfAbsent   bool   // only if there is no such record
+	IfExists   bool   // only if there is one
+	IfPosition string // only if its last change was at this position, as Record.Position says it
+
+	// IdempotencyKey makes the write happen at most once: a repeated one with the same key, at any node and after a failover, gets the
+	// answer of the first, for as long as the key is kept (a day, if not configured otherwise). So the client repeats the write by itself
+	// also when its outcome is unknown. "": none, unless Options.ExactlyOnce.
+	IdempotencyKey string
 }
 
 // Kinds of values. The others are reserved.
@@ -72,6 +83,7 @@ type WriteResult struct {
 	Journal  string `json:"journal"`  // "default/a"
 	Sequence uint64 `json:"sequence"` // in that journal
 	Created  bool   `json:"-"`        // the record did not exist before: status 201
+	Replayed bool   `json:"-"`        // it was done before, with the same idempotency key; this is the first answer. Sequence is 0 when that receiver is gone
 }
 
 // Record is a record as it was read.

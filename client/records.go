@@ -38,22 +38,23 @@ func (c *Client) Put(ctx context.Context, file string, key, value []byte, o Writ
 		x.query.Set("ttl", o.TTL.String())
 	}
 	if !o.Expiry.IsZero() {
-		x.header = http.Header{HeaderExpiry: {o.Expiry.UTC().Format(time.RFC3339Nano)}}
+		x.set(HeaderExpiry, o.Expiry.UTC().Format(time.RFC3339Nano))
 	}
-	return c.write(ctx, x)
+	return c.write(ctx, x, o)
 }
 
 // Delete deletes a record and returns once that is committed; ErrNotFound when there was none.
 func (c *Client) Delete(ctx context.Context, file string, key []byte, o WriteOptions) (WriteResult, error) {
-	return c.write(ctx, record(http.MethodDelete, file, key, nil, o.Wait))
+	return c.write(ctx, record(http.MethodDelete, file, key, nil, o.Wait), o)
 }
 
-func (c *Client) write(ctx context.Context, x exchange) (WriteResult, error) {
+func (c *Client) write(ctx context.Context, x exchange, o WriteOptions) (WriteResult, error) {
+	c.qualify(&x, o)
 	var w WriteResult
 	a, err := c.do(ctx, x)
 	if err == nil {
 		err = a.decode(&w)
-		w.Created = a.status == http.StatusCreated
+		w.Created, w.Replayed = a.status == http.StatusCreated, a.replayed()
 	}
 	return w, err
 }

@@ -32,6 +32,8 @@ var (
 	ErrInvalid = errors.New("invalid request")
 	// ErrCondition: a condition of the transaction does not hold. It was not done.
 	ErrCondition = errors.New("a condition of the transaction does not hold")
+	// ErrKeyReused: an idempotency key was used for another request before. It was not done.
+	ErrKeyReused = errors.New("the idempotency key belongs to another request")
 	// ErrNotReconciled: the store holds entries that are not known to be part of the committed history yet.
 	ErrNotReconciled = errors.New("the replica is not reconciled with the history yet: read at the primary, or try again")
 	// ErrNeedsPriming: a receiver or a before-image that is needed is gone; only a new copy of the data helps.
@@ -62,8 +64,13 @@ func NotDone(err error) bool {
 	if err == nil || errors.As(err, &unknown) { // whatever its reason is
 		return false
 	}
+	var program *ProgramError
+	if errors.As(err, &program) {
+		return true
+	}
 	for _, sure := range []error{
-		ErrNotPrimary, ErrNoLease, ErrNotSequenced, ErrNoSync, ErrQueueFull, ErrJournalFull, ErrTooLarge, ErrInvalid, ErrCondition, ErrClosed, ErrNotAttached,
+		ErrNotPrimary, ErrNoLease, ErrNotSequenced, ErrNoSync, ErrQueueFull, ErrJournalFull, ErrTooLarge, ErrInvalid, ErrCondition, ErrKeyReused, ErrClosed,
+		ErrNotAttached,
 	} {
 		if errors.Is(err, sure) {
 			return true
@@ -71,6 +78,35 @@ func NotDone(err error) bool {
 	}
 	return false
 }
+
+// ConditionError says which condition of a transaction does not hold, and what there is instead. It is an ErrCondition.
+type ConditionError struct {
+	Index    int // in Transaction.Conditions
+	File     string
+	Key      []byte
+	Exists   bool           // there is such a record
+	Position ident.Position // of its last change, when it exists
+	Replayed bool           // a request with the same idempotency key was refused so before
+}
+
+func (e *ConditionError) Error() string {
+	if !e.Exists {
+		return fmt.Sprintf("%v: number %d: record %q of file %s does not exist", ErrCondition, e.Index+1, e.Key, e.File)
+	}
+	return fmt.Sprintf("%v: number %d: record %q of file %s exists, last changed at %s", ErrCondition, e.Index+1, e.Key, e.File, e.Position)
+}
+
+// Is makes it an ErrCondition.
+func (e *ConditionError) Is(target error) bool { return target == ErrCondition }
+
+// ProgramError says that the program of a transaction ended with an error or panicked. Nothing of the transaction was done.
+type ProgramError struct {
+	Err error // what it returned
+}
+
+func (e *ProgramError) Error() string { return e.Err.Error() }
+
+func (e *ProgramError) Unwrap() error { return e.Err }
 
 // FencedError refuses work of an epoch that is over: a higher one was promised here. Shipping sessions tell their peer so.
 type FencedError = remote.FencedError

@@ -197,7 +197,9 @@ func (d *draft) expire(r *request) error {
 			return err
 		}
 		if old != nil && old.Expiry == e.Expiry && expired(old, d.time) {
-			d.change(k, &Write{File: e.File, Key: e.Key, Delete: true}, old, false)
+			if _, err := d.change(e.File, e.Key, nil, false); err != nil {
+				return err
+			}
 		}
 	}
 	if len(d.entries) == first {

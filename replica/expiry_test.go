@@ -182,6 +182,42 @@ func TestConditionOnWhatIsDue(t *testing.T) {
 	c.level("b")
 }
 
+// What a program finds due is deleted before its answer, whatever it does for want of it.
+func TestProgramOnWhatIsDue(t *testing.T) {
+	c := newCluster(t, fsm.GroupSpec{}, "a", "b")
+	a := c.nodes["a"]
+	c.inSync("a", "b")
+	enough := errors.New("enough seen")
+	for name, end := range map[string]func(*View) error{
+		"reads":   func(*View) error { return nil },
+		"refuses": func(*View) error { return enough },
+		"panics":  func(*View) error { panic(enough) },
+		"writes":  func(v *View) error { return v.Put("f", []byte("other"), entry.Image{Value: []byte("v")}) },
+		"deletes": func(v *View) error {
+			if found, err := v.Delete("f", []byte("k")); found || err != nil {
+				return fmt.Errorf("it is there: %v", err)
+			}
+			return nil
+		},
+	} {
+		a.lend("k", "v", in(-time.Hour)) // due at once
+		_, err := a.runs(func(v *View) error {
+			if image, err := v.Get("f", []byte("k")); image != nil || err != nil {
+				return fmt.Errorf("it is there: %v", err)
+			}
+			return end(v)
+		})
+		var refused *ProgramError
+		if errors.As(err, &refused) != (name == "refuses" || name == "panics") || refused == nil && err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if a.stored("k") {
+			t.Errorf("%s: answered before the deletion was committed", name)
+		}
+	}
+	c.level("b")
+}
+
 // A record that was written again is not deleted for its old time, neither by the index nor by a deletion under way.
 func TestRewrittenRecordsStay(t *testing.T) {
 	c := newCluster(t, fsm.GroupSpec{}, "a", "b")

@@ -398,27 +398,41 @@ func (p *primary) unanswered(r *request) {
 }
 
 // Write makes a transaction happen. It waits while a switch-over holds writes or the primary is not ready yet. Errors that
-// match ErrNotPrimary, ErrNotSequenced, ErrNoSync, ErrCondition, ErrInvalid, ErrTooLarge, ErrJournalFull or ErrQueueFull mean that it was
-// not done; *UnknownOutcomeError means that it may have been.
+// match ErrNotPrimary, ErrNotSequenced, ErrNoSync, ErrCondition, ErrKeyReused, ErrInvalid, ErrTooLarge, ErrJournalFull or ErrQueueFull, or
+// are a *ProgramError, mean that it was not done; *UnknownOutcomeError means that it may have been.
 func (r *Replica) Write(ctx context.Context, t Transaction) (Receipt, error) {
 	if err := t.validate(); err != nil {
 		return Receipt{}, err
 	}
 	q := newRequest(t.size())
-	q.writes, q.conditions = t.Writes, t.Conditions
+	q.writes, q.conditions, q.program, q.once = t.Writes, t.Conditions, t.Program, t.Once
 	return r.submit(ctx, q)
 }
 
 // Deposit deposits a user entry, U typ, with the given payload. Errors are those of Write.
 func (r *Replica) Deposit(ctx context.Context, typ entry.Type, data []byte) (Receipt, error) {
+	return r.DepositOnce(ctx, typ, data, nil)
+}
+
+// DepositOnce is Deposit for a request that is done once; nil: a repeated one is done again.
+func (r *Replica) DepositOnce(ctx context.Context, typ entry.Type, data []byte, once *Once) (Receipt, error) {
+	if once != nil {
+		if err := once.validate(); err != nil {
+			return Receipt{}, err
+		}
+	}
 	switch {
 	case typ == entry.Switch || typ == (entry.Type{}):
 		return Receipt{}, fmt.Errorf("%w: an entry of type %q is not for applications", ErrInvalid, typ.String())
 	case len(data) > entry.MaxValue:
 		return Receipt{}, fmt.Errorf("%w: payload of %d bytes, at most %d", ErrTooLarge, len(data), entry.MaxValue)
 	}
-	q := newRequest(int64(len(data)) + 128)
-	q.user = &entry.Entry{Code: entry.User, Type: typ, Data: data}
+	size := int64(len(data)) + 128
+	if once != nil {
+		size += once.size(0)
+	}
+	q := newRequest(size)
+	q.user, q.once = &entry.Entry{Code: entry.User, Type: typ, Data: data}, once
 	return r.submit(ctx, q)
 }
 
@@ -437,7 +451,11 @@ func (p *primary) submit(ctx context.Context, q *request) (Receipt, error) {
 	if err := p.queue.push(ctx, q); err != nil {
 		return Receipt{}, err
 	}
-	return p.queue.await(ctx, q)
+	receipt, err := p.queue.await(ctx, q)
+	if receipt.Replayed {
+		p.r.find(&receipt)
+	}
+	return receipt, err
 }
 
 // ChangeReceiver attaches a new receiver to the local journal of the serving primary.

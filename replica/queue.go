@@ -18,12 +18,15 @@ type request struct {
 	user       *entry.Entry     // instead of writes
 	due        []store.Expiring // instead of writes: records that are deleted if they are still due
 	handled    int              // of due, from the first on: not due any more once it is answered
+	program    func(*View) error
+	once       *Once
 	bytes      int64
+	made       int64        // bytes that its program made, once it is sequenced; under the queue's lock
 	done       chan outcome // takes one without blocking
 
 	sequenced chan struct{}  // closed when position and refused are final
 	position  ident.Position // of its last entry; zero when it was refused
-	refused   error          // a condition does not hold
+	refused   error          // a condition does not hold, or something else keeps it from being done
 }
 
 type outcome struct {
@@ -35,12 +38,16 @@ func newRequest(bytes int64) *request {
 	return &request{bytes: bytes, done: make(chan outcome, 1), sequenced: make(chan struct{})}
 }
 
-// entries is how many entries the request makes.
+// entries is how many entries the request makes; of a program nobody knows before it is run.
 func (r *request) entries() int {
-	if r.user != nil {
-		return 1
+	n := len(r.writes)
+	if r.user != nil || r.program != nil {
+		n++
 	}
-	return len(r.writes) + len(r.due)
+	if r.once != nil {
+		n++
+	}
+	return n + len(r.due)
 }
 
 // queue holds writes until they are sequenced, and counts the bytes of those that are until they are answered. A full
@@ -51,6 +58,7 @@ type queue struct {
 	mu      sync.Mutex
 	waiting []*request
 	bytes   int64 // of all requests not answered yet
+	made    int64 // by programs, for requests not answered yet; it may exceed max by a bundle, then nothing is taken
 	over    error // set once: nothing is taken any more
 	filled  pulse // something was added, or it is over
 	freed   pulse // bytes became free, or it is over
@@ -89,6 +97,9 @@ func (q *queue) push(ctx context.Context, r *request) error {
 func (q *queue) take(bytes int64, entries int) []*request {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if q.made > q.max {
+		return nil
+	}
 	n := 0
 	for n < len(q.waiting) {
 		r := q.waiting[n]
@@ -107,9 +118,32 @@ func (q *queue) take(bytes int64, entries int) []*request {
 	return taken
 }
 
+// produced counts what the program of a request has made, until the request is answered.
+func (q *queue) produced(r *request, bytes int64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.made += bytes - r.made
+	r.made = bytes
+}
+
+// overdrawn returns nil, or a channel closed when programs may have less in flight than now, if they have too much.
+func (q *queue) overdrawn() <-chan struct{} {
+	freed := q.freed.wait()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.made > q.max {
+		return freed
+	}
+	return nil
+}
+
 // giveBack makes requests that were taken wait again, before all others.
 func (q *queue) giveBack(taken []*request) {
 	q.mu.Lock()
+	for _, r := range taken { // their programs are run again
+		q.made -= r.made
+		r.made = 0
+	}
 	q.waiting = slices.Concat(taken, q.waiting)
 	q.mu.Unlock()
 	q.back.fire()
@@ -136,6 +170,8 @@ func (q *queue) answer(r *request, o outcome) {
 	r.done <- o
 	q.mu.Lock()
 	q.bytes -= r.bytes
+	q.made -= r.made
+	r.made = 0
 	q.mu.Unlock()
 	q.freed.fire()
 }

@@ -21,7 +21,7 @@ type Page = store.Page
 // with a valid lease: the answer is the newest committed one. With local set a backup answers, too, if it holds nothing that
 // it does not know to be committed. ErrNotFound comes with the position.
 func (r *Replica) Read(ctx context.Context, file string, key []byte, local bool) (entry.Image, ident.Position, error) {
-	if err := validateKey(file, key); err != nil {
+	if err := validateRecord(file, key); err != nil {
 		return entry.Image{}, ident.Position{}, err
 	}
 	var image entry.Image
@@ -52,6 +52,9 @@ func (r *Replica) List(ctx context.Context, file string, prefix, from []byte, li
 	if file == "" || len(file) > entry.MaxFile {
 		return Page{}, fmt.Errorf("%w: file name of %d bytes", ErrInvalid, len(file))
 	}
+	if Reserved(file) {
+		return Page{}, errReserved(file)
+	}
 	var page Page
 	_, err := r.read(ctx, local, func() (at ident.Position, err error) {
 		page, err = r.data.Scan(file, prefix, from, limit)
@@ -63,8 +66,11 @@ func (r *Replica) List(ctx context.Context, file string, prefix, from []byte, li
 	return page, err
 }
 
-// Files returns the names of the files that have records, as this node's store has them.
-func (r *Replica) Files() ([]string, error) { return r.data.Files() }
+// Files returns the names of the files that have records, as this node's store has them, without the product's own.
+func (r *Replica) Files() ([]string, error) {
+	files, err := r.data.Files()
+	return slices.DeleteFunc(files, Reserved), err
+}
 
 // read runs get until its result may be shown. What due returns is deleted by the primary, and that is committed, before it looks
 // again: nobody else may say that a record has expired. So elsewhere what get returns is shown as it is.

@@ -37,7 +37,7 @@ func (s *sequencer) run(ctx context.Context) error {
 	tick := time.NewTicker(p.r.o.Timing.Tick)
 	defer tick.Stop()
 	for {
-		filled, turned := p.queue.filled.wait(), p.turned.wait()
+		filled, turned, freed := p.queue.filled.wait(), p.turned.wait(), p.queue.overdrawn()
 		if p.admits() {
 			worked, err := s.seal(ctx)
 			if err != nil {
@@ -52,6 +52,7 @@ func (s *sequencer) run(ctx context.Context) error {
 			return context.Cause(ctx)
 		case <-filled:
 		case <-turned:
+		case <-freed:
 		case <-tick.C: // the lease may be back
 		}
 	}
@@ -213,6 +214,7 @@ type draft struct {
 	entries []entry.Entry
 	flight  *flight
 	refused []waiter
+	lapsed  []recordKey // what the last program has seen as absent because it had expired
 	label   ident.Sequence
 	size    int // of the bundle, before-images included
 }
@@ -223,70 +225,165 @@ var errBundleFull = errors.New("the bundle is full")
 // add appends the entries of a request, or refuses it when a condition does not hold or it fits into no bundle. It returns
 // errBundleFull, and leaves the draft as it was, when the request has to wait for the next bundle.
 func (d *draft) add(r *request) error {
+	r.again()
 	if d.flight == nil {
 		d.flight, d.size = &flight{}, entry.Size(nil)
 	}
-	entries, touched, label, size := len(d.entries), len(d.flight.touched), d.label, d.size
-	if entries > 0 && d.size >= bundleBytes {
+	d.lapsed = nil
+	begin := d.mark()
+	if begin.entries > 0 && d.size >= bundleBytes {
 		return errBundleFull
 	}
-	r.again()
 	if r.due != nil {
 		return d.expire(r)
 	}
-	for i := range r.conditions {
-		err := d.check(&r.conditions[i])
-		if errors.Is(err, ErrCondition) {
-			r.refused = err
-			d.refused = append(d.refused, waiter{request: r, err: err})
-			return nil
-		}
-		if err != nil {
+	if r.once != nil {
+		if known, err := d.recall(r); known || err != nil {
 			return err
 		}
+	}
+	refusal, err := d.checkAll(r.conditions)
+	if err != nil {
+		return err
+	}
+	if refusal != nil && r.once == nil {
+		d.refuse(r, refusal)
+		return nil
 	}
 	w := waiter{request: r}
-	if r.user != nil {
-		d.append(*r.user)
-	}
-	if len(r.writes) > 1 {
-		d.label++
-	}
-	for i := range r.writes {
-		found, err := d.write(&r.writes[i], len(r.writes) > 1)
-		if err != nil {
-			return err
+	err = d.fill(r, &w, refusal)
+	var program *ProgramError
+	switch {
+	case errors.Is(err, errBundleFull):
+		d.rollback(begin)
+		if begin.entries > 0 {
+			return errBundleFull
 		}
-		if d.size > entry.MaxBundle {
-			d.rollback(entries, touched)
-			d.label, d.size = label, size
-			if entries > 0 {
-				return errBundleFull
+		d.refuse(r, fmt.Errorf("%w: with the records that it changes it is larger than a bundle, %d bytes: split the transaction", ErrTooLarge, entry.MaxBundle))
+		return nil
+	case errors.As(err, &program), errors.Is(err, ErrTooLarge), errors.Is(err, ErrInvalid):
+		d.rollback(begin)
+		for _, k := range d.lapsed { // the program has seen that they are absent
+			if _, err := d.change(k.file, []byte(k.key), nil, false); err != nil {
+				return err
 			}
-			r.refused = fmt.Errorf("%w: with the records that it changes it is larger than a bundle, %d bytes: split the transaction", ErrTooLarge, entry.MaxBundle)
-			d.refused = append(d.refused, waiter{request: r, err: r.refused})
-			return nil
 		}
-		if i == 0 {
-			w.receipt.Found, w.receipt.Created = found, !found && !r.writes[0].Delete
-		}
+		d.refuse(r, err)
+		return nil
+	case err != nil:
+		return err
+	}
+	if len(d.entries) == begin.entries { // its program changed nothing
+		d.rollback(begin)
+		w.receipt.Position, w.receipt.Journal = d.end(), d.s.p.own.ID()
+		d.refused = append(d.refused, w)
+		return nil
+	}
+	if refusal != nil {
+		r.refused, w.err = refusal, refusal
+	} else {
+		r.position = d.end()
 	}
 	w.entry = len(d.entries) - 1
-	w.receipt.Position = d.position(w.entry)
-	r.position = w.receipt.Position
+	w.receipt.Position = d.end()
 	d.flight.waiters = append(d.flight.waiters, w)
 	return nil
 }
 
-// rollback takes back what the request added last has put into the draft and the overlay.
-func (d *draft) rollback(entries, touched int) {
-	f := d.flight
-	d.s.p.flights.restore(d.s.overlay, &flight{touched: f.touched[touched:]})
-	for i, t := range f.touched[:touched] {
-		d.s.overlay.put(t.key, f.changes[i].Put, t.at)
+// fill appends the entries of a request whose conditions were checked. Its errors are errBundleFull, those that refuse the
+// request, and those that end the session.
+func (d *draft) fill(r *request, w *waiter, refusal *ConditionError) error {
+	together := len(r.writes) > 1 || r.program != nil || r.once != nil
+	if together {
+		d.label++
 	}
-	clear(d.entries[entries:]) // large images are not kept
-	d.entries, f.touched, f.changes = d.entries[:entries], f.touched[:touched], f.changes[:touched]
+	begin := len(d.entries)
+	if r.once != nil {
+		if _, err := d.change(KeysFile, []byte(r.once.Key), &entry.Image{Expiry: d.time + int64(r.once.Keep)}, true); err != nil {
+			return err
+		}
+	}
+	if refusal == nil {
+		if err := d.work(r, w, together); err != nil {
+			return err
+		}
+	}
+	if r.once != nil {
+		return d.keep(r.once, begin, w.receipt.Changes, refusal)
+	}
+	return nil
+}
+
+// work appends what a request asks for.
+func (d *draft) work(r *request, w *waiter, together bool) error {
+	if r.user != nil {
+		e := *r.user
+		if together {
+			e.Transaction = d.label
+		}
+		d.append(e)
+	}
+	for i := range r.writes {
+		found, err := d.write(&r.writes[i], together)
+		if err != nil {
+			return err
+		}
+		if d.size > entry.MaxBundle {
+			return errBundleFull
+		}
+		c := changed(&r.writes[i], found)
+		if i == 0 {
+			w.receipt.Found, w.receipt.Created = c.Found, c.Created
+		}
+		if len(r.writes) > 1 || r.once != nil {
+			w.receipt.Changes = append(w.receipt.Changes, c)
+		}
+	}
+	if r.program == nil {
+		return nil
+	}
+	v := &View{d: d}
+	err := v.run(r.program)
+	d.lapsed = v.lapsed
+	d.s.p.queue.produced(r, v.bytes)
+	return err
+}
+
+// refuse answers a request that is not done, once what it has seen is committed.
+func (d *draft) refuse(r *request, err error) {
+	r.refused = err
+	d.refused = append(d.refused, waiter{request: r, err: err})
+}
+
+// mark is a state of the draft between two requests.
+type mark struct {
+	entries, touched, size int
+	label                  ident.Sequence
+}
+
+func (d *draft) mark() mark { return mark{len(d.entries), len(d.flight.touched), d.size, d.label} }
+
+// rollback takes back what was put into the draft and the overlay since the mark.
+func (d *draft) rollback(m mark) {
+	f := d.flight
+	if len(f.touched) > m.touched {
+		d.s.p.flights.restore(d.s.overlay, &flight{touched: f.touched[m.touched:]})
+		for i, t := range f.touched[:m.touched] {
+			d.s.overlay.put(t.key, f.changes[i].Put, t.at)
+		}
+	}
+	clear(d.entries[m.entries:]) // large images are not kept
+	clear(f.changes[m.touched:])
+	d.entries, f.touched, f.changes = d.entries[:m.entries], f.touched[:m.touched], f.changes[:m.touched]
+	d.label, d.size = m.label, m.size
+}
+
+// end is where the history stands after the draft as it is.
+func (d *draft) end() ident.Position {
+	if len(d.entries) == 0 {
+		return d.s.before
+	}
+	return d.position(len(d.entries) - 1)
 }
 
 // position is the history position of entry i.
@@ -301,18 +398,22 @@ func (d *draft) append(e entry.Entry) {
 
 // write appends one R entry. It tells whether there was a record.
 func (d *draft) write(w *Write, together bool) (found bool, err error) {
-	k := recordKey{w.File, string(w.Key)}
-	old, err := d.s.current(k, w.Key)
+	var image *entry.Image
+	if !w.Delete {
+		image = &entry.Image{Expiry: w.Expiry, Kind: w.Kind, Value: w.Value}
+	}
+	return d.change(w.File, w.Key, image, together)
+}
+
+// change appends one R entry that makes the record what image says, of which it sets position and time, or deletes it when image is
+// nil. It tells whether there was a record.
+func (d *draft) change(file string, key []byte, image *entry.Image, together bool) (found bool, err error) {
+	k := recordKey{file, string(key)}
+	old, err := d.s.current(k, key)
 	if err != nil {
 		return false, err
 	}
-	d.change(k, w, old, together)
-	return old != nil && !expired(old, d.time), nil
-}
-
-// change appends the R entry of a write to a record that is old so far.
-func (d *draft) change(k recordKey, w *Write, old *entry.Image, together bool) {
-	e := entry.Entry{Code: entry.Record, Type: entry.Put, File: w.File, Key: w.Key}
+	e := entry.Entry{Code: entry.Record, Type: entry.Put, File: file, Key: key}
 	if together {
 		e.Transaction = d.label
 	}
@@ -325,42 +426,53 @@ func (d *draft) change(k recordKey, w *Write, old *entry.Image, together bool) {
 		}
 	}
 	at := d.position(len(d.entries))
-	var image *entry.Image
-	if w.Delete {
+	if image == nil {
 		e.Type = entry.Delete
 	} else {
-		image = &entry.Image{Position: at, Time: d.time, Expiry: w.Expiry, Kind: w.Kind, Value: w.Value}
+		image.Position, image.Time = at, d.time
 		e.After = image
 	}
 	d.append(e)
 	d.s.overlay.put(k, image, at)
 	d.flight.touched = append(d.flight.touched, touch{k, at})
-	d.flight.changes = append(d.flight.changes, store.Change{File: w.File, Key: w.Key, Put: image})
+	d.flight.changes = append(d.flight.changes, store.Change{File: file, Key: key, Put: image})
+	return old != nil && !expired(old, d.time), nil
 }
 
-// check tells whether a condition holds, after everything sequenced before. Where it fails because a record is due, that one is
-// deleted: the refusal says that it is absent.
-func (d *draft) check(c *Condition) error {
-	k := recordKey{c.File, string(c.Key)}
-	now, err := d.s.current(k, c.Key)
+// checkAll returns the first condition that does not hold.
+func (d *draft) checkAll(conditions []Condition) (*ConditionError, error) {
+	for i := range conditions {
+		refusal, err := d.check(&conditions[i])
+		if refusal != nil {
+			refusal.Index = i
+		}
+		if refusal != nil || err != nil {
+			return refusal, err
+		}
+	}
+	return nil, nil
+}
+
+// check tells whether a condition holds, after everything sequenced before; nil: it does. Where it fails because a record is due,
+// that one is deleted: the refusal says that it is absent.
+func (d *draft) check(c *Condition) (*ConditionError, error) {
+	now, err := d.s.current(recordKey{c.File, string(c.Key)}, c.Key)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	exists := now != nil && !expired(now, d.time)
-	if now != nil && !exists && !c.Absent {
-		d.change(k, &Write{File: c.File, Key: c.Key, Delete: true}, now, false)
+	if c.holds(now, d.time) {
+		return nil, nil
 	}
-	switch {
-	case c.Absent && exists:
-		return fmt.Errorf("%w: the record exists, since %s", ErrCondition, now.Position)
-	case c.Absent:
-		return nil
-	case !exists:
-		return fmt.Errorf("%w: the record does not exist", ErrCondition)
-	case !c.Position.IsZero() && now.Position != c.Position:
-		return fmt.Errorf("%w: the record was changed at %s", ErrCondition, now.Position)
+	if now != nil && expired(now, d.time) {
+		if _, err := d.change(c.File, c.Key, nil, false); err != nil {
+			return nil, err
+		}
 	}
-	return nil
+	refusal := &ConditionError{File: c.File, Key: c.Key}
+	if now != nil && !expired(now, d.time) {
+		refusal.Exists, refusal.Position = true, now.Position
+	}
+	return refusal, nil
 }
 
 // undo takes back what the draft put into the overlay, when it is not deposited. No later bundle was made meanwhile, but an

@@ -70,7 +70,7 @@ func house() map[string]room {
 			"measures a journal alone: with a node around it the figures would be about the node"},
 		"cmd/internal/cli": {4, []string{"client", "cmd/internal/journalbench", "cmd/internal/node", "internal/ident", "journal", "journal/entry", "archive", "replica/restore"},
 			"talks to nodes only through client; journal and entry, archive and restore are for receivers without a node"},
-		"cmd/internal/testcluster": {4, append([]string{"cmd/internal/node", "internal/watchdog", "replica/restore"}, floor3...),
+		"cmd/internal/testcluster": {4, append([]string{"cmd/internal/node", "cmd/internal/oracle", "internal/watchdog", "replica/restore"}, floor3...),
 			"several nodes in one test process"},
 		"cmd/internal/simulation": {4, []string{"cluster/core", "replica/core", "fsm", "journal/entry", "internal/ident", "internal/mutant"},
 			"drives the decisions of floor 3 alone: with a disk, a network or a clock in it a seed would not replay"},

@@ -240,6 +240,8 @@ func TestOtherCommandsPrintWhatTheyGet(t *testing.T) {
 		{"backout show default x1", 0, []string{"LOST"}},
 		{"backout show default x1 --on z", exitUsage, []string{"no such node; there are a"}},
 		{"put orders k1 v", 0, []string{"updated at default@4.43, entry 43 of journal default/a"}},
+		{"put orders k1 v --if-position default@4.42 --idempotency-key once", 0, []string{"updated at default@4.43"}},
+		{"put orders k1 v --if-absent --if-position default@4.42", exitUsage, []string{"both --if-absent and --if-position"}},
 		{"delete orders k1", 0, []string{"deleted at default@4.44"}},
 		{"list orders", 0, []string{"k1", "12 B", "three apples"}},
 	} {

@@ -77,6 +77,9 @@ func newPut(a *app) *cobra.Command {
 			if err := checkRecord(args[0], args[1]); err != nil {
 				return err
 			}
+			if o.IfAbsent && o.IfPosition != "" {
+				return usagef("both --if-absent and --if-position are given: a record that is absent has no position")
+			}
 			if err := checkExpiry(cmd, &o, at); err != nil {
 				return err
 			}
@@ -103,6 +106,10 @@ func newPut(a *app) *cobra.Command {
 			})
 		},
 	}
+	f := cmd.Flags()
+	f.BoolVar(&o.IfAbsent, "if-absent", false, "only if there is no such record")
+	f.StringVar(&o.IfPosition, "if-position", "", "only if the record's last change was at this position, such as default@3.42")
+	f.StringVar(&o.IdempotencyKey, "idempotency-key", "", "repeat the command with the same key and it is done once")
 	cmd.Flags().DurationVar(&o.TTL, "ttl", 0, "the record expires so long after the node takes it; without this or --expiry it never does")
 	cmd.Flags().StringVar(&at, "expiry", "", "the record expires at this time, as in RFC 3339, such as 2026-11-22T15:04:05Z")
 	return cmd

@@ -39,6 +39,8 @@ type Config struct {
 	LogLevel  string          `yaml:"log_level"`         // trace | debug | info | warn | error
 	Insecure  bool            `yaml:"insecure"`          // allow addresses beyond loopback although nothing is encrypted
 	Moved     bool            `yaml:"-"`                 // the data directory was moved here on purpose; said for one start, never in the file
+
+	IdempotencyKeep time.Duration `yaml:"idempotency_keep"` // so long a repeated write with the same idempotency key is known
 }
 
 // Addresses are host:port pairs of one node, one for each of its listeners.
@@ -84,6 +86,8 @@ func DefaultConfig() Config {
 		Timing:   Timing{Lease: 2 * time.Second, Renew: 500 * time.Millisecond, ShrinkAfter: time.Second, Watchdog: 5 * time.Second, HandOver: 10 * time.Second},
 		Scrub:    Scrub{Rate: 8 << 20, Every: 24 * time.Hour},
 		LogLevel: "info",
+
+		IdempotencyKeep: usualIdempotencyKeep,
 	}
 }
 
@@ -249,6 +253,12 @@ func overrides() []override {
 			}
 			return err
 		}},
+		{"UNDERSTUDY_IDEMPOTENCY_KEEP", func(c *Config, v string) (err error) {
+			if c.IdempotencyKeep, err = time.ParseDuration(v); err != nil {
+				err = errors.New("want a duration such as 24h")
+			}
+			return err
+		}},
 		text("ARCHIVE_URL", func(c *Config) *string { return &c.Archive.URL }),
 		text("LOG_LEVEL", func(c *Config) *string { return &c.LogLevel }),
 		flag("INSECURE", func(c *Config) *bool { return &c.Insecure }),
@@ -306,6 +316,9 @@ func (c *Config) Validate() error {
 	p = append(p, c.Hooks.check()...)
 	p = append(p, c.Scrub.check()...)
 	p = append(p, c.Archive.check()...)
+	if err := checkIdempotencyKeep(c.IdempotencyKeep); err != nil {
+		p = append(p, err)
+	}
 	if !slices.Contains([]string{"trace", "debug", "info", "warn", "error"}, c.LogLevel) {
 		add("log_level: %q: want trace, debug, info, warn or error", c.LogLevel)
 	}

@@ -59,10 +59,7 @@ func (d data) replicaOf(file string) (ident.GroupName, *replica.Replica, error) 
 	st, _ := d.n.cluster.State()
 	name, ok := groupOf(st, file)
 	if !ok {
-		if len(st.Groups) == 0 {
-			return "", nil, &client.Error{Code: client.CodeUnavailable, Detail: "the cluster has no group yet", Remedy: "wait until the bootstrapping node has created it, or create one with POST /v1/groups"}
-		}
-		return "", nil, &client.Error{Code: client.CodeUnknownGroup, Detail: fmt.Sprintf("no group selects file %q", file), Remedy: "add a group whose patterns match it (POST /v1/groups)"}
+		return "", nil, d.noGroup(st, file)
 	}
 	rep := d.n.replicas.get(name)
 	if rep == nil {
@@ -71,32 +68,46 @@ func (d data) replicaOf(file string) (ident.GroupName, *replica.Replica, error) 
 	return name, rep, nil
 }
 
-func (d data) Put(ctx context.Context, file string, key, value []byte, o client.WriteOptions) (client.WriteResult, error) {
+// noGroup says that no group has a file.
+func (d data) noGroup(st *fsm.State, file string) error {
+	if len(st.Groups) == 0 {
+		return &client.Error{Code: client.CodeUnavailable, Detail: "the cluster has no group yet", Remedy: "wait until the bootstrapping node has created it, or create one with POST /v1/groups"}
+	}
+	return &client.Error{Code: client.CodeUnknownGroup, Detail: fmt.Sprintf("no group selects file %q", file), Remedy: "add a group whose patterns match it (POST /v1/groups)"}
+}
+
+func (d data) Put(ctx context.Context, file string, key, value []byte, o api.WriteOptions) (client.WriteResult, error) {
 	record := replica.Write{File: file, Key: key, Value: value}
 	if !o.Expiry.IsZero() {
 		record.Expiry = o.Expiry.UnixNano()
 	}
-	w, _, err := d.write(ctx, record)
+	w, _, err := d.write(ctx, record, o)
 	return w, err
 }
 
-func (d data) Delete(ctx context.Context, file string, key []byte, _ client.WriteOptions) (client.WriteResult, error) {
-	w, found, err := d.write(ctx, replica.Write{File: file, Key: key, Delete: true})
+func (d data) Delete(ctx context.Context, file string, key []byte, o api.WriteOptions) (client.WriteResult, error) {
+	w, found, err := d.write(ctx, replica.Write{File: file, Key: key, Delete: true}, o)
 	if err == nil && !found {
-		return w, &client.Error{Code: client.CodeNotFound, Detail: "there was no such record to delete"}
+		return w, &client.Error{Code: client.CodeNotFound, Detail: "there was no such record to delete", Replayed: w.Replayed}
 	}
 	return w, err
 }
 
 // write does one write; found tells whether the record existed before.
-func (d data) write(ctx context.Context, w replica.Write) (_ client.WriteResult, found bool, _ error) {
+func (d data) write(ctx context.Context, w replica.Write, o api.WriteOptions) (_ client.WriteResult, found bool, _ error) {
 	group, rep, err := d.replicaOf(w.File)
 	if err != nil {
 		return client.WriteResult{}, false, err
 	}
-	receipt, err := rep.Write(ctx, replica.Transaction{Writes: []replica.Write{w}})
+	t := replica.Transaction{Writes: []replica.Write{w}, Once: d.n.once(o)}
+	if c, ok, err := conditionOf(group, w.File, w.Key, o.IfAbsent, o.IfExists, o.IfPosition); err != nil {
+		return client.WriteResult{}, false, err
+	} else if ok {
+		t.Conditions = []replica.Condition{c}
+	}
+	receipt, err := rep.Write(ctx, t)
 	if err != nil {
-		return client.WriteResult{}, false, d.n.explainWrite(group, err)
+		return client.WriteResult{}, false, repeatable(o, d.n.explainWrite(group, err))
 	}
 	return writeResult(group, receipt), receipt.Found, nil
 }
@@ -118,7 +129,7 @@ func (d data) Receipt(ctx context.Context, group ident.GroupName, at ident.Posit
 }
 
 func writeResult(group ident.GroupName, r replica.Receipt) client.WriteResult {
-	return client.WriteResult{Position: r.Position.Format(group), Journal: r.Journal.String(), Sequence: uint64(r.Sequence), Created: r.Created}
+	return client.WriteResult{Position: r.Position.Format(group), Journal: r.Journal.String(), Sequence: uint64(r.Sequence), Created: r.Created, Replayed: r.Replayed}
 }
 
 func (d data) Get(ctx context.Context, file string, key []byte, o client.ReadOptions) (client.Record, error) {
@@ -230,6 +241,7 @@ func (n *Node) explainWrite(group ident.GroupName, err error) error {
 // explain turns an error of the replica into what a caller over HTTP is told.
 func (n *Node) explain(group ident.GroupName, err error) error {
 	var stale *replica.StaleError
+	var condition *replica.ConditionError
 	switch {
 	case errors.Is(err, replica.ErrNotPrimary), errors.Is(err, replica.ErrNoLease):
 		return n.elsewhere(group)
@@ -250,6 +262,10 @@ func (n *Node) explain(group ident.GroupName, err error) error {
 		return &client.Error{Code: client.CodeTooLarge, Detail: err.Error(), Remedy: "split the record or the transaction"}
 	case errors.Is(err, replica.ErrInvalid):
 		return &client.Error{Code: client.CodeInvalid, Detail: err.Error()}
+	case errors.As(err, &condition):
+		return failedCondition(group, condition)
+	case errors.Is(err, replica.ErrKeyReused):
+		return &client.Error{Code: client.CodeKeyReused, Detail: err.Error()}
 	case errors.Is(err, replica.ErrCondition):
 		return &client.Error{Code: client.CodePrecondition, Detail: err.Error()}
 	case errors.Is(err, replica.ErrClosed), errors.Is(err, replica.ErrNotAttached):

@@ -7,6 +7,7 @@ import (
 	"sort"
 	"strings"
 
+	"github.com/understudy-ha/understudy/api"
 	"github.com/understudy-ha/understudy/client"
 	"github.com/understudy-ha/understudy/internal/ident"
 	"github.com/understudy-ha/understudy/journal"
@@ -139,7 +140,7 @@ func (j journals) ChangeReceiver(ctx context.Context, group string) (client.Rece
 	return receiver(ident.JournalID{Group: ident.GroupName(group), Node: j.n.config.Node}, info), nil
 }
 
-func (j journals) DepositEntry(ctx context.Context, group, typ string, data []byte) (client.WriteResult, error) {
+func (j journals) DepositEntry(ctx context.Context, group, typ string, data []byte, o api.WriteOptions) (client.WriteResult, error) {
 	if _, _, err := j.n.group(group); err != nil {
 		return client.WriteResult{}, err
 	}
@@ -151,9 +152,9 @@ func (j journals) DepositEntry(ctx context.Context, group, typ string, data []by
 	if rep == nil {
 		return client.WriteResult{}, j.n.elsewhere(name)
 	}
-	receipt, err := rep.Deposit(ctx, entry.Type{typ[0], typ[1]}, data)
+	receipt, err := rep.DepositOnce(ctx, entry.Type{typ[0], typ[1]}, data, j.n.once(o))
 	if err != nil {
-		return client.WriteResult{}, j.n.explainWrite(name, err)
+		return client.WriteResult{}, repeatable(o, j.n.explainWrite(name, err))
 	}
 	return writeResult(name, receipt), nil
 }

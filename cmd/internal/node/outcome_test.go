@@ -23,7 +23,7 @@ type refusing struct {
 	err func() error
 }
 
-func (r refusing) Put(context.Context, string, []byte, []byte, client.WriteOptions) (client.WriteResult, error) {
+func (r refusing) Put(context.Context, string, []byte, []byte, api.WriteOptions) (client.WriteResult, error) {
 	return client.WriteResult{}, r.err()
 }
 
@@ -48,6 +48,8 @@ func TestWriteErrorsKeepTheirClass(t *testing.T) {
 		{"too large", fmt.Errorf("%w: 17 MiB", replica.ErrTooLarge), client.OutcomeNotDone},
 		{"invalid", replica.ErrInvalid, client.OutcomeNotDone},
 		{"condition", replica.ErrCondition, client.OutcomeNotDone},
+		{"which condition", &replica.ConditionError{File: "f", Key: []byte("k")}, client.OutcomeNotDone},
+		{"key of another request", replica.ErrKeyReused, client.OutcomeNotDone},
 		{"closed", replica.ErrClosed, client.OutcomeNotDone},
 		{"not attached", replica.ErrNotAttached, client.OutcomeNotDone},
 		{"sequenced, then the role was lost", &replica.UnknownOutcomeError{Position: at, Reason: replica.ErrNotPrimary}, client.OutcomeUndecided},
