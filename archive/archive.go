@@ -198,7 +198,14 @@ type receiver struct {
 	failed error // of the storage
 }
 
-func (r *receiver) Read(p []byte) (int, error) { return r.z.Read(p) }
+// Read tells what failed. It is not wrapped where the storage broke off: an end in the middle would be taken for the receiver's.
+func (r *receiver) Read(p []byte) (int, error) {
+	n, err := r.z.Read(p)
+	if err != nil && err != io.EOF && errors.Is(r.failed, io.ErrUnexpectedEOF) {
+		err = fmt.Errorf("the storage broke off: %v", r.failed)
+	}
+	return n, err
+}
 
 func (r *receiver) Close() error {
 	r.z.Close()

@@ -203,7 +203,7 @@ func (a *archiver) failing(err error) {
 	a.failure = err.Error()
 	a.mu.Unlock()
 	if news {
-		a.node.events.add(client.SeverityWarning, "", "ARCHIVE_FAILED", "receivers are not archived and stay here: "+err.Error()+"; it is tried again", map[string]string{"archive": a.node.config.Archive.URL})
+		a.node.events.add(client.SeverityWarning, "", "ARCHIVE_FAILED", "receivers are not archived and stay here: "+err.Error()+"; it is tried again", map[string]string{"archive": archive.Shown(a.node.config.Archive.URL)})
 	}
 }
 
