@@ -89,6 +89,9 @@ func (j journals) Entries(ctx context.Context, group, node string, f client.Entr
 	out := client.EntryPage{Items: make([]client.Entry, 0, len(p.Entries)), Next: uint64(p.Next)}
 	for i := range p.Entries {
 		e := &p.Entries[i]
+		if err := j.n.scrub.distrusts(jr.ID(), e.Sequence, e.Sequence); err != nil {
+			return client.EntryPage{}, err
+		}
 		out.Items = append(out.Items, shown(ident.GroupName(group), e, e.Sequence <= view.Confirmed, &q))
 	}
 	if f.Newest > 0 {
@@ -138,6 +141,13 @@ func (j journals) Facts(_ context.Context, group string, f client.EntryFilter, a
 			return p, nil
 		}
 		looked += len(facts.Bundle.Raw)
+		if err := j.n.scrub.distrusts(facts.Journal, facts.Bundle.First, facts.Bundle.Last()); err != nil {
+			if len(p.Items) > 0 {
+				p.More = true
+				return p, nil // what is good comes first
+			}
+			return client.HistoryPage{}, err
+		}
 		for _, e := range s.take(facts) {
 			if size >= pageBytes || len(p.Items) >= f.Limit {
 				p.More = true // in the middle of a bundle, after the last item
