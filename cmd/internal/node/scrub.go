@@ -16,6 +16,7 @@ import (
 	"github.com/understudy-ha/understudy/internal/host"
 	"github.com/understudy-ha/understudy/internal/ident"
 	"github.com/understudy-ha/understudy/journal"
+	"github.com/understudy-ha/understudy/replica"
 )
 
 // Bounds of the check in the background.
@@ -156,11 +157,14 @@ func (s *scrubber) pass(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// journals returns all journals of all groups, in a fixed order.
+// journals returns all journals of all groups, and those of what was replayed here, in a fixed order.
 func (s *scrubber) journals() []*journal.Journal {
 	var out []*journal.Journal
 	for _, rep := range s.n.replicas.all() {
 		out = append(out, rep.Journals()...)
+		if j, ok := rep.Journal(replica.Replays); ok {
+			out = append(out, j)
+		}
 	}
 	slices.SortFunc(out, func(a, b *journal.Journal) int { return cmp.Compare(a.ID().String(), b.ID().String()) })
 	return out
@@ -281,7 +285,7 @@ func (s *scrubber) check(ctx context.Context, j *journal.Journal, number ident.R
 		s.mu.Unlock()
 		if ctx.Err() == nil && !strings.Contains(before.Detail, "; not repaired: ") {
 			fields["error"] = err.Error()
-			s.n.events.add(client.SeverityError, string(at.id.Group), "ROT_STAYS", fmt.Sprintf("receiver %s of journal %s stays rotten: start the other data nodes; this is tried again by itself", at.number, at.id), fields)
+			s.n.events.add(client.SeverityError, string(at.id.Group), "ROT_STAYS", fmt.Sprintf("receiver %s of journal %s stays rotten: %s", at.number, at.id, remedyOfRot(at.id)), fields)
 		}
 		return &out, nil
 	}

@@ -38,6 +38,7 @@ type Options struct {
 	Hooks     node.Hooks     // of all nodes
 	Scrub     node.Scrub     // the check in the background; zero: the product's default
 	Archive   node.Archive   // of all nodes
+	Replays   node.Replays   // of all nodes; zero: the product's default
 }
 
 // Cluster is a running cluster of whole nodes.
@@ -105,6 +106,9 @@ func Start(t testing.TB, o Options) *Cluster {
 		n.config.Hooks, n.config.Archive = o.Hooks, o.Archive
 		if o.Scrub != (node.Scrub{}) {
 			n.config.Scrub = o.Scrub
+		}
+		if o.Replays != (node.Replays{}) {
+			n.config.Replays = o.Replays
 		}
 		n.config.Groups = []fsm.GroupSpec{o.Group}
 		c.join = append(c.join, n.config.Listen.Raft)
