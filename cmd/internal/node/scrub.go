@@ -132,11 +132,16 @@ func (s *scrubber) retry(ctx context.Context) {
 
 // pass reads everything once.
 func (s *scrubber) pass(ctx context.Context) error {
+	all := s.journals()
 	s.mu.Lock()
-	s.status.Running = true
+	s.status.Running, s.status.Checked, s.status.Total = true, 0, 0
+	for _, j := range all {
+		v, _ := j.View()
+		s.status.Total += v.Bytes
+	}
 	s.mu.Unlock()
 	var errs []error
-	for _, j := range s.journals() {
+	for _, j := range all {
 		for _, r := range append(j.Receivers(), journal.ReceiverInfo{}) { // the last one stands for the state file
 			s.mu.Lock()
 			s.status.Journal, s.status.Receiver = j.ID().String(), uint32(r.Number)
@@ -151,7 +156,7 @@ func (s *scrubber) pass(ctx context.Context) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.status.Running, s.status.Journal, s.status.Receiver = false, "", 0
+	s.status.Running, s.status.Journal, s.status.Receiver, s.status.Checked, s.status.Total = false, "", 0, 0, 0
 	s.status.Passes++
 	s.status.Finished = s.n.host.Clock.Now()
 	return errors.Join(errs...)
@@ -172,7 +177,10 @@ func (s *scrubber) journals() []*journal.Journal {
 
 // pace waits until n bytes may be read: at the limited rate, and not while a journal waits for the disk.
 func (s *scrubber) pace(ctx context.Context, n int) error {
-	s.count(&s.status.Bytes, uint64(n))
+	s.mu.Lock()
+	s.status.Bytes += uint64(n)
+	s.status.Checked = min(s.status.Checked+int64(n), s.status.Total)
+	s.mu.Unlock()
 	now := time.Now()
 	if s.next.Before(now) {
 		s.next = now

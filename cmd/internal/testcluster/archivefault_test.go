@@ -32,6 +32,52 @@ func (n *Node) counted(name string) (float64, error) {
 	return strconv.ParseFloat(m[1], 64)
 }
 
+// listed holds what a node lists of its archive against what it says of it in its status, in pages of any size.
+func (c *Cluster) listed(n *Node) {
+	t := c.t
+	t.Helper()
+	g, err := n.client.Group(t.Context(), "default")
+	if s := g.Archive; err != nil || s == nil || s.Failure != "" || s.Succeeded.IsZero() || s.Pending != 0 {
+		t.Fatalf("status: %+v, %v", g.Archive, err)
+	}
+	all, err := n.client.Archived(t.Context(), "default", client.ArchiveQuery{Node: string(n.ID)})
+	if err != nil || len(all.Items) < 3 || all.Next != "" || all.URL != g.Archive.URL {
+		t.Fatalf("%+v, %v", all, err)
+	}
+	last := client.ArchivedReceiver{Start: "", End: "default@0.0"}
+	for i, r := range all.Items {
+		if r.Journal != "default/"+string(n.ID) || r.Receiver != uint32(i+1) || r.First != last.Last+1 || r.Last < r.First || r.Bytes == 0 || r.Written.IsZero() || r.End == "" || r.Damaged != "" || i > 0 && r.Start != last.End {
+			t.Fatalf("%+v after %+v", r, last)
+		}
+		last = r
+	}
+	if newest := g.Archive.Newest[last.Journal]; newest != last.Receiver {
+		t.Errorf("the newest one is %d, in the status %d", last.Receiver, newest)
+	}
+	for _, limit := range []int{1, 2, len(all.Items)} {
+		var got []client.ArchivedReceiver
+		for q := (client.ArchiveQuery{Node: string(n.ID), Limit: limit}); ; {
+			p, err := n.client.Archived(t.Context(), "default", q)
+			if err != nil || len(p.Items) > limit {
+				t.Fatalf("%+v, %v", p, err)
+			}
+			got = append(got, p.Items...)
+			if q.After = p.Next; q.After == "" {
+				break
+			}
+		}
+		if len(got) != len(all.Items) || got[0].Name != all.Items[0].Name || got[len(got)-1].Name != last.Name {
+			t.Errorf("in pages of %d: %d instead of %d", limit, len(got), len(all.Items))
+		}
+	}
+	if _, err := n.client.Archived(t.Context(), "default", client.ArchiveQuery{After: "nothing"}); client.CodeOf(err) != client.CodeInvalid {
+		t.Errorf("after nothing: %v", err)
+	}
+	if _, err := n.client.Archived(t.Context(), "other", client.ArchiveQuery{}); client.CodeOf(err) != client.CodeUnknownGroup {
+		t.Errorf("of no group: %v", err)
+	}
+}
+
 // Proves HB-6, TR-4, I7: an archive with the interface of S3 that nobody answers for, that answers with errors, breaks off or gives other bytes
 // back. Each time ARCHIVE_FAILED is told, once, and it is tried again; nothing counts as archived, and no receiver goes. When the storage is
 // back all is archived by itself, the receivers go, and the node that was away is fed from there.
@@ -103,6 +149,15 @@ func TestArchiveFails(t *testing.T) {
 			t.Errorf("event %+v", e)
 		}
 	}
+	g, err := a.client.Group(t.Context(), "default")
+	if s := g.Archive; err != nil || s == nil || s.Failure == "" || s.Failed.IsZero() || s.Failures < 3 || s.Pending == 0 || len(s.Newest) != 0 || !strings.HasPrefix(s.URL, "s3://receivers/nodes?") {
+		t.Errorf("status: %+v, %v", g.Archive, err)
+	}
+	store.Break(fakestore.Refused)
+	var e *client.Error
+	if _, err := a.client.Archived(t.Context(), "default", client.ArchiveQuery{Wait: 30 * time.Second}); !errors.As(err, &e) || e.Code != client.CodeUnavailable || e.Remedy == "" {
+		t.Errorf("listed without a storage: %v", err)
+	}
 	store.Break(fakestore.Well)
 	c.Wait("all is archived, and leaves the disk", 90*time.Second, func() error {
 		if pending, err := a.counted("understudy_archive_receivers_pending"); err != nil || pending != 0 {
@@ -113,6 +168,7 @@ func TestArchiveFails(t *testing.T) {
 		}
 		return nil
 	})
+	c.listed(a)
 	away.Start()
 	c.Wait("the one that was away is level", 60*time.Second, c.settled)
 	if k := a.kinds(); k["RECALLED"] == 0 || k["ARCHIVED"] == 0 {
