@@ -122,6 +122,11 @@ func imageBytes(i *entry.Image) int {
 	return len(i.Value)
 }
 
+// notKnown says that nothing can be said about the end of the history here.
+func notKnown() error {
+	return &client.Error{Code: client.CodeUnavailable, Detail: "this node does not know what is committed at the moment", Remedy: "ask another node, or again"}
+}
+
 // Facts lists facts of the history.
 func (j journals) Facts(_ context.Context, group string, f client.EntryFilter, after string) (client.HistoryPage, error) {
 	s, err := j.history(group, f, after)
@@ -136,8 +141,15 @@ func (j journals) Facts(_ context.Context, group string, f client.EntryFilter, a
 		switch {
 		case err != nil && len(p.Items) == 0:
 			return client.HistoryPage{}, j.explainHistory(ident.GroupName(group), err)
-		case err != nil, !ok:
-			p.More = err != nil // the next page says it
+		case err != nil:
+			p.More = true // the next page says it
+			return p, nil
+		case !ok:
+			_, newest, known := s.rep.HistoryHeld()
+			if !known && len(p.Items) == 0 { // such as a primary whose lease is not valid: this is no end
+				return client.HistoryPage{}, notKnown()
+			}
+			p.More = !known || newest.History > s.h.At().History
 			return p, nil
 		}
 		looked += len(facts.Bundle.Raw)
@@ -159,7 +171,7 @@ func (j journals) Facts(_ context.Context, group string, f client.EntryFilter, a
 		}
 		if p.Next = s.After(); size >= pageBytes || len(p.Items) >= f.Limit || looked >= pageScan {
 			_, newest, ok := s.rep.HistoryHeld()
-			p.More = ok && newest.History > s.h.At().History
+			p.More = !ok || newest.History > s.h.At().History
 			return p, nil
 		}
 	}

@@ -214,7 +214,7 @@ func (j journals) history(group string, f client.EntryFilter, after string) (*hi
 	if after == "" || after == "now" {
 		oldest, newest, ok := rep.HistoryHeld()
 		if !ok {
-			return nil, &client.Error{Code: client.CodeUnavailable, Detail: "this node does not know what is committed at the moment", Remedy: "ask another node, or again"}
+			return nil, notKnown()
 		}
 		at, err = oldest, nil
 		if after == "now" {
