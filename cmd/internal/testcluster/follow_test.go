@@ -347,3 +347,30 @@ func TestUserEntriesFlow(t *testing.T) {
 		t.Errorf("a position that is none: %v", err)
 	}
 }
+
+// Proves RJ-14: a primary that does not know any more what is committed, since its lease ran out, says so: no page of facts is an end that is none.
+func TestFactsOfAPrimaryWithoutLease(t *testing.T) {
+	c := Start(t, Options{})
+	a := c.Node("a")
+	for i := range 5 {
+		if _, err := a.Client().Put(t.Context(), "f", []byte{byte(i)}, []byte("v"), client.WriteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	after := "default@1.2"
+	if p := c.facts("a", after, 1); len(p.Items) != 1 || !p.More {
+		t.Fatalf("%+v", p)
+	}
+	c.Cut("a", "b", true)
+	c.Cut("a", "c", true)
+	c.Wait("a does not know what is committed", 20*time.Second, func() error {
+		p, err := a.Client().Facts(t.Context(), "default", after, client.EntryFilter{Limit: 1})
+		if client.CodeOf(err) == client.CodeUnavailable {
+			return nil
+		}
+		if err != nil || len(p.Items) != 1 || !p.More {
+			t.Fatalf("a page without a lease: %+v, %v", p, err)
+		}
+		return errors.New("it has a lease")
+	})
+}
