@@ -152,9 +152,13 @@ func TestFollowersAcrossSwitches(t *testing.T) {
 	}
 	cl := c.primary().Client()
 	for key := range listeners[0].keys { // the others were given the same facts
-		if _, err := cl.Get(t.Context(), "load", []byte(key), client.ReadOptions{}); err != nil {
-			t.Fatalf("%s was given, and is not there: %v", key, err)
-		}
+		c.Wait("a record can be read", 30*time.Second, func() error { // a busy machine may cost the primary its lease for a moment
+			_, err := cl.Get(t.Context(), "load", []byte(key), client.ReadOptions{})
+			if client.CodeOf(err) == client.CodeNotFound {
+				t.Fatalf("%s was given, and is not there: %v", key, err)
+			}
+			return err
+		})
 	}
 	c.resumesAnywhere(listeners[0].positions)
 	t.Logf("%d facts, %d acknowledged writes, history %v", len(listeners[0].positions), len(w.acked), history)
@@ -254,9 +258,10 @@ func TestUnconfirmedIsHeldBack(t *testing.T) {
 	a, b := c.Node("a"), c.Node("b")
 	put := func(key string) {
 		t.Helper()
-		if _, err := a.Client().Put(t.Context(), "f", []byte(key), []byte("v"), client.WriteOptions{}); err != nil {
-			t.Fatal(err)
-		}
+		c.Wait("a write is done", 30*time.Second, func() error { // again when a busy machine cost the primary its lease: then there are two entries
+			_, err := a.Client().Put(t.Context(), "f", []byte(key), []byte("v"), client.WriteOptions{})
+			return err
+		})
 	}
 	put("confirmed")
 	var mu sync.Mutex
@@ -279,7 +284,7 @@ func TestUnconfirmedIsHeldBack(t *testing.T) {
 	}
 	keys := func(every bool) []string { mu.Lock(); defer mu.Unlock(); return slices.Clone(seen[every]) }
 	c.Wait("the confirmed entry is given", 20*time.Second, func() error {
-		if len(keys(false)) != 1 || len(keys(true)) != 1 {
+		if len(keys(false)) == 0 || len(keys(true)) == 0 {
 			return fmt.Errorf("%v %v", keys(false), keys(true))
 		}
 		return nil
@@ -298,7 +303,7 @@ func TestUnconfirmedIsHeldBack(t *testing.T) {
 		t.Error("an unconfirmed entry was given to one who did not ask for it")
 	}
 	list, err := b.Client().Entries(t.Context(), "default", "a", client.EntryFilter{Code: "R"})
-	if err != nil || len(list) != 1 || !list[0].Confirmed {
+	if err != nil || len(list) == 0 || slices.ContainsFunc(list, func(e client.Entry) bool { return !e.Confirmed || e.Text != "confirmed" }) {
 		t.Errorf("listed %+v, %v", list, err)
 	}
 	a.Crash()
