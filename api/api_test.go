@@ -237,6 +237,10 @@ func (f *fake) Entries(ctx context.Context, group, node string, e client.EntryFi
 			e.Since.Format(time.RFC3339), e.Code, e.Type, e.File, e.Key, e.Transaction, e.IncludeAll, e.Limit)
 }
 
+func (f *fake) Archived(ctx context.Context, group string, q client.ArchiveQuery) (client.ArchivePage, error) {
+	return client.ArchivePage{URL: "file:///x", Items: []client.ArchivedReceiver{{Receiver: 7}}, Next: "n"}, f.note(ctx, "archived %s node=%s after=%s limit=%d", group, q.Node, q.After, q.Limit)
+}
+
 func (f *fake) ChangeReceiver(ctx context.Context, group string) (client.Receiver, error) {
 	return client.Receiver{Number: 8, Attached: true}, f.note(ctx, "change-receiver %s", group)
 }

@@ -85,6 +85,7 @@ type Journals interface {
 	// Verify reads everything of one journal; code corrupt names the place.
 	Verify(ctx context.Context, group, node string) error
 	Healer
+	Archives
 }
 
 // Elsewhere says that another node has to answer, and that here surely nothing was done. The api forwards the request to

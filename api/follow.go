@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/understudy-ha/understudy/client"
 )
 
@@ -50,11 +52,7 @@ func (a *API) entries(r *request) (reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, err := r.filter(group)
-	if err != nil {
-		return nil, err
-	}
-	follow, browser, err := r.follows()
+	f, follow, browser, err := r.wants(group)
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +74,7 @@ func (a *API) entries(r *request) (reply, error) {
 			}
 		}
 	}
-	return a.streamReply(r, browser, func(e *client.Entry) string { return strconv.FormatUint(e.Sequence, 10) }, func(ctx context.Context) (EntryStream, error) {
+	return a.streamReply(r, group, browser, func(e *client.Entry) string { return strconv.FormatUint(e.Sequence, 10) }, func(ctx context.Context) (EntryStream, error) {
 		return a.o.Journals.FollowJournal(ctx, group, node, f, after)
 	})
 }
@@ -87,11 +85,7 @@ func (a *API) facts(r *request) (reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, err := r.filter(group)
-	if err != nil {
-		return nil, err
-	}
-	follow, browser, err := r.follows()
+	f, follow, browser, err := r.wants(group)
 	if err != nil {
 		return nil, err
 	}
@@ -108,9 +102,17 @@ func (a *API) facts(r *request) (reply, error) {
 		}
 		return answer(p, err)
 	}
-	return a.streamReply(r, browser, func(e *client.Entry) string { return e.Position }, func(ctx context.Context) (EntryStream, error) {
+	return a.streamReply(r, group, browser, func(e *client.Entry) string { return e.Position }, func(ctx context.Context) (EntryStream, error) {
 		return a.o.Journals.FollowHistory(ctx, group, f, after)
 	})
+}
+
+// wants reads which entries are asked for, and whether as a stream.
+func (r *request) wants(group string) (f client.EntryFilter, follow, browser bool, err error) {
+	if f, err = r.filter(group); err == nil {
+		follow, browser, err = r.follows()
+	}
+	return f, follow, browser, err
 }
 
 // follows tells whether a stream is wanted, and in the form for browsers. A stream has no end, so what bounds a list is refused.
@@ -139,7 +141,7 @@ func (r *request) resume(browser bool) string {
 }
 
 // streamReply opens a stream, so that what keeps it from beginning is a problem with a status, and answers with it.
-func (a *API) streamReply(r *request, browser bool, token func(*client.Entry) string, open func(context.Context) (EntryStream, error)) (reply, error) {
+func (a *API) streamReply(r *request, group string, browser bool, token func(*client.Entry) string, open func(context.Context) (EntryStream, error)) (reply, error) {
 	release, err := a.streams.take(1)
 	if err != nil {
 		return nil, &client.Error{Code: client.CodeUnavailable, Detail: "too many streams at once", Reason: fmt.Sprintf("this node serves %d", a.o.Limits.Streams),
@@ -153,6 +155,9 @@ func (a *API) streamReply(r *request, browser bool, token func(*client.Entry) st
 	return func(w http.ResponseWriter) {
 		defer release()
 		defer s.Close()
+		open := a.counters.streams.WithLabelValues(group)
+		open.Inc()
+		defer open.Dec()
 		kind := "application/x-ndjson"
 		if browser {
 			kind = "text/event-stream"
@@ -169,7 +174,7 @@ func (a *API) streamReply(r *request, browser bool, token func(*client.Entry) st
 		defer cancel()
 		out := newOutlet(w, r.life, a.o.Limits.Stall)
 		defer out.stop()
-		l := lines{out: bufio.NewWriterSize(out, 64<<10), browser: browser, token: token}
+		l := lines{out: bufio.NewWriterSize(out, 64<<10), browser: browser, token: token, sent: a.counters.entries.WithLabelValues(group)}
 		end := a.run(life, s, &l, out)
 		if r.life.Err() != nil {
 			end.Error = &client.Error{Code: client.CodeUnavailable, Detail: "this node is stopping", Remedy: "go on at another node, or here when it is back"}
@@ -258,6 +263,7 @@ type lines struct {
 	out     *bufio.Writer
 	browser bool
 	token   func(*client.Entry) string
+	sent    prometheus.Counter // entries; of whole lines
 }
 
 // step writes entries, or a rewind.
@@ -269,6 +275,7 @@ func (l *lines) step(s StreamStep, after string) error {
 		if err := l.line("", l.token(&s.Entries[i]), &s.Entries[i]); err != nil {
 			return err
 		}
+		l.sent.Inc()
 	}
 	return nil
 }

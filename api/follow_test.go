@@ -271,3 +271,43 @@ func TestFollowOfASlowClient(t *testing.T) {
 		t.Errorf("%d MiB were taken for a client that reads nothing", taken)
 	}
 }
+
+// The node counts the streams that are open, and what was sent in them, by group.
+func TestStreamsAreCounted(t *testing.T) {
+	f := newFake()
+	s := &fakeStream{steps: make(chan StreamStep), after: "default@3.41"}
+	f.stream = s
+	n := start(t, f, func(o *Options) { o.Limits.Heartbeat = 10 * time.Millisecond })
+	resp := n.send(t, "GET", "/v1/groups/default/entries?follow", nil)
+	r := reader{t, bufio.NewReader(resp.Body)}
+	s.steps <- StreamStep{Entries: []client.Entry{fact(42), fact(43)}}
+	for got := 0; got < 2; {
+		if l := r.next(); l.Heartbeat == nil {
+			got++
+		}
+	}
+	shows := func(want ...string) bool {
+		text, err := n.client(t).Metrics(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, line := range want {
+			if !strings.Contains(string(text), line+"\n") {
+				return false
+			}
+		}
+		return true
+	}
+	if !shows(`understudy_journal_streams{group="default"} 1`, `understudy_journal_streams_entries_total{group="default"} 2`) {
+		t.Error("an open stream is not counted")
+	}
+	if err := resp.Body.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); !shows(`understudy_journal_streams{group="default"} 0`, `understudy_journal_streams_entries_total{group="default"} 2`); {
+		if time.Now().After(deadline) {
+			t.Fatal("a closed stream is counted")
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}

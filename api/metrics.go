@@ -10,6 +10,8 @@ import (
 type counters struct {
 	forwarded prometheus.Counter
 	failed    prometheus.Counter
+	streams   *prometheus.GaugeVec   // open, by group
+	entries   *prometheus.CounterVec // sent in them
 }
 
 func newCounters() counters {
@@ -22,11 +24,19 @@ func newCounters() counters {
 			Name: "understudy_requests_failed_in_switch_total",
 			Help: "Requests that found no primary in time, or whose outcome got lost while they were forwarded.",
 		}),
+		streams: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "understudy_journal_streams",
+			Help: "Streams of journals and of the history that are open at this node.",
+		}, []string{"group"}),
+		entries: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "understudy_journal_streams_entries_total",
+			Help: "Entries that this node has sent in streams.",
+		}, []string{"group"}),
 	}
 }
 
 func (c counters) register(r prometheus.Registerer) error {
-	for _, m := range []prometheus.Collector{c.forwarded, c.failed} {
+	for _, m := range []prometheus.Collector{c.forwarded, c.failed, c.streams, c.entries} {
 		if err := r.Register(m); err != nil {
 			return err
 		}

@@ -139,6 +139,7 @@ func TestOpenAPIMatchesTypes(t *testing.T) {
 		"Journal": client.Journal{}, "NodeStatus": client.NodeStatus{}, "Operation": client.Operation{}, "Readiness": client.Readiness{},
 		"Receipt": client.Receipt{}, "Receiver": client.Receiver{}, "Record": client.Record{}, "RecordPage": client.RecordPage{}, "Release": client.Release{}, "ReleaseRequest": client.ReleaseRequest{}, "Resync": client.Resync{}, "Status": client.Status{},
 		"Step": client.Step{}, "SwitchoverRequest": client.SwitchoverRequest{}, "Target": client.Target{}, "Verification": client.Verification{},
+		"ArchivePage": client.ArchivePage{}, "ArchivedReceiver": client.ArchivedReceiver{}, "ArchiveStatus": client.ArchiveStatus{},
 		"Repair": client.Repair{}, "RotPlace": client.RotPlace{}, "Scrub": client.Scrub{},
 		"WriteResult": client.WriteResult{},
 		"Change":      client.Change{}, "ChangeResult": client.ChangeResult{}, "Condition": client.Condition{}, "FailedCondition": client.FailedCondition{},

@@ -86,6 +86,7 @@ func routes() []route {
 		{method: get, path: "/v1/events", params: []string{"since", "severity", "group", "kind", "follow", "wait"}, polls: true, serve: (*API).events},
 
 		{method: get, path: group + "/journals", serve: (*API).journals},
+		{method: get, path: group + "/archive", params: []string{"node", "after", "limit", "wait"}, serve: (*API).archived},
 		{method: get, path: journal + "/receivers", serve: (*API).receivers},
 		{method: get, path: journal + "/receivers/{number}/content", params: []string{"wait"}, wait: 10 * time.Minute, serve: (*API).content},
 		{method: get, path: journal + "/entries", params: append(entryParams(), journalParams()...), serve: (*API).entries},

@@ -54,6 +54,13 @@ func routeCases() map[string]routeCase {
 	live := healthy("livez")
 	live.asks = nil
 	return map[string]routeCase{
+		"GET /v1/groups/{group}/archive": {
+			call: func(ctx context.Context, c *client.Client) (any, error) {
+				return c.Archived(ctx, "default", client.ArchiveQuery{Node: "a", After: "c/d/a/1", Limit: 7, Wait: time.Second})
+			},
+			asks: []string{"archived default node=a after=c/d/a/1 limit=7"},
+			want: is(client.ArchivePage{URL: "file:///x", Items: []client.ArchivedReceiver{{Receiver: 7}}, Next: "n"}),
+		},
 		"GET /v1/receipts/{position}": {
 			call: func(ctx context.Context, c *client.Client) (any, error) {
 				return pick(func(r client.Receipt) any { return r.Position + " " + r.Outcome })(c.Receipt(ctx, "orders@3.42", 7*time.Second))

@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
 	"gocloud.dev/blob"
@@ -198,7 +199,14 @@ type receiver struct {
 	failed error // of the storage
 }
 
-func (r *receiver) Read(p []byte) (int, error) { return r.z.Read(p) }
+// Read tells what failed. It is not wrapped where the storage broke off: an end in the middle would be taken for the receiver's.
+func (r *receiver) Read(p []byte) (int, error) {
+	n, err := r.z.Read(p)
+	if err != nil && err != io.EOF && errors.Is(r.failed, io.ErrUnexpectedEOF) {
+		err = fmt.Errorf("the storage broke off: %v", r.failed)
+	}
+	return n, err
+}
 
 func (r *receiver) Close() error {
 	r.z.Close()
@@ -223,25 +231,73 @@ func (f readerFunc) Read(b []byte) (int, error) { return f(b) }
 // List returns what the archive holds of a group, or of one journal when id names a node, ordered by journal and number. A name
 // alone is no proof that the object is whole.
 func (a *Archive) List(ctx context.Context, cluster ident.ClusterID, id ident.JournalID) ([]Name, error) {
+	objects, err := a.Objects(ctx, cluster, id)
+	names := make([]Name, len(objects))
+	for i := range objects {
+		names[i] = objects[i].Name
+	}
+	return names, err
+}
+
+// Object is what a listing says of an archived receiver.
+type Object struct {
+	Name    Name
+	Bytes   int64     // compressed, as it stands there
+	Written time.Time // the last time
+}
+
+// Objects is List with what else the storage knows.
+func (a *Archive) Objects(ctx context.Context, cluster ident.ClusterID, id ident.JournalID) ([]Object, error) {
 	prefix := fmt.Sprintf("%s/%s/", cluster, id.Group)
 	if id.Node != "" {
 		prefix = prefixOf(cluster, id)
 	}
-	var names []Name
+	var out []Object
 	for all := a.bucket.List(&blob.ListOptions{Prefix: prefix}); ; {
 		o, err := all.Next(ctx)
 		if err == io.EOF {
-			slices.SortFunc(names, order)
-			return names, nil
+			slices.SortFunc(out, func(a, b Object) int { return order(a.Name, b.Name) })
+			return out, nil
 		}
 		if err != nil {
 			return nil, fmt.Errorf("list archive %s: %w", prefix, err)
 		}
 		if n, ok := ParseName(o.Key); ok {
-			names = append(names, n)
+			out = append(out, Object{Name: n, Bytes: o.Size, Written: o.ModTime})
 		}
 	}
 }
+
+// Header reads the header of an archived receiver, and nothing else of it. ErrNotArchived: there is none. *DamagedError: it is not that receiver's.
+func (a *Archive) Header(ctx context.Context, name Name) (journal.ReceiverHeader, error) {
+	in, err := a.Fetch(ctx, name)
+	if err != nil {
+		return journal.ReceiverHeader{}, err
+	}
+	raw := make([]byte, journal.HeaderSize)
+	_, err = io.ReadFull(in, raw)
+	if cerr := in.Close(); err == nil {
+		err = cerr
+	}
+	switch {
+	case err == nil:
+	case context.Cause(ctx) != nil || in.(*receiver).failed != nil:
+		return journal.ReceiverHeader{}, fmt.Errorf("read header of %s: %w", name, err)
+	default:
+		return journal.ReceiverHeader{}, &DamagedError{Name: name, Err: err}
+	}
+	h, err := journal.DecodeReceiverHeader(raw)
+	if err == nil && (h.Cluster != name.Cluster || h.ID != name.Journal || h.Number != name.Number || h.First != name.First) {
+		err = fmt.Errorf("its header is that of receiver %s of journal %s", h.Number, h.ID)
+	}
+	if err != nil {
+		return journal.ReceiverHeader{}, &DamagedError{Name: name, Err: err}
+	}
+	return h, nil
+}
+
+// Before tells whether n is listed before other.
+func (n Name) Before(other Name) bool { return order(n, other) < 0 }
 
 // Clusters lists the clusters that have something in the archive.
 func (a *Archive) Clusters(ctx context.Context) ([]ident.ClusterID, error) {

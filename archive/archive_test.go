@@ -269,9 +269,22 @@ func TestNames(t *testing.T) {
 			t.Errorf("%q: %+v", bad, got)
 		}
 	}
-	for address, ok := range map[string]bool{"file:///backup/x": true, "s3://bucket/prefix?region=eu-central-1": true, "file://relative": false, "/plain": false, "": false, "gs://bucket": false, "file:///x?metadata=skip": false, "mem://": false} {
+	for address, ok := range map[string]bool{"file:///backup/x": true, "s3://bucket/prefix?region=eu-central-1": true, "file://relative": false, "/plain": false, "": false, "gs://bucket": false, "file:///x?metadata=skip": false, "mem://": false, "s3://me:secret@bucket/p": false} {
 		if err := Check(address); (err == nil) != ok {
 			t.Errorf("%q: %v", address, err)
+		} else if err != nil && strings.Contains(err.Error(), "secret") {
+			t.Errorf("%q: a secret in %v", address, err)
+		}
+	}
+	for address, want := range map[string]string{
+		"file:///backup/x":      "file:///backup/x",
+		"s3://me:secret@b/p":    "s3://b/p",
+		"s3://b/p?kmskeyid=key": "s3://b/p",
+		"s3://b/p?region=eu&endpoint=http://me:secret@h:1/x?secret=1&role=arn:x#secret": "s3://b/p?endpoint=http%3A%2F%2Fh%3A1%2Fx&region=eu",
+		"%zz": "an address that cannot be read",
+	} {
+		if got := Shown(address); got != want {
+			t.Errorf("%q is shown as %q", address, got)
 		}
 	}
 }

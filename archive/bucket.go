@@ -20,11 +20,35 @@ func Check(address string) error {
 	return err
 }
 
+// Shown is the address without what may be a secret, for logs, events and answers.
+func Shown(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return "an address that cannot be read"
+	}
+	have, keep := u.Query(), url.Values{}
+	for _, name := range []string{"region", "endpoint"} {
+		if v := have.Get(name); v != "" {
+			if e, err := url.Parse(v); err != nil {
+				v = "…"
+			} else {
+				e.User, e.RawQuery = nil, ""
+				v = e.String()
+			}
+			keep.Set(name, v)
+		}
+	}
+	u.User, u.RawQuery, u.Fragment = nil, keep.Encode(), ""
+	return u.String()
+}
+
 func parse(address string) (*url.URL, error) {
 	u, err := url.Parse(address)
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("%q is no address of an archive: %w", address, err)
+	case u.User != nil:
+		return nil, fmt.Errorf("%s has credentials in the address of the archive: leave them out, and put them where the AWS tools look for them", Shown(address))
 	case u.Scheme == "file" && u.Host == "" && filepath.IsAbs(u.Path) && u.RawQuery == "":
 		return u, nil
 	case u.Scheme == "s3" && u.Host != "":
@@ -45,7 +69,7 @@ func Open(ctx context.Context, address string, o Options) (*Archive, error) {
 		// Temporary files stand beside the objects: a rename does not cross file systems.
 		bucket, err := fileblob.OpenBucket(dir, &fileblob.Options{CreateDir: true, NoTempDir: true, Metadata: fileblob.MetadataDontWrite, DirFileMode: 0o755})
 		if err != nil {
-			return nil, fmt.Errorf("open archive %s: %w", address, err)
+			return nil, fmt.Errorf("open archive %s: %w", Shown(address), err)
 		}
 		for up := filepath.Dir(dir); ; up = filepath.Dir(up) { // the folder may have been made now
 			if d, err := os.Open(up); err == nil { // not everybody may read what is far above; that was not made here
@@ -63,7 +87,7 @@ func Open(ctx context.Context, address string, o Options) (*Archive, error) {
 	u.Path = ""
 	bucket, err := blob.OpenBucket(ctx, u.String())
 	if err != nil {
-		return nil, fmt.Errorf("open archive %s: %w", address, err)
+		return nil, fmt.Errorf("open archive %s: %w", Shown(address), err)
 	}
 	if prefix != "" {
 		bucket = blob.PrefixedBucket(bucket, prefix+"/")

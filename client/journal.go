@@ -4,8 +4,9 @@ import "time"
 
 // Kinds of journals, seen from one node.
 const (
-	JournalLocal  = "local"  // what that node wrote itself
-	JournalRemote = "remote" // a copy of what another node wrote
+	JournalLocal   = "local"   // what that node wrote itself
+	JournalRemote  = "remote"  // a copy of what another node wrote
+	JournalReplays = "replays" // what that node replayed, recorded again with journal_replays; asked for as node "replays"
 )
 
 // States of a journal.

@@ -37,6 +37,8 @@ type Scrub struct {
 	Running  bool       `json:"running"`            // a pass is under way
 	Journal  string     `json:"journal,omitempty"`  // where it is
 	Receiver uint32     `json:"receiver,omitempty"` //
+	Checked  int64      `json:"checked"`            // bytes that the pass under way has read
+	Total    int64      `json:"total"`              // that there were when it began
 	Passes   uint64     `json:"passes"`             // finished since the node started
 	Finished time.Time  `json:"finished,omitzero"`  // the last one
 	Bytes    uint64     `json:"bytes"`              // read since the node started

@@ -109,6 +109,9 @@ type GroupStatus struct {
 	Holds       []Hold        `json:"holds,omitempty"`   // what consumers hold of the journals
 	Full        string        `json:"full,omitempty"`    // why the primary refuses writes with journal_full, and what helps
 	Runway      float64       `json:"runway_seconds"`    // until the primary's journal is full at the present rate; 0: not known, or it does not grow
+
+	Archive *ArchiveStatus `json:"archive"` // as the answering node knows it; null: it has no archive
+	Replays *Journal       `json:"replays"` // what the answering node recorded of what it replayed; null: nothing
 }
 
 // Copy is one node's own copy of a group, as that node itself knows it.

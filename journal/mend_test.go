@@ -208,21 +208,33 @@ func TestMendKnowsAnotherBranch(t *testing.T) {
 	must(t, r.Close())
 	at := j.attached().end - 5*int64(item.Header.Length)
 	overwrite(t, fs, receiverPath(1), at+200, []byte{1, 2, 3}) // the first bundle behind the fork
-	before := files(t, fs, testDir)
 	rot := inspected(t, j)
 	if len(rot) != 1 || rot[0].Good != fork {
 		t.Fatalf("found %v", rot)
 	}
-	if done, err := j.Repair(t.Context(), rot[0], []Twin{twin}, nil); err == nil {
+	refusesBranch(t, fs, o, j, rot[0], twin)
+}
+
+// refusesBranch fails unless a twin that holds another branch is refused, by the open journal and by one that is closed, and nothing is changed.
+func refusesBranch(t *testing.T, fs vfs.FS, o Options, j *Journal, rot *Rot, twin Twin) {
+	t.Helper()
+	before := files(t, fs, testDir)
+	same := func() {
+		t.Helper()
+		if have := files(t, fs, testDir); !maps.EqualFunc(have, before, bytes.Equal) {
+			t.Error("changed something")
+		}
+	}
+	if done, err := j.Repair(t.Context(), rot, []Twin{twin}, nil); err == nil {
 		t.Errorf("another branch was taken into an open journal: %+v", done)
 	}
+	same()
 	must(t, j.Close())
+	before = files(t, fs, testDir)
 	if done, err := Mend(t.Context(), o, true, []Twin{twin}, nil); err == nil {
 		t.Errorf("another branch was taken: %+v", done)
 	}
-	if have := files(t, fs, testDir); !maps.EqualFunc(have, before, bytes.Equal) {
-		t.Error("changed something")
-	}
+	same()
 }
 
 // A file of a newer version is not damage.
@@ -371,21 +383,7 @@ func TestMendOfADetachedReceiverKnowsAnotherBranch(t *testing.T) {
 	if len(rot) != 1 {
 		t.Fatal(rot)
 	}
-	before := files(t, fs, testDir)
-	if done, err := j.Repair(t.Context(), rot[0], []Twin{twin}, nil); err == nil {
-		t.Errorf("another branch was taken into an open journal: %+v", done)
-	}
-	if have := files(t, fs, testDir); !maps.EqualFunc(have, before, bytes.Equal) {
-		t.Error("changed something")
-	}
-	must(t, j.Close())
-	before = files(t, fs, testDir)
-	if done, err := Mend(t.Context(), o, true, []Twin{twin}, nil); err == nil {
-		t.Errorf("another branch was taken: %+v", done)
-	}
-	if have := files(t, fs, testDir); !maps.EqualFunc(have, before, bytes.Equal) {
-		t.Error("changed something")
-	}
+	refusesBranch(t, fs, o, j, rot[0], twin)
 }
 
 // Proves BX-8: a twin that holds another branch repairs nothing, whatever else is rotten here, ends soon, and does not keep a good twin from

@@ -121,6 +121,9 @@ func (b *backup) pass(ctx context.Context, a fsm.Assignment) error {
 	if time.Since(b.retention) >= pause {
 		b.retention = time.Now()
 		r.survey()
+		if err := r.tendReplays(a); err != nil {
+			return err
+		}
 		return r.retain(ctx, a)
 	}
 	return nil
@@ -137,8 +140,11 @@ func (b *backup) follow(ctx context.Context, a fsm.Assignment) error {
 			if err != nil { // it is no reason to stop following
 				r.event(Event{Kind: EventNotRecorded, Position: r.data.Position(), Detail: err.Error()})
 			}
-			b.applier.echo = &echo{r: r, j: j, keep: g.Spec.KeepReceivers}
+			b.applier.echo = &echo{r: r, j: j}
 		}
+	}
+	if b.applier.echo != nil {
+		b.applier.echo.spec = &g.Spec
 	}
 	limit := core.ApplyLimit(r.known.committed(g.History), func() ident.Position {
 		return core.NewGrove(g.History, r.data.Position(), r.shelf.runs(true)...).Best()

@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/understudy-ha/understudy/fsm"
 	"github.com/understudy-ha/understudy/internal/ident"
 	"github.com/understudy-ha/understudy/journal"
 	"github.com/understudy-ha/understudy/journal/entry"
 )
-
-// Replays names, where a journal is asked for by its author, the one in which this node records what it replays.
-const Replays ident.NodeID = "replays"
 
 // echo records in a journal of its own, which is never shipped, what a backup replays. Each fact is recorded before it is applied,
 // and is durable then: a crash leaves the store behind the echoes, never before them, and what is replayed again is not recorded
@@ -19,31 +17,11 @@ const Replays ident.NodeID = "replays"
 type echo struct {
 	r    *Replica
 	j    *journal.Journal // nil: it does not open
-	keep int              // detached receivers; -1: all
+	spec *fsm.GroupSpec   // bounds it
 
 	known  bool
 	end    ident.Position // recorded up to here
 	behind bool           // the last bundle found no room
-}
-
-// openReplays returns the journal of what is replayed here, and makes it when it is not there yet.
-func (r *Replica) openReplays() (*journal.Journal, error) {
-	if j := r.replays.Load(); j != nil {
-		return j, nil
-	}
-	o := &r.o
-	j, err := journal.Open(journal.Options{
-		FS: o.FS, Dir: o.FS.PathJoin(o.Dir, "replays", string(o.Group)), ID: ident.JournalID{Group: o.Group, Node: Replays}, Cluster: o.Cluster,
-		ReceiverBytes: o.ReceiverBytes, Host: o.Host, Logger: o.Logger,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("open the journal of what is replayed: %w", err)
-	}
-	if err := setState(j, journal.Active); err != nil {
-		return nil, errors.Join(err, j.Close())
-	}
-	r.replays.Store(j)
-	return j, nil
 }
 
 // record deposits the bundles, which are in order, of other nodes' journals, and in the history by table. Replication does not wait
@@ -70,6 +48,12 @@ func (e *echo) record(ctx context.Context, table ident.HistoryTable, bundles []e
 		}
 		d.Session = e.r.gate.epoch()
 		h, err := e.j.Deposit(d)
+		if errors.Is(err, journal.ErrFull) {
+			if err := e.r.boundReplays(e.spec); err != nil {
+				return err
+			}
+			h, err = e.j.Deposit(d)
+		}
 		if full := errors.Is(err, journal.ErrFull); full || err == nil {
 			if full && !e.behind {
 				e.r.event(Event{Kind: EventNotRecorded, Journal: e.j.ID(), Position: b.Before, Detail: err.Error()})
@@ -91,12 +75,7 @@ func (e *echo) record(ctx context.Context, table ident.HistoryTable, bundles []e
 		}
 		return journalFailed(e.j, err)
 	}
-	if receivers := e.j.Receivers(); e.keep >= 0 && len(receivers) > e.keep+1 {
-		if err := e.j.DeleteReceivers(receivers[len(receivers)-2-e.keep].Number); err != nil {
-			return journalFailed(e.j, err)
-		}
-	}
-	return nil
+	return e.r.boundReplays(e.spec)
 }
 
 // echoOf drafts the echo of the facts of b beyond end, which may lie on a branch that was left since.

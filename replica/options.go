@@ -26,10 +26,11 @@ type Options struct {
 	Host          host.Host
 	Network       host.Network // for shipping; nil: Host.Network
 	Logger        hclog.Logger
-	ReceiverBytes int64   // change of receiver at this size; 0: the journal's default
-	QueueBytes    int64   // writes waiting and in flight, 0: 64 MiB
-	Archive       Archive // nil: there is none
-	KeepLocal     *int    // detached receivers of a journal that stay here although they are archived; nil: as many as the group keeps in any case
+	ReceiverBytes int64       // change of receiver at this size; 0: the journal's default
+	QueueBytes    int64       // writes waiting and in flight, 0: 64 MiB
+	Archive       Archive     // nil: there is none
+	KeepLocal     *int        // detached receivers of a journal that stay here although they are archived; nil: as many as the group keeps in any case
+	Replays       ReplaysKept // bounds what journal_replays records
 	Timing        Timing
 	Events        func(Event) // must not block; nil: nobody listens
 
@@ -89,6 +90,9 @@ func (o *Options) fill() error {
 	}
 	if o.QueueBytes <= 0 {
 		o.QueueBytes = 64 << 20
+	}
+	if o.Replays.Bytes <= 0 {
+		o.Replays.Bytes = DefaultReplaysBytes
 	}
 	if o.Events == nil {
 		o.Events = func(Event) {}

@@ -326,6 +326,9 @@ func (p *primary) janitor(ctx context.Context) error {
 				return err
 			}
 			p.r.survey()
+			if err := p.r.tendReplays(a); err != nil {
+				return err
+			}
 			if why := p.squeeze(ctx, a); why != "" {
 				p.r.log.Debug("the journal is full and nobody is dropped", "journal", p.own.ID(), "reason", why)
 			}

@@ -67,6 +67,7 @@ func Open(o Options) (*Replica, error) {
 	if err := r.recover(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open group %s: %w", o.Group, err), r.shelf.close())
 	}
+	r.recoverReplays()
 	return r, nil
 }
 

@@ -41,8 +41,11 @@ func house() map[string]room {
 		"journal/remote": {2, []string{"internal/ident", "internal/host", "journal", "journal/entry", "journal/remote/wire"},
 			"ships bytes; who is fenced comes in through its Host interface, so it needs no fsm"},
 
-		"archive": {2, []string{"internal/ident", "journal", "journal/entry"},
+		"archive": {2, []string{"internal/ident", "journal", "journal/entry", "archive/fakestore"},
 			"keeps receivers elsewhere; which, and what may be deleted then, is decided above it"},
+
+		"archive/fakestore": {2, nil,
+			"a storage for tests, on the other side of HTTP: it knows no receivers"},
 
 		"api": {3, []string{"client", "internal/host", "internal/ident"},
 			"answers in the client's types; what it needs comes in as interfaces, so it can be tested without a cluster"},
@@ -70,7 +73,7 @@ func house() map[string]room {
 			"measures a journal alone: with a node around it the figures would be about the node"},
 		"cmd/internal/cli": {4, []string{"client", "cmd/internal/journalbench", "cmd/internal/node", "internal/ident", "journal", "journal/entry", "archive", "replica/restore"},
 			"talks to nodes only through client; journal and entry, archive and restore are for receivers without a node"},
-		"cmd/internal/testcluster": {4, append([]string{"cmd/internal/node", "cmd/internal/oracle", "internal/watchdog", "replica/restore"}, floor3...),
+		"cmd/internal/testcluster": {4, append([]string{"archive/fakestore", "cmd/internal/node", "cmd/internal/oracle", "internal/watchdog", "replica/restore"}, floor3...),
 			"several nodes in one test process"},
 		"cmd/internal/simulation": {4, []string{"cluster/core", "replica/core", "fsm", "journal/entry", "internal/ident", "internal/mutant"},
 			"drives the decisions of floor 3 alone: with a disk, a network or a clock in it a seed would not replay"},

@@ -5,15 +5,17 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/understudy-ha/understudy/archive"
+	"github.com/understudy-ha/understudy/client"
 	"github.com/understudy-ha/understudy/internal/ident"
 )
 
 func newJournalArchive(a *app) *cobra.Command {
-	return family("archive", "Look into an archive of receivers, without a node", newArchiveList(a), newArchiveVerify(a))
+	return family("archive", "Look into an archive of receivers, through a node or without one", newArchiveList(a), newArchiveVerify(a))
 }
 
 // archiveFlags say which archive is meant.
@@ -76,12 +78,23 @@ func shownArchived(n archive.Name) archived {
 }
 
 func newArchiveList(a *app) *cobra.Command {
-	var from archiveFlags
+	var (
+		from archiveFlags
+		on   target
+	)
 	cmd := &cobra.Command{
 		Use:   "list GROUP[/NODE]",
 		Short: "List the archived receivers of a group or journal",
-		Args:  cobra.ExactArgs(1),
+		Long: `List the archived receivers of a group, or of the journal that NODE wrote. A node is asked for what is in its archive;
+with --url the archive itself is, without a node.`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if from.url == "" {
+				return a.listArchived(cmd.Context(), on, args[0])
+			}
+			if on.on != "" {
+				return usagef("--on asks a node, --url the archive itself: leave one of them out")
+			}
 			return from.list(cmd.Context(), args[0], func(_ *archive.Archive, names []archive.Name) error {
 				out := []archived{}
 				for _, n := range names {
@@ -102,7 +115,52 @@ func newArchiveList(a *app) *cobra.Command {
 		},
 	}
 	from.add(cmd, "url")
+	on.flag(cmd)
 	return cmd
+}
+
+// listArchived asks a node for all that is archived, page by page.
+func (a *app) listArchived(ctx context.Context, on target, of string) error {
+	group, node, err := splitJournal(of)
+	if err != nil {
+		return err
+	}
+	q := client.ArchiveQuery{Wait: time.Minute}
+	if of != group {
+		q.Node = node
+	}
+	return a.withTarget(ctx, on, func(cl *client.Client) error {
+		out := client.ArchivePage{Items: []client.ArchivedReceiver{}}
+		for {
+			ask, cancel := context.WithTimeout(ctx, q.Wait+askTimeout)
+			p, err := cl.Archived(ask, group, q)
+			cancel()
+			if err != nil {
+				return err
+			}
+			out.URL, out.Items = p.URL, append(out.Items, p.Items...)
+			if q.After = p.Next; q.After == "" {
+				return a.show(out, func(w io.Writer) { writeArchived(w, out) })
+			}
+		}
+	})
+}
+
+func writeArchived(w io.Writer, p client.ArchivePage) {
+	if len(p.Items) == 0 {
+		fmt.Fprintf(w, "Nothing of it is in %s.\n", p.URL)
+		return
+	}
+	t := newTable("RECEIVER", "JOURNAL", ">FIRST", ">LAST", "STARTS AFTER", "ENDS WITH", ">SIZE", "WRITTEN", "READ BACK")
+	for _, r := range p.Items {
+		t.add(fmt.Sprintf("%06d", r.Receiver), r.Journal, r.First, r.Last, orNone(r.Start), r.End, humanBytes(r.Bytes), humanTime(r.Written), yesNo(r.Verified, "yes", "-"))
+	}
+	t.write(w)
+	for _, r := range p.Items {
+		if r.Damaged != "" {
+			fmt.Fprintf(w, "ATTENTION: %s is damaged: %s\n", r.Name, r.Damaged)
+		}
+	}
 }
 
 func newArchiveVerify(a *app) *cobra.Command {

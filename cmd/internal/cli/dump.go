@@ -179,13 +179,7 @@ func newJournalVerify(a *app) *cobra.Command {
 			if _, err := os.Stat(args[0]); err == nil {
 				return a.verifyFiles(cmd.Context(), args[0])
 			}
-			group, node, err := splitJournal(args[0])
-			if err != nil {
-				return err
-			}
-			return a.withTarget(cmd.Context(), on, func(cl *client.Client) error {
-				ctx, cancel := context.WithTimeout(cmd.Context(), wait+askTimeout)
-				defer cancel()
+			return a.withJournal(cmd.Context(), on, args[0], wait, func(ctx context.Context, cl *client.Client, group, node string) error {
 				v, err := cl.Verify(ctx, group, node, wait)
 				if err != nil {
 					return err

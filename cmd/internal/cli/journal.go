@@ -100,13 +100,7 @@ func newJournalReceivers(a *app) *cobra.Command {
 		Short: "List the receivers of a journal, oldest first",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			group, node, err := splitJournal(args[0])
-			if err != nil {
-				return err
-			}
-			return a.withTarget(cmd.Context(), on, func(cl *client.Client) error {
-				ctx, cancel := context.WithTimeout(cmd.Context(), askTimeout)
-				defer cancel()
+			return a.withJournal(cmd.Context(), on, args[0], 0, func(ctx context.Context, cl *client.Client, group, node string) error {
 				all, err := cl.Receivers(ctx, group, node)
 				if err != nil {
 					return err

@@ -115,6 +115,7 @@ less is needed. With images auto a group that is alone, or asynchronous, writes 
 				fmt.Sprintf("bundle   = %d + entries of the transaction, up to a multiple of 8", entry.HeaderSize),
 				"receivers = rate * bundle * outage / (receiver - header and ends), rounded up",
 				"maximum  = (receivers + the attached one) * receiver * 8/7: a primary's own journal gets seven eighths of the cap",
+				"replays  = with journal_replays each backup records the same once more, up to replays.bytes of its configuration",
 			}}
 			for _, setting := range []string{"after", "both"} {
 				if images != "" && images != setting {

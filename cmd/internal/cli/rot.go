@@ -24,13 +24,7 @@ func newJournalRepair(a *app) *cobra.Command {
 		Short: "Check a node's copy of a journal now, and repair what is rotten from other nodes",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			group, node, err := splitJournal(args[0])
-			if err != nil {
-				return err
-			}
-			return a.withTarget(cmd.Context(), on, func(cl *client.Client) error {
-				ctx, cancel := context.WithTimeout(cmd.Context(), wait+askTimeout)
-				defer cancel()
+			return a.withJournal(cmd.Context(), on, args[0], wait, func(ctx context.Context, cl *client.Client, group, node string) error {
 				r, err := cl.Repair(ctx, group, node, wait)
 				if err != nil {
 					return err

@@ -43,6 +43,8 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			// usage COMMAND...: it must end with exit code 2.
 			"usage": func(ts *testscript.TestScript, neg bool, args []string) { wantCode(ts, exitUsage, args) },
+			// node ROUTES: a node that answers as the file says, and that commands ask from now on.
+			"node": func(ts *testscript.TestScript, neg bool, args []string) { scriptedNode(ts, args[0]) },
 			// code N COMMAND...: it must end with exit code N.
 			"code": func(ts *testscript.TestScript, neg bool, args []string) {
 				n, err := strconv.Atoi(args[0])

@@ -123,6 +123,7 @@ func writeStatus(w io.Writer, st client.Status) {
 	for _, g := range st.Groups {
 		concerns = append(concerns, groupConcerns(g)...)
 	}
+	concerns = append(concerns, rotConcerns(st.Node, st.Scrub)...)
 	leader := st.RaftLeader
 	if leader == "" {
 		leader = "none"
@@ -139,6 +140,7 @@ func writeStatus(w io.Writer, st client.Status) {
 		t.add(n.ID, state, n.Lease, n.Kind, n.HTTP)
 	}
 	t.write(w)
+	writeScrub(w, st.Node, st.Scrub)
 	for _, g := range st.Groups {
 		fmt.Fprintln(w)
 		writeGroup(w, g)
@@ -214,6 +216,9 @@ func groupConcerns(g client.GroupStatus) (all []string) {
 	if g.Held > 0 && g.Operation == nil {
 		add("%s held", plural(g.Held, "write is", "writes are"))
 	}
+	if a := g.Archive; a != nil && a.Failure != "" {
+		add("the archive of the node that answered fails, %s not archived: %s", plural(a.Pending, "receiver is", "receivers are"), a.Failure)
+	}
 	if g.Local.NeedsPriming {
 		add("the copy on the node that answered cannot catch up by journal and needs a new copy of the data")
 	}
@@ -277,6 +282,7 @@ func writeGroup(w io.Writer, g client.GroupStatus) {
 	if g.Held > 0 {
 		fmt.Fprintf(w, "  %s held\n", plural(g.Held, "write is", "writes are"))
 	}
+	writeKept(w, g)
 }
 
 // resyncText says how far a resynchronization is, on one line.

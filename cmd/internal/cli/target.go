@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -46,6 +47,19 @@ func (a *app) withTarget(ctx context.Context, t target, do func(*client.Client) 
 	cl := operatorClient(addr)
 	defer cl.Close()
 	return do(cl)
+}
+
+// withJournal calls do with a client for the chosen node and the journal that is named, with so much time for the answer and wait on top.
+func (a *app) withJournal(ctx context.Context, t target, name string, wait time.Duration, do func(ctx context.Context, cl *client.Client, group, node string) error) error {
+	group, node, err := splitJournal(name)
+	if err != nil {
+		return err
+	}
+	return a.withTarget(ctx, t, func(cl *client.Client) error {
+		ctx, cancel := context.WithTimeout(ctx, wait+askTimeout)
+		defer cancel()
+		return do(ctx, cl, group, node)
+	})
 }
 
 // splitJournal reads GROUP or GROUP/NODE. Without a node it is the answering node's own journal.

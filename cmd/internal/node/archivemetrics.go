@@ -41,8 +41,7 @@ func (m *archiveMetrics) Collect(ch chan<- prometheus.Metric) {
 	count(m.found, a.found.Load())
 	count(m.failures, a.failed.Load())
 	count(m.bytes, a.bytes.Load())
-	pending, _ := a.state()
-	ch <- prometheus.MustNewConstMetric(m.pending, prometheus.GaugeValue, float64(pending))
+	ch <- prometheus.MustNewConstMetric(m.pending, prometheus.GaugeValue, float64(a.backlog()))
 	for _, rep := range m.n.replicas.all() {
 		receivers, bytes := rep.Recalled()
 		count(m.recalled, receivers, string(rep.Group()))

@@ -70,15 +70,19 @@ type archiver struct {
 	look time.Duration
 
 	mu      sync.Mutex
-	held    map[archive.Name]bool // read back; only of receivers that are still here
-	failure string                // of the last attempt; "" when well
-	pending int                   // detached receivers here that do not count as archived
+	held    map[archive.Name]bool                    // read back; only of receivers that are still here
+	newest  map[ident.JournalID]ident.ReceiverNumber // read back, of each journal
+	failure string                                   // of the last attempt; "" when well
+	pending map[ident.GroupName]int                  // detached receivers here that do not count as archived
+
+	failedAt, wellAt time.Time // the last attempts of each kind
 
 	written, found, failed, bytes atomic.Int64
 }
 
 func newArchiver(n *Node, to *archive.Archive) *archiver {
-	return &archiver{node: n, to: to, log: n.log.Named("archive"), look: archiveLook, held: map[archive.Name]bool{}}
+	return &archiver{node: n, to: to, log: n.log.Named("archive"), look: archiveLook, held: map[archive.Name]bool{},
+		newest: map[ident.JournalID]ident.ReceiverNumber{}, pending: map[ident.GroupName]int{}}
 }
 
 // run archives until ctx ends. Failures are told, counted and tried again later.
@@ -115,7 +119,7 @@ type due struct {
 func (a *archiver) pass(ctx context.Context) error {
 	present := map[archive.Name]bool{}
 	var todo []due
-	pending := 0
+	pending := map[ident.GroupName]int{}
 	for _, rep := range a.node.replicas.all() {
 		for _, j := range rep.Journals() {
 			receivers := j.Receivers()
@@ -128,7 +132,7 @@ func (a *archiver) pass(ctx context.Context) error {
 				if a.Holds(name) {
 					continue
 				}
-				pending++
+				pending[name.Journal.Group]++
 				detached := a.node.host.Clock.Now().Sub(receivers[i+1].Created) // detached when the next one was made
 				if wait := a.node.config.Archive.After + a.courtesy(j.ID()); detached >= wait {
 					todo = append(todo, due{name, j})
@@ -179,7 +183,8 @@ func (a *archiver) save(ctx context.Context, d due) error {
 	}
 	a.mu.Lock()
 	a.held[d.name] = true
-	a.pending--
+	a.pending[d.name.Journal.Group]--
+	a.newest[d.name.Journal] = max(a.newest[d.name.Journal], d.name.Number)
 	a.mu.Unlock()
 	if !written {
 		a.found.Add(1)
@@ -200,24 +205,27 @@ func (a *archiver) failing(err error) {
 	a.failed.Add(1)
 	a.mu.Lock()
 	news := a.failure != err.Error()
-	a.failure = err.Error()
+	a.failure, a.failedAt = err.Error(), a.node.host.Clock.Now()
 	a.mu.Unlock()
 	if news {
-		a.node.events.add(client.SeverityWarning, "", "ARCHIVE_FAILED", "receivers are not archived and stay here: "+err.Error()+"; it is tried again", map[string]string{"archive": a.node.config.Archive.URL})
+		a.node.events.add(client.SeverityWarning, "", "ARCHIVE_FAILED", "receivers are not archived and stay here: "+err.Error()+"; it is tried again", map[string]string{"archive": archive.Shown(a.node.config.Archive.URL)})
 	}
 }
 
 func (a *archiver) well() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.failure = ""
+	a.failure, a.wellAt = "", a.node.host.Clock.Now()
 }
 
-// state is what metrics and status show.
-func (a *archiver) state() (pending int, failure string) {
+// backlog counts the detached receivers here that do not count as archived.
+func (a *archiver) backlog() (n int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.pending, a.failure
+	for _, k := range a.pending {
+		n += k
+	}
+	return n
 }
 
 // Holds is replica.Archive.

@@ -10,6 +10,7 @@ import (
 	"github.com/understudy-ha/understudy/fsm"
 	"github.com/understudy-ha/understudy/internal/ident"
 	"github.com/understudy-ha/understudy/journal"
+	"github.com/understudy-ha/understudy/replica"
 )
 
 // Bounds of the comparison of chains.
@@ -99,6 +100,9 @@ func (c *chains) with(ctx context.Context, x *fsm.Node, s *scrubber) (finished b
 	defer cancel()
 	finished = true
 	for _, j := range s.journals() {
+		if j.ID().Node == replica.Replays {
+			continue // each node's is its own
+		}
 		far, err := c.n.peers.at(x.Addresses.HTTP).Receivers(ctx, string(j.ID().Group), string(j.ID().Node))
 		if err != nil {
 			if client.CodeOf(err) != client.CodeUnknownNode { // it holds no such journal

@@ -17,6 +17,7 @@ import (
 
 	"github.com/understudy-ha/understudy/fsm"
 	"github.com/understudy-ha/understudy/internal/ident"
+	"github.com/understudy-ha/understudy/replica"
 )
 
 // Config is everything a node needs to know before it starts: one YAML file, overridden by the environment. ReadConfig
@@ -36,6 +37,7 @@ type Config struct {
 	Hooks     Hooks           `yaml:"hooks,omitempty"`   // programs run for events
 	Scrub     Scrub           `yaml:"scrub"`             // the check of the journals in the background
 	Archive   Archive         `yaml:"archive,omitempty"` // where detached receivers are archived
+	Replays   Replays         `yaml:"replays,omitempty"` // bounds what journal_replays of a group records here
 	LogLevel  string          `yaml:"log_level"`         // trace | debug | info | warn | error
 	Insecure  bool            `yaml:"insecure"`          // allow addresses beyond loopback although nothing is encrypted
 	Moved     bool            `yaml:"-"`                 // the data directory was moved here on purpose; said for one start, never in the file
@@ -85,6 +87,7 @@ func DefaultConfig() Config {
 		},
 		Timing:   Timing{Lease: 2 * time.Second, Renew: 500 * time.Millisecond, ShrinkAfter: time.Second, Watchdog: 5 * time.Second, HandOver: 10 * time.Second},
 		Scrub:    Scrub{Rate: 8 << 20, Every: 24 * time.Hour},
+		Replays:  Replays{Bytes: replica.DefaultReplaysBytes},
 		LogLevel: "info",
 
 		IdempotencyKeep: usualIdempotencyKeep,
@@ -319,6 +322,7 @@ func (c *Config) Validate() error {
 	if err := checkIdempotencyKeep(c.IdempotencyKeep); err != nil {
 		p = append(p, err)
 	}
+	p = append(p, c.Replays.check()...)
 	if !slices.Contains([]string{"trace", "debug", "info", "warn", "error"}, c.LogLevel) {
 		add("log_level: %q: want trace, debug, info, warn or error", c.LogLevel)
 	}

@@ -89,6 +89,9 @@ func (j journals) Entries(ctx context.Context, group, node string, f client.Entr
 	out := client.EntryPage{Items: make([]client.Entry, 0, len(p.Entries)), Next: uint64(p.Next)}
 	for i := range p.Entries {
 		e := &p.Entries[i]
+		if err := j.n.scrub.distrusts(jr.ID(), e.Sequence, e.Sequence); err != nil {
+			return client.EntryPage{}, err
+		}
 		out.Items = append(out.Items, shown(ident.GroupName(group), e, e.Sequence <= view.Confirmed, &q))
 	}
 	if f.Newest > 0 {
@@ -119,6 +122,11 @@ func imageBytes(i *entry.Image) int {
 	return len(i.Value)
 }
 
+// notKnown says that nothing can be said about the end of the history here.
+func notKnown() error {
+	return &client.Error{Code: client.CodeUnavailable, Detail: "this node does not know what is committed at the moment", Remedy: "ask another node, or again"}
+}
+
 // Facts lists facts of the history.
 func (j journals) Facts(_ context.Context, group string, f client.EntryFilter, after string) (client.HistoryPage, error) {
 	s, err := j.history(group, f, after)
@@ -133,11 +141,25 @@ func (j journals) Facts(_ context.Context, group string, f client.EntryFilter, a
 		switch {
 		case err != nil && len(p.Items) == 0:
 			return client.HistoryPage{}, j.explainHistory(ident.GroupName(group), err)
-		case err != nil, !ok:
-			p.More = err != nil // the next page says it
+		case err != nil:
+			p.More = true // the next page says it
+			return p, nil
+		case !ok:
+			_, newest, known := s.rep.HistoryHeld()
+			if !known && len(p.Items) == 0 { // such as a primary whose lease is not valid: this is no end
+				return client.HistoryPage{}, notKnown()
+			}
+			p.More = !known || newest.History > s.h.At().History
 			return p, nil
 		}
 		looked += len(facts.Bundle.Raw)
+		if err := j.n.scrub.distrusts(facts.Journal, facts.Bundle.First, facts.Bundle.Last()); err != nil {
+			if len(p.Items) > 0 {
+				p.More = true
+				return p, nil // what is good comes first
+			}
+			return client.HistoryPage{}, err
+		}
 		for _, e := range s.take(facts) {
 			if size >= pageBytes || len(p.Items) >= f.Limit {
 				p.More = true // in the middle of a bundle, after the last item
@@ -149,7 +171,7 @@ func (j journals) Facts(_ context.Context, group string, f client.EntryFilter, a
 		}
 		if p.Next = s.After(); size >= pageBytes || len(p.Items) >= f.Limit || looked >= pageScan {
 			_, newest, ok := s.rep.HistoryHeld()
-			p.More = ok && newest.History > s.h.At().History
+			p.More = !ok || newest.History > s.h.At().History
 			return p, nil
 		}
 	}

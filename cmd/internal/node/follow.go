@@ -112,6 +112,13 @@ func (s *journalStream) Next(ctx context.Context) (api.StreamStep, error) {
 	var out api.StreamStep
 	for size := 0; ; {
 		size += len(step.Bundle.Raw)
+		if err := s.j.n.scrub.distrusts(s.jr.ID(), step.Bundle.First, step.Bundle.Last()); err != nil {
+			s.first = &step
+			if len(out.Entries) > 0 {
+				return out, nil // what is good comes first
+			}
+			return api.StreamStep{}, err
+		}
 		if out.Entries, err = s.take(out.Entries, step); err != nil {
 			return api.StreamStep{}, s.j.explainStream(s.jr, err)
 		}
@@ -207,7 +214,7 @@ func (j journals) history(group string, f client.EntryFilter, after string) (*hi
 	if after == "" || after == "now" {
 		oldest, newest, ok := rep.HistoryHeld()
 		if !ok {
-			return nil, &client.Error{Code: client.CodeUnavailable, Detail: "this node does not know what is committed at the moment", Remedy: "ask another node, or again"}
+			return nil, notKnown()
 		}
 		at, err = oldest, nil
 		if after == "now" {
@@ -235,6 +242,13 @@ func (s *historyStream) Next(ctx context.Context) (api.StreamStep, error) {
 	var out api.StreamStep
 	for size := 0; ; {
 		size += len(facts.Bundle.Raw)
+		if err := s.j.n.scrub.distrusts(facts.Journal, facts.Bundle.First, facts.Bundle.Last()); err != nil {
+			s.first = &facts
+			if len(out.Entries) > 0 {
+				return out, nil // what is good comes first
+			}
+			return api.StreamStep{}, err
+		}
 		out.Entries = append(out.Entries, s.take(facts)...)
 		if size >= stepBytes {
 			return out, nil

@@ -53,26 +53,36 @@ func (j journals) Journals(_ context.Context, group string) ([]client.Journal, e
 	s := rep.Status()
 	out := []client.Journal{}
 	for _, x := range s.Journals {
-		c := client.Journal{ID: x.ID.String(), Node: string(x.ID.Node), Kind: client.JournalRemote, State: string(x.State), First: uint64(x.View.First), Last: uint64(x.View.Last),
-			Durable: uint64(x.View.Durable), Confirmed: uint64(x.View.Confirmed), Committed: uint64(x.View.Committed), Attached: uint32(x.View.Attached), Receivers: x.Receivers,
-			Bytes: x.View.Bytes, Position: x.View.After.Format(ident.GroupName(group))}
+		kind := client.JournalRemote
 		if x.Local {
-			c.Kind = client.JournalLocal
+			kind = client.JournalLocal
 		}
+		c := shownJournal(ident.GroupName(group), x, kind)
 		if x.ID == s.Journal {
 			c.Applied = uint64(s.AppliedSequence)
 		}
-		c.Spare, c.Limit, c.Free, c.Runway = x.Space.Spare, x.Space.Limit, x.Space.Free, runwaySeconds(x.Space.Runway)
-		if x.Space.Full != nil {
-			c.Full = replica.FullText(x.Space.Full)
-		}
-		if x.View.Err != nil {
-			c.Error = x.View.Err.Error()
-		}
+		out = append(out, c)
+	}
+	if c, ok := replayed(ident.GroupName(group), rep); ok {
 		out = append(out, c)
 	}
 	sort.Slice(out, func(a, b int) bool { return out[a].ID < out[b].ID })
 	return out, nil
+}
+
+// shownJournal describes a journal of a kind.
+func shownJournal(group ident.GroupName, x replica.JournalStatus, kind string) client.Journal {
+	c := client.Journal{ID: x.ID.String(), Node: string(x.ID.Node), Kind: kind, State: string(x.State), First: uint64(x.View.First), Last: uint64(x.View.Last),
+		Durable: uint64(x.View.Durable), Confirmed: uint64(x.View.Confirmed), Committed: uint64(x.View.Committed), Attached: uint32(x.View.Attached), Receivers: x.Receivers,
+		Bytes: x.View.Bytes, Position: x.View.After.Format(group)}
+	c.Spare, c.Limit, c.Free, c.Runway = x.Space.Spare, x.Space.Limit, x.Space.Free, runwaySeconds(x.Space.Runway)
+	if x.Space.Full != nil {
+		c.Full = replica.FullText(x.Space.Full)
+	}
+	if x.View.Err != nil {
+		c.Error = x.View.Err.Error()
+	}
+	return c
 }
 
 func (j journals) Receivers(_ context.Context, group, node string) ([]client.Receiver, error) {

@@ -1,6 +1,8 @@
 package node
 
 import (
+	"slices"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/understudy-ha/understudy/fsm"
@@ -101,7 +103,11 @@ func (m *metrics) group(gauge func(*prometheus.Desc, float64, ...string), st *fs
 			gauge(m.writes, truth(string(s.Writes) == state), group, state)
 		}
 	}
-	for _, j := range s.Journals {
+	held := s.Journals
+	if own, ok := rep.Replayed(); ok {
+		held = append(slices.Clone(held), own)
+	}
+	for _, j := range held {
 		id := j.ID.String()
 		gauge(m.last, float64(j.View.Last), group, id)
 		gauge(m.confirmed, float64(j.View.Confirmed), group, id)

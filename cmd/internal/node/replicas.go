@@ -96,7 +96,8 @@ func (r *replicas) start(name ident.GroupName, spec fsm.GroupSpec) (*sessions, e
 		Cluster: n.directory.ClusterID(), Node: n.config.Node, Group: name, FS: r.fs, Dir: n.config.Data, Store: n.store,
 		Host: n.host, Logger: log, Life: n.directory.life, ReceiverBytes: spec.ReceiverBytes, Network: n.host.Network,
 		Timing: replica.Timing{ShrinkAfter: n.config.Timing.ShrinkAfter}, Events: n.replicaEvent,
-		Veto: n.veto(), Rotten: n.scrub.suspect,
+		Replays: replica.ReplaysKept{Bytes: int64(n.config.Replays.Bytes), Age: n.config.Replays.Age},
+		Veto:    n.veto(), Rotten: n.scrub.suspect,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("recover group %s: %w", name, err)

@@ -16,6 +16,7 @@ import (
 	"github.com/understudy-ha/understudy/internal/host"
 	"github.com/understudy-ha/understudy/internal/ident"
 	"github.com/understudy-ha/understudy/journal"
+	"github.com/understudy-ha/understudy/replica"
 )
 
 // Bounds of the check in the background.
@@ -131,11 +132,16 @@ func (s *scrubber) retry(ctx context.Context) {
 
 // pass reads everything once.
 func (s *scrubber) pass(ctx context.Context) error {
+	all := s.journals()
 	s.mu.Lock()
-	s.status.Running = true
+	s.status.Running, s.status.Checked, s.status.Total = true, 0, 0
+	for _, j := range all {
+		v, _ := j.View()
+		s.status.Total += v.Bytes
+	}
 	s.mu.Unlock()
 	var errs []error
-	for _, j := range s.journals() {
+	for _, j := range all {
 		for _, r := range append(j.Receivers(), journal.ReceiverInfo{}) { // the last one stands for the state file
 			s.mu.Lock()
 			s.status.Journal, s.status.Receiver = j.ID().String(), uint32(r.Number)
@@ -150,17 +156,20 @@ func (s *scrubber) pass(ctx context.Context) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.status.Running, s.status.Journal, s.status.Receiver = false, "", 0
+	s.status.Running, s.status.Journal, s.status.Receiver, s.status.Checked, s.status.Total = false, "", 0, 0, 0
 	s.status.Passes++
 	s.status.Finished = s.n.host.Clock.Now()
 	return errors.Join(errs...)
 }
 
-// journals returns all journals of all groups, in a fixed order.
+// journals returns all journals of all groups, and those of what was replayed here, in a fixed order.
 func (s *scrubber) journals() []*journal.Journal {
 	var out []*journal.Journal
 	for _, rep := range s.n.replicas.all() {
 		out = append(out, rep.Journals()...)
+		if j, ok := rep.Journal(replica.Replays); ok {
+			out = append(out, j)
+		}
 	}
 	slices.SortFunc(out, func(a, b *journal.Journal) int { return cmp.Compare(a.ID().String(), b.ID().String()) })
 	return out
@@ -168,7 +177,10 @@ func (s *scrubber) journals() []*journal.Journal {
 
 // pace waits until n bytes may be read: at the limited rate, and not while a journal waits for the disk.
 func (s *scrubber) pace(ctx context.Context, n int) error {
-	s.count(&s.status.Bytes, uint64(n))
+	s.mu.Lock()
+	s.status.Bytes += uint64(n)
+	s.status.Checked = min(s.status.Checked+int64(n), s.status.Total)
+	s.mu.Unlock()
 	now := time.Now()
 	if s.next.Before(now) {
 		s.next = now
@@ -281,7 +293,7 @@ func (s *scrubber) check(ctx context.Context, j *journal.Journal, number ident.R
 		s.mu.Unlock()
 		if ctx.Err() == nil && !strings.Contains(before.Detail, "; not repaired: ") {
 			fields["error"] = err.Error()
-			s.n.events.add(client.SeverityError, string(at.id.Group), "ROT_STAYS", fmt.Sprintf("receiver %s of journal %s stays rotten: start the other data nodes; this is tried again by itself", at.number, at.id), fields)
+			s.n.events.add(client.SeverityError, string(at.id.Group), "ROT_STAYS", fmt.Sprintf("receiver %s of journal %s stays rotten: %s", at.number, at.id, remedyOfRot(at.id)), fields)
 		}
 		return &out, nil
 	}

@@ -70,7 +70,7 @@ func complete(s client.GroupStatus, far *client.Status) client.GroupStatus {
 	if !ok || p.Epoch < s.Epoch || p.Stale {
 		return s
 	}
-	p.Local = s.Local
+	p.Local, p.Archive, p.Replays = s.Local, s.Archive, s.Replays
 	return p
 }
 
@@ -152,6 +152,7 @@ func (n *Node) groupStatus(st *fsm.State, g *fsm.Group) client.GroupStatus {
 		out.Operation = &op
 	}
 	out.SpecVersion, out.Dropped, out.Holds = g.SpecVersion, droppedNodes(g), holds(g)
+	out.Archive, out.Replays = n.archiver.ofGroup(g.Spec.Name), n.replaysOf(g.Spec.Name)
 	if g.Phase == fsm.PhaseFenced {
 		out.Primary = ""
 	}

@@ -10,10 +10,15 @@ import (
 	"github.com/understudy-ha/understudy/fsm"
 	"github.com/understudy-ha/understudy/internal/ident"
 	"github.com/understudy-ha/understudy/journal"
+	"github.com/understudy-ha/understudy/replica"
 )
 
-// twins returns the other data nodes as holders of copies of a journal, the one that wrote it first.
+// twins returns the other data nodes as holders of copies of a journal, the one that wrote it first. What was replayed here has none: others
+// have journals of that name that are their own.
 func (n *Node) twins(id ident.JournalID) []journal.Twin {
+	if id.Node == replica.Replays {
+		return nil
+	}
 	st, _ := n.cluster.State()
 	var nodes []*fsm.Node
 	for _, x := range st.Nodes {

@@ -38,6 +38,7 @@ type Options struct {
 	Hooks     node.Hooks     // of all nodes
 	Scrub     node.Scrub     // the check in the background; zero: the product's default
 	Archive   node.Archive   // of all nodes
+	Replays   node.Replays   // of all nodes; zero: the product's default
 }
 
 // Cluster is a running cluster of whole nodes.
@@ -83,6 +84,7 @@ func Start(t testing.TB, o Options) *Cluster {
 	}
 	c := &Cluster{t: t, options: o, network: newNetwork(), nodes: map[ident.NodeID]*Node{}}
 	root := t.TempDir()
+	given := ports{}
 	logs, err := os.Create(filepath.Join(root, "log"))
 	if err != nil {
 		t.Fatal(err)
@@ -97,7 +99,7 @@ func Start(t testing.TB, o Options) *Cluster {
 		if slices.Contains(o.Witnesses, id) {
 			n.config.Kind = fsm.KindWitness
 		}
-		n.config.Listen = node.Addresses{HTTP: freePort(t), Gossip: freePort(t), Raft: freePort(t), Ship: freePort(t)}
+		n.config.Listen = node.Addresses{HTTP: given.free(t), Gossip: given.free(t), Raft: given.free(t), Ship: given.free(t)}
 		n.config.Timing.ShrinkAfter = time.Second
 		if o.Watchdog != 0 {
 			n.config.Timing.Watchdog = o.Watchdog
@@ -105,6 +107,9 @@ func Start(t testing.TB, o Options) *Cluster {
 		n.config.Hooks, n.config.Archive = o.Hooks, o.Archive
 		if o.Scrub != (node.Scrub{}) {
 			n.config.Scrub = o.Scrub
+		}
+		if o.Replays != (node.Replays{}) {
+			n.config.Replays = o.Replays
 		}
 		n.config.Groups = []fsm.GroupSpec{o.Group}
 		c.join = append(c.join, n.config.Listen.Raft)
@@ -360,15 +365,23 @@ func (d *disk) release() {
 	}
 }
 
-// freePort finds a loopback port nobody uses, below those that the kernel gives to outgoing connections: between now and the
+// ports are those that were given to a cluster's nodes, which need not have bound them yet.
+type ports map[int]bool
+
+// free finds a loopback port nobody uses, below those that the kernel gives to outgoing connections: between now and the
 // moment the node binds it, and while the node is down, nobody else gets it.
-func freePort(t testing.TB) string {
+func (p ports) free(t testing.TB) string {
 	t.Helper()
 	var err error
 	for range 100 {
+		port := 12000 + rand.IntN(20000)
+		if p[port] {
+			continue
+		}
 		var ln net.Listener
-		if ln, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 12000+rand.IntN(20000))); err == nil {
+		if ln, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
 			defer ln.Close()
+			p[port] = true
 			return ln.Addr().String()
 		}
 	}

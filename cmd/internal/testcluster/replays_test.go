@@ -1,12 +1,15 @@
 package testcluster
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/understudy-ha/understudy/client"
+	"github.com/understudy-ha/understudy/cmd/internal/node"
 	"github.com/understudy-ha/understudy/fsm"
 	"github.com/understudy-ha/understudy/internal/ident"
 )
@@ -90,4 +93,121 @@ func TestBackupsRecordWhatTheyReplay(t *testing.T) {
 	c.Node("b").Start()
 	c.Wait("all are level", 30*time.Second, c.settled)
 	c.equalDigests()
+}
+
+// replaysOf returns what a node says of the journal in which it records what it replays.
+func (n *Node) replaysOf() (client.Journal, error) {
+	all, err := n.client.Journals(n.cluster.t.Context(), "default")
+	if err != nil {
+		return client.Journal{}, err
+	}
+	for _, j := range all {
+		if j.Kind == client.JournalReplays {
+			return j, nil
+		}
+	}
+	return client.Journal{}, errors.New("it is not listed")
+}
+
+// Proves RJ-7, BX-8: what a backup records of what it replays is bounded by the node's own setting, whatever the group keeps; it is listed, measured
+// and checked in the background, in any role and after a restart. Rot there is told, is not repaired from another node's journal of that
+// name, is not given out, and goes with its receiver. Chains of such journals are not compared.
+func TestReplaysAreBoundedAndChecked(t *testing.T) {
+	const receiver, budget = 64 << 10, 512 << 10
+	c := rotTest{Cluster: Start(t, Options{
+		Group:   fsm.GroupSpec{Preferred: "a", JournalReplays: true, ReceiverBytes: receiver, KeepReceivers: -1},
+		Replays: node.Replays{Bytes: budget}, Scrub: node.Scrub{Rate: 256 << 20, Every: 100 * time.Millisecond},
+	})}
+	a, b := c.Node("a"), c.Node("b")
+	bounded := func(n *Node, recorded uint64) client.Journal {
+		t.Helper()
+		var j client.Journal
+		c.Wait(fmt.Sprintf("%s has recorded %d entries", n.ID, recorded), 20*time.Second, func() (err error) {
+			if j, err = n.replaysOf(); err == nil && j.Last < recorded {
+				err = fmt.Errorf("%d", j.Last)
+			}
+			return err
+		})
+		if j.Bytes > budget || j.Limit != budget || j.Full != "" || j.Node != "replays" || j.ID != "default/replays" {
+			t.Fatalf("replays of %s: %+v", n.ID, j)
+		}
+		return j
+	}
+	for range 4 {
+		c.fill(b, 60)
+		bounded(b, uint64(c.n))
+	}
+	if j := bounded(b, uint64(c.n)); j.First == 1 || j.Receivers < 3 {
+		t.Errorf("replays of b: %+v", j)
+	}
+	if k := b.kinds(); k["REPLAYS_NOT_RECORDED"] > 0 || k["JOURNAL_FULL"] > 0 {
+		t.Errorf("events %v", k)
+	}
+	if j, err := b.client.Receivers(t.Context(), "default", "a"); err != nil || j[0].Number != 1 {
+		t.Errorf("receivers of a at b: %v", err)
+	}
+	if text, err := b.metrics(); err != nil || !strings.Contains(text, `understudy_journal_bytes{group="default",journal="default/replays",node="b"}`) {
+		t.Errorf("metrics: %v", err)
+	}
+
+	c.Wait("all are level", 20*time.Second, c.settled)
+	list, err := b.client.Receivers(t.Context(), "default", "replays")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rotten := list[len(list)-2]
+	path := fmt.Sprintf("/b/replays/default/%06d.rcv", rotten.Number)
+	b.flip(path, 9000, 1)
+	before := b.fileOf(path)
+	c.Wait("b finds the rot", 20*time.Second, func() error {
+		if k := b.kinds(); k["ROT_STAYS"] == 0 {
+			return fmt.Errorf("events %v", k)
+		}
+		return nil
+	})
+	if !bytes.Equal(b.fileOf(path), before) {
+		t.Error("another node's replays were taken for a repair")
+	}
+	if _, err := b.client.Entries(t.Context(), "default", "replays", client.EntryFilter{From: rotten.First, To: rotten.Last}); client.CodeOf(err) != client.CodeCorrupt {
+		t.Errorf("rotten replays are given out: %v", err)
+	}
+	c.fill(a, 240)
+	c.Wait("it went with its receiver", 20*time.Second, func() error {
+		st, err := b.client.LocalStatus(t.Context())
+		if err == nil && len(st.Scrub.Rot) > 0 {
+			err = fmt.Errorf("%+v", st.Scrub.Rot)
+		}
+		return err
+	})
+
+	b.Stop()
+	b.Start()
+	c.Wait("all are level", 30*time.Second, c.settled)
+	if op, err := a.client.Switchover(t.Context(), "default", client.SwitchoverRequest{To: "b"}, 20*time.Second); err != nil || op.State != client.OperationDone {
+		t.Fatalf("%+v %v", op, err)
+	}
+	bounded(b, uint64(c.n)) // as primary, too
+	c.fill(b, 20)
+	c.Wait("all are level", 30*time.Second, c.settled)
+	for _, n := range []*Node{a, b, c.Node("c")} {
+		if k := n.kinds(); k["CHAINS_DIFFER"] > 0 {
+			t.Errorf("events of %s: %v", n.ID, k)
+		}
+	}
+	c.right(b)
+	c.equalDigests()
+}
+
+// Proves RJ-7: receivers of replays go when all in them is older than the node keeps it, also when nothing more is replayed.
+func TestReplaysGoByAge(t *testing.T) {
+	c := rotTest{Cluster: Start(t, Options{Group: fsm.GroupSpec{JournalReplays: true, ReceiverBytes: 64 << 10}, Replays: node.Replays{Bytes: 64 << 20, Age: time.Second}})}
+	b := c.Node("b")
+	c.fill(b, 60)
+	c.Wait("what is old is gone", 30*time.Second, func() error {
+		list, err := b.client.Receivers(t.Context(), "default", "replays")
+		if err == nil && (list[0].Number == 1 || len(list) > 3) {
+			err = fmt.Errorf("%d receivers from %d on", len(list), list[0].Number)
+		}
+		return err
+	})
 }
