@@ -19,12 +19,16 @@ const refusalTime = 100 * time.Millisecond
 func (srv *Server) Serve(ctx context.Context, ln net.Listener) error {
 	base, cancel := context.WithCancel(context.WithoutCancel(ctx)) // running commands outlive ctx
 	defer cancel()
+	known := map[string]Group{} // before the first client: what it hears of later is news
+	for _, g := range srv.o.Roles.Groups() {
+		known[g.Name] = g
+	}
 	failed := make(chan error, 1) // gets one value: how accepting ended
 	go func() { failed <- srv.accept(ctx, base, ln) }()
 	watched := make(chan struct{}) // closed when the roles are no longer watched
 	go func() {
 		defer close(watched)
-		srv.watchRoles(base)
+		srv.watchRoles(base, known)
 	}()
 
 	var err error
@@ -195,9 +199,9 @@ func (c *sessions) join(within time.Duration) bool {
 	}
 }
 
-// watchRoles tells subscribers about new primaries, and lets clients go when this node stops being one.
-func (srv *Server) watchRoles(ctx context.Context) {
-	known := map[string]Group{} // as they were told last
+// watchRoles tells subscribers about new primaries, and lets clients go when this node stops being one. The groups known are as they were
+// told last.
+func (srv *Server) watchRoles(ctx context.Context, known map[string]Group) {
 	sweep := time.NewTicker(srv.o.Limits.RelayIdle)
 	defer sweep.Stop()
 	for {
