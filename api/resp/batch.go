@@ -3,6 +3,7 @@ package resp
 import (
 	"context"
 	"errors"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -147,7 +148,10 @@ func (s *session) flush() {
 		} else {
 			var all sync.WaitGroup
 			for _, jobs := range groups {
-				all.Go(func() { s.runGroup(jobs) })
+				all.Go(func() {
+					defer s.recovered()
+					s.runGroup(jobs)
+				})
 			}
 			all.Wait()
 		}
@@ -315,8 +319,8 @@ func (s *session) wrote(group string, at ident.Position) {
 	s.last[group] = at
 }
 
-// local tells whether reads are answered from this node's copy.
-func (s *session) local() bool { return s.readOnly || s.srv.o.LocalReads }
+// local tells whether reads are answered from this node's copy. Who relays wants the primary's.
+func (s *session) local() bool { return (s.readOnly || s.srv.o.LocalReads) && !s.peer }
 
 // failure is the reply for an error that is not an Elsewhere.
 func (s *session) failure(j *job, err error) reply {
@@ -375,10 +379,16 @@ func (a *attempt) room() (total int64, full bool) {
 }
 
 // run is the program.
-func (a *attempt) run(v View) error {
+func (a *attempt) run(v View) (err error) {
 	before, full := a.before.room()
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	defer func() {
+		if p := recover(); p != nil { // the sequencer runs this: one command must not end it
+			a.s.srv.o.Logger.Error("a Redis command failed in an unforeseen way; it was not done", "panic", p, "stack", string(debug.Stack()))
+			err = errPanic
+		}
+	}()
 	if a.closed {
 		return errAbandoned
 	}

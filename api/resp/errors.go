@@ -40,7 +40,7 @@ const (
 	errWaiting       = failure("TRYAGAIN too many requests wait for a primary: nothing was done, try again later")
 	errAbandoned     = failure("ERR the command was abandoned")
 	errStopping      = failure("TRYAGAIN this node is stopping: nothing was done, connect to another one")
-	errOffset        = failure("ERR offset is out of range")
+	errPanic         = failure("ERR the command failed in an unforeseen way: nothing was done, see the node's log")
 	errNotSubscribed = "ERR Can't execute '%s': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context"
 )
 

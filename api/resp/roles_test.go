@@ -293,3 +293,34 @@ func TestWaitingIsBounded(t *testing.T) {
 		t.Errorf("the first: %s", got)
 	}
 }
+
+// Proves BX-5: a program that panics ends neither the node nor the connection, and what it was part of was not done.
+func TestPanicIsContained(t *testing.T) {
+	w := newWorld(t, 1)
+	bad := *w.nodes[0].server.commands["strlen"]
+	bad.plan = func(*call) (step, reply) { return func(*tx) reply { panic("a defect") }, nil }
+	w.nodes[0].server.commands["strlen"] = &bad
+	c := w.nodes[0].dial(t)
+	c.send(frame("STRLEN", "k") + frame("MULTI") + frame("SET", "k", "v") + frame("STRLEN", "k") + frame("EXEC") + frame("GET", "k"))
+	for i, want := range []string{"-" + string(errPanic), "OK", "QUEUED", "QUEUED", "-" + string(errPanic), "nil"} {
+		if got := c.read(); got != want {
+			t.Errorf("reply %d: %s, want %s", i, got, want)
+		}
+	}
+}
+
+// Proves BX-5: what is relayed wants the primary's answer, however the node is configured, and is not relayed again.
+func TestRelayedReadsAreFresh(t *testing.T) {
+	w := newWorld(t, 2, func(o *Options) { o.LocalReads = true })
+	c := w.nodes[1].dial(t)
+	if got := c.do("GET", "k"); got != "nil" {
+		t.Errorf("a local read: %s", got)
+	}
+	c.do("UNDERSTUDY", "RELAY", "100")
+	for _, command := range []string{"GET k", "SET k v", "SCAN 0"} {
+		w.fill("default", "k")
+		if got := c.do(strings.Split(command, " ")...); got != "-ELSEWHERE "+w.nodes[0].address {
+			t.Errorf("%s: %s", command, got)
+		}
+	}
+}

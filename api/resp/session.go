@@ -100,14 +100,12 @@ func (s *session) give(n int64) {
 // serve answers until the client leaves, the connection breaks, or the session has to leave.
 func (s *session) serve() {
 	defer func() {
-		if p := recover(); p != nil { // one connection must not end the node
-			s.srv.o.Logger.Error("a Redis command failed in an unforeseen way; its connection was closed", "panic", p, "stack", string(debug.Stack()))
-		}
 		s.unsubscribeAll()
 		_ = s.conn.Close() // what was answered is written
 		s.subscriber.join()
 		s.srv.memory.give(s.held.Swap(0))
 	}()
+	defer s.recovered()
 	for !s.quit {
 		q, complete, err := s.rd.next()
 		switch {
@@ -140,6 +138,17 @@ func (s *session) serve() {
 		}
 	}
 	s.flush()
+}
+
+// recovered ends the connection, and only that, when its goroutine has panicked.
+func (s *session) recovered() {
+	if p := recover(); p != nil {
+		s.srv.o.Logger.Error("a Redis command failed in an unforeseen way; its connection is closed", "panic", p, "stack", string(debug.Stack()))
+		_ = s.conn.Close()
+		s.write.Lock()
+		s.write.broken = net.ErrClosed
+		s.write.Unlock()
+	}
 }
 
 // refuse ends the connection with the reason why it cannot go on.
