@@ -50,7 +50,7 @@ func house() map[string]room {
 		"api": {3, []string{"client", "internal/host", "internal/ident"},
 			"answers in the client's types; what it needs comes in as interfaces, so it can be tested without a cluster"},
 		"api/resp": {3, []string{"client", "internal/host", "internal/ident"},
-			"as api"},
+			"turns commands into programs over records; who keeps the records and who is primary comes in as Store and Roles"},
 		"api/console": {3, []string{"client", "internal/ident"},
 			"as api"},
 		"cluster/core": {3, []string{"internal/ident", "internal/mutant", "fsm"},

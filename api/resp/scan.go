@@ -1,0 +1,262 @@
+package resp
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+)
+
+const (
+	scanPage  = 1000   // records asked for at once
+	scanWork  = 10_000 // records looked at by one SCAN that finds nothing
+	scanCount = 10     // when the client does not say
+	maxCount  = 10_000
+)
+
+// scanOptions are what SCAN and HSCAN say beside the cursor.
+type scanOptions struct {
+	match    []byte // nil: everything
+	count    int
+	kind     string // "": any
+	noValues bool
+}
+
+func scanOptionsOf(args [][]byte, hash bool) (o scanOptions, bad reply) {
+	o.count = scanCount
+	for i := 0; i < len(args); i++ {
+		if hash && is(args[i], "NOVALUES") {
+			o.noValues = true
+			continue
+		}
+		if i+1 == len(args) {
+			return o, errSyntax
+		}
+		switch {
+		case is(args[i], "MATCH") && len(args[i+1]) <= 8<<10:
+			o.match = args[i+1]
+		case is(args[i], "COUNT"):
+			n, valid := integerOf(args[i+1])
+			if !valid {
+				return o, errNotInteger
+			}
+			if n < 1 {
+				return o, errSyntax
+			}
+			o.count = int(min(n, maxCount))
+		case !hash && is(args[i], "TYPE"):
+			o.kind = lower(args[i+1])
+		default:
+			return o, errSyntax
+		}
+		i++
+	}
+	return o, nil
+}
+
+// found is what one step of a scan returns.
+type found struct {
+	cursor uint64 // 0: there is no more
+	names  [][]byte
+}
+
+func ownScan(s *session, args [][]byte) reply {
+	cursor, valid := cursorOf(args[1])
+	if !valid {
+		return errCursor
+	}
+	o, bad := scanOptionsOf(args[2:], false)
+	if bad != nil {
+		return bad
+	}
+	return s.scan(cursor, o)
+}
+
+// scan answers one step: here, or at the primary of the file that comes next.
+func (s *session) scan(cursor uint64, o scanOptions) reply {
+	j := &job{reads: true}
+	ask := func(cursor uint64) { j.wire = [][][]byte{o.command(cursor)} }
+	ask(cursor)
+	j.direct = func(ctx context.Context) (reply, error) {
+		f, next, err := s.scanHere(ctx, cursor, o)
+		if err != nil {
+			ask(next) // who is asked has to begin with the file that is not here
+			return nil, err
+		}
+		return array{text(strconv.FormatUint(f.cursor, 10)), texts(f.names...)}, nil
+	}
+	return s.run(j)
+}
+
+// command is a step as it is asked of another node.
+func (o scanOptions) command(cursor uint64) [][]byte {
+	args := [][]byte{[]byte("scan"), strconv.AppendUint(nil, cursor, 10), []byte("count"), strconv.AppendInt(nil, int64(o.count), 10)}
+	if o.match != nil {
+		args = append(args, []byte("match"), o.match)
+	}
+	if o.kind != "" {
+		args = append(args, []byte("type"), []byte(o.kind))
+	}
+	return args
+}
+
+// file is a file in the order of a scan: by code, then by name.
+type file struct {
+	name string
+	code uint64
+}
+
+// scanHere does one step over the records of this node. With an error, next is the cursor from which another node has to go on.
+func (s *session) scanHere(ctx context.Context, cursor uint64, o scanOptions) (f found, next uint64, err error) {
+	names, err := s.srv.o.Store.Files(ctx)
+	if err != nil {
+		return f, cursor, err
+	}
+	files := make([]file, 0, len(names))
+	for _, n := range names {
+		files = append(files, file{n, fileCode(n)})
+	}
+	slices.SortFunc(files, func(a, b file) int { return cmp.Or(cmp.Compare(a.code, b.code), cmp.Compare(a.name, b.name)) })
+
+	at, from, err := s.resume(ctx, files, cursor)
+	if err != nil {
+		return f, cursor, err
+	}
+	looked := 0
+	for ; at < len(files); at, from = at+1, (Bound{}) {
+		here := files[at]
+		for done := false; !done; {
+			if len(f.names) >= o.count || looked >= max(scanWork, o.count) {
+				if c, alone := s.srv.cursors.after(here, from); alone {
+					f.cursor = c
+					return f, 0, nil
+				}
+			}
+			var page []Scanned
+			page, done, err = s.srv.o.Store.Scan(ctx, here.name, from, max(1, min(o.count-len(f.names), scanPage)), s.local())
+			if err != nil {
+				next, _ = s.srv.cursors.after(here, from)
+				if len(f.names) > 0 { // what was found is answered; the error belongs to the next step
+					f.cursor = next
+					return f, 0, nil
+				}
+				return f, next, err
+			}
+			if len(page) == 0 && !done {
+				return f, cursor, fmt.Errorf("the scan of file %s does not go on", here.name)
+			}
+			looked += max(len(page), 1)
+			for _, r := range page {
+				from = Bound{Key: r.Key, After: true}
+				name := nameOf(here.name, r.Key)
+				if (o.match == nil || matches(o.match, name)) && (o.kind == "" || o.kind == typeOf(r.Kind)) {
+					f.names = append(f.names, name)
+				}
+			}
+		}
+	}
+	return f, 0, nil
+}
+
+// resume finds where a cursor points to.
+func (s *session) resume(ctx context.Context, files []file, cursor uint64) (int, Bound, error) {
+	code, prefix, sum := splitCursor(cursor)
+	first := len(files) // the first file that the cursor may mean
+	for i, f := range files {
+		if f.code >= code {
+			first = i
+			break
+		}
+	}
+	if cursor == 0 || first == len(files) || files[first].code != code || sum == 0 {
+		return first, Bound{}, nil // the beginning of a file, or of what comes after one that is gone
+	}
+	twins := first
+	for twins+1 < len(files) && files[twins+1].code == code {
+		twins++
+	}
+	if last, known := s.srv.cursors.get(cursor); known {
+		for i := first; i <= twins; i++ {
+			if files[i].name == last.File {
+				return i, Bound{Key: last.Key, After: true}, nil
+			}
+		}
+	}
+	// Another node has given the cursor, or long ago: look for the key that it stands for. When that was deleted, the scan goes on with the
+	// first key that it could have been: names may come twice, as SCAN allows, but none is left out.
+	for i := first; i <= twins; i++ {
+		start := prefixStart(prefix)
+		for from, done := (Bound{Key: start}), false; !done; {
+			var page []Scanned
+			var err error
+			page, done, err = s.srv.o.Store.Scan(ctx, files[i].name, from, scanPage, s.local())
+			if err != nil {
+				return 0, Bound{}, err
+			}
+			for _, r := range page {
+				if keyPrefix(r.Key) != prefix {
+					done = true
+					break
+				}
+				if keySum(r.Key) == sum {
+					return i, Bound{Key: r.Key, After: true}, nil
+				}
+				from = Bound{Key: r.Key, After: true}
+			}
+			done = done || len(page) == 0
+		}
+	}
+	if first != twins { // which of them is not known
+		return first, Bound{}, nil
+	}
+	return first, Bound{Key: prefixStart(prefix)}, nil
+}
+
+// ownKeys puts the steps of a scan together.
+func ownKeys(s *session, args [][]byte) reply {
+	if len(args[1]) > 8<<10 {
+		return errSyntax
+	}
+	o := scanOptions{match: args[1], count: scanPage}
+	all, seen := array{}, map[string]bool{}
+	var weight int64
+	for cursor, steps := uint64(0), 0; ; steps++ {
+		if steps*scanPage > s.srv.o.Limits.Keys {
+			return failure(fmt.Sprintf("ERR there are too many keys for KEYS (more than %d): use SCAN", s.srv.o.Limits.Keys))
+		}
+		r := s.scan(cursor, o)
+		step, is := r.(array)
+		if !is || len(step) != 2 {
+			return r
+		}
+		next, _ := step[0].(bulk)
+		names, _ := step[1].(array)
+		for _, n := range names {
+			b, _ := n.(bulk)
+			if seen[string(b)] || bytes.Equal(b, nil) {
+				continue
+			}
+			seen[string(b)] = true
+			all = append(all, b)
+			if weight += b.weight(); weight > s.srv.o.Limits.Reply {
+				return errReplyTooLarge
+			}
+		}
+		var valid bool
+		if cursor, valid = cursorOf(next); !valid || cursor == 0 {
+			return all
+		}
+	}
+}
+
+func ownDBSize(s *session, _ [][]byte) reply {
+	ctx, cancel := context.WithTimeout(s.ctx, s.wait)
+	defer cancel()
+	n, err := s.srv.o.Store.Count(ctx)
+	if err != nil {
+		return told(err)
+	}
+	return integer(n)
+}

@@ -1,0 +1,167 @@
+package resp
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// fill puts records of one file.
+func (w *world) fill(file string, keys ...string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	g := w.groups[groupOfFile(file)]
+	if g.files[file] == nil {
+		g.files[file] = map[string]Record{}
+	}
+	for _, k := range keys {
+		g.files[file][k] = Record{Value: []byte("v")}
+	}
+}
+
+// scanAll scans to the end, each step on the next of the clients, and counts how often each name came.
+func scanAll(t testing.TB, between func(), clients []*wireClient, options ...string) map[string]int {
+	t.Helper()
+	seen, cursor := map[string]int{}, "0"
+	for i := 0; ; i++ {
+		if i > 10_000 {
+			t.Fatal("the scan does not end")
+		}
+		got := clients[i%len(clients)].do(append([]string{"SCAN", cursor}, options...)...)
+		if strings.HasPrefix(got, "-") {
+			t.Fatalf("SCAN %s: %s", cursor, got)
+		}
+		next, names, _ := strings.Cut(strings.TrimPrefix(got, "["), " ")
+		for _, n := range strings.Fields(strings.Trim(names, "[]")) {
+			seen[n]++
+		}
+		if cursor = next; cursor == "0" {
+			return seen
+		}
+		between()
+	}
+}
+
+// Proves BX-5: a scan over files of groups with different primaries finds everything, also when each step is asked of another node and the
+// primary changes between steps; a cursor's key that is deleted costs nothing but repetition.
+func TestScanSurvivesChanges(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		w := newWorld(t, 3, func(o *Options) { o.Limits.Linger = time.Millisecond })
+		defer func() {
+			for _, n := range w.nodes {
+				n.stop()
+			}
+		}()
+		want := map[string]bool{}
+		for _, file := range []string{"default", "orders", "items", "over"} {
+			n := rapid.IntRange(0, 60).Draw(rt, file)
+			for i := range n {
+				key := fmt.Sprintf("%s%d", rapid.SampledFrom([]string{"", "k", "customer-", "\xff\xfe"}).Draw(rt, "prefix"), i)
+				w.fill(file, key)
+				want[string(nameOf(file, []byte(key)))] = true
+			}
+		}
+		w.fill("default", "gone1", "gone2", "customer-gone")
+		clients := []*wireClient{w.nodes[0].dial(t), w.nodes[1].dial(t), w.nodes[2].dial(t)}
+		steps := 0
+		seen := scanAll(t, func() {
+			steps++
+			if rapid.IntRange(0, 3).Draw(rt, "move") == 0 {
+				w.move("default", w.nodes[steps%3].id, false)
+			}
+			if steps == 3 {
+				for _, k := range []string{"gone1", "gone2", "customer-gone"} {
+					clients[0].do("DEL", k)
+				}
+			}
+		}, clients, "COUNT", itoa(rapid.IntRange(1, 20).Draw(rt, "count")))
+		for name := range want {
+			if seen[name] == 0 {
+				rt.Fatalf("%q was not found", name)
+			}
+		}
+	})
+}
+
+// Proves BX-5: without changes each name comes once, and what MATCH and TYPE leave out does not come.
+func TestScanOnce(t *testing.T) {
+	w := newWorld(t, 1)
+	for i := range 500 {
+		w.fill("default", fmt.Sprintf("key:%d", i), fmt.Sprintf("plain%d", i))
+	}
+	c := w.nodes[0].dial(t)
+	c.do("HSET", "hash", "f", "v")
+	clients := []*wireClient{c}
+	none := func() {}
+	for name, n := range scanAll(t, none, clients, "COUNT", "7") {
+		if n != 1 {
+			t.Errorf("%s came %d times", name, n)
+		}
+	}
+	if n := len(scanAll(t, none, clients)); n != 1001 {
+		t.Errorf("%d names", n)
+	}
+	if got := scanAll(t, none, clients, "TYPE", "hash"); len(got) != 1 || got["hash"] != 1 {
+		t.Errorf("hashes: %v", got)
+	}
+	if n := len(scanAll(t, none, clients, "MATCH", "default:key:4?")); n != 10 {
+		t.Errorf("%d names match", n)
+	}
+	if got := c.do("DBSIZE"); got != ":1001" {
+		t.Errorf("DBSIZE: %s", got)
+	}
+	if got := strings.Fields(c.do("KEYS", "plain*")); len(got) != 500 {
+		t.Errorf("KEYS: %d", len(got))
+	}
+}
+
+// Proves BX-5: KEYS is bounded.
+func TestKeysIsBounded(t *testing.T) {
+	w := newWorld(t, 1, func(o *Options) { o.Limits.Keys = 2000 })
+	for i := range 5000 {
+		w.fill("default", fmt.Sprint(i))
+	}
+	if got := w.nodes[0].dial(t).do("KEYS", "*"); !strings.HasPrefix(got, "-ERR there are too many keys") {
+		t.Errorf("KEYS: %.100s", got)
+	}
+}
+
+// Proves BX-5: a cursor that stands for two keys is not given for the second while the first is remembered.
+func TestCursorsStandAlone(t *testing.T) {
+	c := &cursors{}
+	f := file{"default", fileCode("default")}
+	first, alone := c.after(f, Bound{Key: []byte("a"), After: true})
+	if !alone || first>>63 != 0 {
+		t.Fatalf("%d %v", first, alone)
+	}
+	c.keys[first] = Key{File: "default", Key: []byte("twin")}
+	if _, alone := c.after(f, Bound{Key: []byte("a"), After: true}); alone {
+		t.Fatal("a cursor was given for two keys")
+	}
+	for i := range 10 * maxCursors {
+		c.after(f, Bound{Key: []byte(fmt.Sprint(i)), After: true})
+	}
+	if len(c.keys) > maxCursors {
+		t.Errorf("%d cursors are remembered", len(c.keys))
+	}
+}
+
+// Proves BX-5: patterns are those of Redis, and none takes long.
+func TestPatterns(t *testing.T) {
+	for _, tc := range []struct {
+		pattern, name string
+		want          bool
+	}{
+		{"*", "", true}, {"", "", true}, {"", "a", false}, {"a*c", "abbc", true}, {"a*c", "abbd", false}, {"a?c", "abc", true}, {"a?c", "ac", false},
+		{"[abc]", "b", true}, {"[^abc]", "b", false}, {"[a-c]x", "bx", true}, {"[c-a]x", "bx", true}, {`\*`, "*", true}, {`\*`, "a", false},
+		{`[\]]`, "]", true}, {"h[^e]llo", "hallo", true}, {"h*llo*", "heeeello!", true}, {"[a", "a", true}, {"[", "[", false}, {`\`, `\`, true},
+		{strings.Repeat("a*", 2000) + "b", strings.Repeat("a", 4000), false},
+	} {
+		if got := matches([]byte(tc.pattern), []byte(tc.name)); got != tc.want {
+			t.Errorf("%.20q and %.20q: %v", tc.pattern, tc.name, got)
+		}
+	}
+}
