@@ -147,7 +147,7 @@ func TestRotOfACompressedBundleBeforePlainOnes(t *testing.T) {
 			}
 			overwrite(t, fs, receiverPath(1), at, []byte{0xff, 0xff})
 			for count := range uint64(2) { // as after a loss of power
-				mark, at := record{count: count + 1, mark: first.First - 1, authored: true}.slot()
+				mark, at := record{state: Active, count: count + 1, mark: first.First - 1, authored: true}.slot()
 				overwrite(t, fs, testDir+"/"+stateName, at, mark)
 			}
 			var broken *CorruptionError

@@ -103,7 +103,7 @@ func (m *mender) oldest(ctx context.Context) (ident.ReceiverNumber, error) {
 
 // state makes the state file anew, when a twin says that it holds the journal too. What it said is lost, so the cautious is
 // assumed: a torn tail was cut, marks in bundles are about another disk, no removal goes on. One that did begins again when the
-// chains are compared. The marks stand in sectors of their own; one that is whole counts.
+// chains are compared. Each sector has the whole of it; one that is sound counts.
 func (m *mender) state(ctx context.Context) error {
 	if _, err := m.oldest(ctx); err != nil {
 		return err
@@ -115,14 +115,15 @@ func (m *mender) state(ctx context.Context) error {
 		if err := errors.Join(ignoreEOF(err), file.Close()); err != nil {
 			return fmt.Errorf("read state file: %w", err)
 		}
-		if whole, err := decodeFirst(b); n == stateSize && err == nil { // only the marks are gone
-			r, r.torn = whole, true
+		if whole, err := decodeFirst(b); n == stateSize && err == nil { // only the slots are gone
+			r = whole
 		}
 		for _, s := range [][]byte{b[stateSector:], b[2*stateSector:]} {
-			if count, mark, ok := readMark(s); ok && count > r.count {
-				r.count, r.mark = count, mark
+			if have, ok := readSlot(s, r); ok && have.count > r.count {
+				r = have
 			}
 		}
+		r.torn = true
 	} else if !isNotExist(err) {
 		return fmt.Errorf("open state file: %w", err)
 	}
