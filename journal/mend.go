@@ -337,7 +337,7 @@ func (m *mender) clear(p *patch, rec record) (bool, error) {
 	if err != nil || zero {
 		return zero, err
 	}
-	behind, err := search(p.local, gap{at: p.r.end, want: p.r.last, packed: p.r.packed}, p.r.end, p.size)
+	behind, err := search(p.local, gap{at: p.r.end, want: p.r.last, after: p.r.after, packed: p.r.packed}, p.r.end, p.size)
 	if err != nil {
 		return false, err
 	}

@@ -293,13 +293,13 @@ func rewrite(file vfs.File, end int64) error {
 // so such a write ends within a batch, and no bundle in it can have been sealed after it was durable. Everything else is
 // corruption.
 func (d disk) torn(r *receiver, file vfs.File, why error, rec record) error {
-	from, g := r.end+alignment, gap{at: r.end, want: r.last + 1, packed: r.packed}
+	from, g := r.end+alignment, gap{at: r.end, want: r.last + 1, after: r.after, packed: r.packed}
 	header := make([]byte, entry.HeaderSize)
 	if n, _ := file.ReadAt(header, r.end); n == len(header) {
 		if h, err := entry.DecodeHeader(header); err == nil { // its body was torn, which may hold anything
 			from = r.end + int64(h.Length)
 			if h.First == r.last+1 {
-				g = gap{at: from, want: h.Last()}
+				g = gap{at: from, want: h.Last(), after: h.After()}
 			}
 		}
 	}
