@@ -291,6 +291,11 @@ func (m *mender) attempt(ctx context.Context, n ident.ReceiverNumber, raw []byte
 	if err := p.finish(p.r.end, size); err != nil {
 		return err
 	}
+	if next == nil && !detached && p.local != nil {
+		if had := min(held(p.local), m.o.full()); had > size {
+			p.reserve(had)
+		}
+	}
 	if torn && !rec.torn { // first, or a crash would make us forget
 		if rec.torn = true; rec.count > 0 {
 			if err := m.disk.save(&rec); err != nil {
@@ -432,6 +437,12 @@ func (m *mender) next(n ident.ReceiverNumber) (h *ReceiverHeader, exists bool, e
 		}
 	}
 	return nil, false, nil
+}
+
+// full returns how much is set aside for a receiver at most.
+func (o *Options) full() int64 {
+	l := Limits{ReceiverBytes: o.ReceiverBytes}
+	return l.full() + l.reserve()
 }
 
 // zeroedSize is how long a receiver is whose bundles end at end.

@@ -570,3 +570,53 @@ func TestRewindOnAFullDisk(t *testing.T) {
 		must(t, k.Close())
 	}
 }
+
+// Proves TR-5 and BX-8: the file that a repair puts in the place of a rotten one has the space that the old one had set aside, in
+// a journal that is open and in one that does not open.
+func TestRepairReservesAgain(t *testing.T) {
+	o := options(vfs.Default)
+	o.Dir = t.TempDir() + "/j"
+	o.ReceiverBytes = 4 << 20
+	o.SpareBytes = -1
+	j := active(t, o)
+	first := deposit(t, j, 1, 3, 1000)
+	deposit(t, j, 1, 3, 1000)
+	flush(t, j)
+	path := o.Dir + "/" + fileName(1)
+	space := func() int64 {
+		f, err := vfs.Default.Open(path)
+		must(t, err)
+		defer f.Close()
+		return held(f)
+	}
+	before := j.Space()
+	if space() < o.ReceiverBytes {
+		t.Skip("the file system sets no space aside")
+	}
+	c := options(vfs.NewMem())
+	c.ReceiverBytes = o.ReceiverBytes
+	twin := journalTwin{copyOf(t, j, c)}
+	damage := func() { overwrite(t, vfs.Default, path, HeaderSize+600, []byte{0xff, 0xff, 0xff}) }
+	damage()
+	rot, err := j.Inspect(t.Context(), 1, nil)
+	if err != nil || rot == nil {
+		t.Fatal(rot, err)
+	}
+	_, err = j.Repair(t.Context(), rot, []Twin{twin}, nil)
+	must(t, err)
+	if after := j.Space(); after.Held != before.Held || after.Unused != before.Unused || space() < o.ReceiverBytes {
+		t.Errorf("before %+v, repaired %+v; the file has %d bytes", before, after, space())
+	}
+	must(t, j.Close())
+	damage()
+	_, err = Mend(t.Context(), o, true, []Twin{twin}, nil)
+	must(t, err)
+	if space() < o.ReceiverBytes {
+		t.Errorf("repaired while it was closed the file has %d bytes", space())
+	}
+	j = open(t, o)
+	if b, err := j.BundleAt(first.First); err != nil || b.Last() != first.Last() {
+		t.Error(b.Last(), err)
+	}
+	must(t, j.Verify(context.Background()))
+}
