@@ -17,6 +17,9 @@ import (
 // errEnded says that the source ended the session in good order.
 var errEnded = errors.New("session ended by the source")
 
+// errNothingCommon is errEnded by a source that has nothing of what was offered.
+var errNothingCommon = fmt.Errorf("%w: it has nothing in common with this copy", errEnded)
+
 // inbound is one session seen from the target. The goroutine that runs it reads; acknowledge, in another, writes.
 type inbound struct {
 	server *server
@@ -247,6 +250,9 @@ func (in *inbound) match(ctx context.Context, view journal.View) (common wire.Po
 			return common, false, err
 		}
 		m, err := in.answer()
+		if errors.Is(err, errNothingCommon) && last && view.Last == base {
+			return common, false, errors.Join(err, in.clear(view))
+		}
 		if err != nil {
 			return common, false, err
 		}
@@ -312,11 +318,31 @@ func (in *inbound) answer() (wire.Match, error) {
 			return m, nil
 		case wire.Heartbeat:
 		case wire.End:
+			if m.Code == wire.CodePriming {
+				return wire.Match{}, errNothingCommon
+			}
 			return wire.Match{}, errEnded
 		default:
 			return wire.Match{}, &wire.FormatError{Type: m.Type(), Reason: "came at the wrong time"}
 		}
 	}
+}
+
+// clear empties a copy that holds a receiver's header and nothing else, after the source said that it has that receiver no more: the
+// next session begins where the source's journal does now.
+func (in *inbound) clear(matched journal.View) error {
+	leave, err := in.gate.Enter()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	if view, _ := in.copy.View(); view.Last != matched.Last || view.First != matched.First {
+		return nil
+	}
+	if err := in.copy.Clear(); err != nil && !errors.Is(err, journal.ErrAuthored) {
+		return fmt.Errorf("begin the copy elsewhere: %w", err)
+	}
+	return nil
 }
 
 // verify checks that the point is one of this copy, or where an empty copy may begin.
