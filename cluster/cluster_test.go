@@ -523,3 +523,18 @@ func TestCrashWhileFounding(t *testing.T) {
 		}
 	}
 }
+
+// A name that stands for a journal in paths is no name of a node.
+func TestReservedNameRefused(t *testing.T) {
+	a := newMachine(t, "a")
+	a.start(bootstrap())
+	for _, name := range []ident.NodeID{"local", "replays"} {
+		err := newMachine(t, name).refuse(10*time.Second, join(a.raftAddr))
+		if err == nil || !strings.Contains(err.Error(), "stands for a journal") || !strings.Contains(err.Error(), "choose another one") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if st, _ := a.State(); st.Nodes[name] != nil {
+			t.Errorf("%s is registered", name)
+		}
+	}
+}

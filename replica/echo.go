@@ -11,7 +11,7 @@ import (
 )
 
 // Replays names, where a journal is asked for by its author, the one in which this node records what it replays.
-const Replays ident.NodeID = "replays"
+const Replays = ident.ReplaysWord
 
 // echo records in a journal of its own, which is never shipped, what a backup replays. Each fact is recorded before it is applied,
 // and is durable then: a crash leaves the store behind the echoes, never before them, and what is replayed again is not recorded
