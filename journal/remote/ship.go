@@ -135,7 +135,7 @@ func (p *shipment) run(ctx context.Context) error {
 		Epoch: o.Epoch, Session: o.Sessions.Add(1), Life: o.Life, End: view.Last, Free: o.Free(),
 	}
 	p.helloEnd = hello.End
-	if after, ok := o.Begin(); ok && hello.Free {
+	if after, ok := p.named(hello.Free); ok {
 		p.begin = &wire.Begin{After: after, First: view.First}
 	}
 	if err := p.send(hello); err != nil {
@@ -147,6 +147,14 @@ func (p *shipment) run(ctx context.Context) error {
 		return err
 	}
 	return p.stream(ctx, start)
+}
+
+// named returns after which sequence the target's copy is to begin, if somebody named a receiver and nobody waits for the target.
+func (p *shipment) named(free bool) (after ident.Sequence, ok bool) {
+	if !free {
+		return 0, false
+	}
+	return p.s.o.Begin()
 }
 
 // send writes one message and flushes.
@@ -257,7 +265,7 @@ func (p *shipment) answer(ctx context.Context, offer wire.Offer) (m wire.Message
 		return m, m.Found, err
 	}
 	view, _ := p.s.o.Journal.View()
-	p.begin.Point, p.begin.Found, err = p.highest(offer, min(view.Last, view.Durable))
+	p.begin.Point, p.begin.Found, err = p.highest(offer, view.Last)
 	if err == nil && !p.begin.Found && !offer.Last {
 		return wire.Match{End: view.Last}, false, nil
 	}

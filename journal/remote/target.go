@@ -38,7 +38,7 @@ type Admission interface {
 	// server makes one removal at a time.
 	Removable(after ident.Sequence, h wire.Hello) error
 	// Clearable tells whether the whole copy may be removed, since it is to begin elsewhere. What the copy has from first up to common
-	// its author, who asks, has on its own disk. Called as Removable is.
+	// its author, who asks, holds as well. Called as Removable is.
 	Clearable(first, common ident.Sequence, h wire.Hello) error
 	// Progress hears how far the source is, in order. The journal's Mark was called before.
 	Progress(p wire.Progress)

@@ -55,7 +55,7 @@ type Begin struct {
 	Found bool           // there is a common end
 	Point                // that; zero unless Found
 	After ident.Sequence // the receiver begins behind it
-	First ident.Sequence // the oldest that the source, which wrote the journal, has on its disk
+	First ident.Sequence // the oldest that the source, which wrote the journal, holds
 }
 
 // Start says that the target is ready.
