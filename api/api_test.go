@@ -201,6 +201,10 @@ func (f *fake) Entries(ctx context.Context, group, node string, e client.EntryFi
 			e.Since.Format(time.RFC3339), e.Code, e.Type, e.File, e.Key, e.Transaction, e.IncludeAll, e.Limit)
 }
 
+func (f *fake) StartCopy(ctx context.Context, group, node string, q client.CopyStartRequest) (client.CopyStart, error) {
+	return client.CopyStart{Journal: group + "/" + node, Target: q.Target, Receiver: 4, From: 101}, f.note(ctx, "start %s %s at %s from %s", group, node, q.Target, q.From)
+}
+
 func (f *fake) ChangeReceiver(ctx context.Context, group string) (client.Receiver, error) {
 	return client.Receiver{Number: 8, Attached: true}, f.note(ctx, "change-receiver %s", group)
 }

@@ -82,6 +82,7 @@ type Journals interface {
 	// Verify reads everything of one journal; code corrupt names the place.
 	Verify(ctx context.Context, group, node string) error
 	Healer
+	Starter
 }
 
 // Elsewhere says that another node has to answer, and that here surely nothing was done. The api forwards the request to

@@ -141,7 +141,7 @@ func TestOpenAPIMatchesTypes(t *testing.T) {
 		"Step": client.Step{}, "SwitchoverRequest": client.SwitchoverRequest{}, "Target": client.Target{}, "Verification": client.Verification{},
 		"Repair": client.Repair{}, "RotPlace": client.RotPlace{}, "Scrub": client.Scrub{},
 		"WriteResult": client.WriteResult{},
-		"DroppedNode": client.DroppedNode{}, "GroupChange": client.GroupChange{}, "Hold": client.Hold{}, "HoldRequest": client.HoldRequest{}, "Readmission": client.Readmission{},
+		"DroppedNode": client.DroppedNode{}, "GroupChange": client.GroupChange{}, "Hold": client.Hold{}, "HoldRequest": client.HoldRequest{}, "Readmission": client.Readmission{}, "CopyStart": client.CopyStart{}, "CopyStartRequest": client.CopyStartRequest{},
 		"GroupPatch": struct {
 			client.GroupSpec
 			IfVersion uint64 `json:"if_version"`

@@ -214,7 +214,10 @@ func groupConcerns(g client.GroupStatus) (all []string) {
 	if g.Held > 0 && g.Operation == nil {
 		add("%s held", plural(g.Held, "write is", "writes are"))
 	}
-	if g.Local.NeedsPriming {
+	switch {
+	case g.Local.Priming != "":
+		add("the copy on the node that answered cannot catch up by journal: %s", asCommands(g.Local.Priming))
+	case g.Local.NeedsPriming:
 		add("the copy on the node that answered cannot catch up by journal and needs a new copy of the data")
 	}
 	if g.Local.Error != "" {
