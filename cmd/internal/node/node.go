@@ -178,6 +178,7 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 		return nil, err
 	}
 	undo.add(kept.close)
+	n.warnOfFileSystem(c.Data)
 	undo.add(runHooks(n.events, c.Hooks, log.Named("hook")).close)
 	advertise := n.advertised()
 
