@@ -264,6 +264,10 @@ func (n *Node) Failed() <-chan error { return n.failed }
 func (n *Node) HTTP() string { return n.listeners.http.Addr().String() }
 
 func (n *Node) fail(err error) {
+	var later *cluster.LifeOverError
+	if errors.As(err, &later) {
+		err = errors.Join(err, n.directory.follow(later.Latest))
+	}
 	n.hang.note(err)
 	select {
 	case n.failed <- err:
