@@ -241,6 +241,10 @@ func (f *fake) Archived(ctx context.Context, group string, q client.ArchiveQuery
 	return client.ArchivePage{URL: "file:///x", Items: []client.ArchivedReceiver{{Receiver: 7}}, Next: "n"}, f.note(ctx, "archived %s node=%s after=%s limit=%d", group, q.Node, q.After, q.Limit)
 }
 
+func (f *fake) StartCopy(ctx context.Context, group, node string, q client.CopyStartRequest) (client.CopyStart, error) {
+	return client.CopyStart{Journal: group + "/" + node, Target: q.Target, Receiver: 4, From: 101}, f.note(ctx, "start %s %s at %s from %s", group, node, q.Target, q.From)
+}
+
 func (f *fake) ChangeReceiver(ctx context.Context, group string) (client.Receiver, error) {
 	return client.Receiver{Number: 8, Attached: true}, f.note(ctx, "change-receiver %s", group)
 }

@@ -86,6 +86,7 @@ type Journals interface {
 	Verify(ctx context.Context, group, node string) error
 	Healer
 	Archives
+	Starter
 }
 
 // Elsewhere says that another node has to answer, and that here surely nothing was done. The api forwards the request to

@@ -93,6 +93,7 @@ func routes() []route {
 		{method: get, path: group + "/entries", params: entryParams(), serve: (*API).facts},
 		{method: post, path: journal + "/verify", params: []string{"wait"}, wait: 10 * time.Minute, reads: true, serve: (*API).verify},
 		{method: post, path: journal + "/repair", params: []string{"wait"}, wait: 10 * time.Minute, serve: (*API).repair},
+		{method: post, path: journal + "/start", params: []string{"wait"}, body: jsonBody, wait: 30 * time.Second, serve: (*API).startCopy},
 		{method: post, path: group + "/journals/local/change-receiver", serve: (*API).changeReceiver},
 		{method: post, path: group + "/journals/local/entries", params: []string{"wait"}, body: valueBody, once: true, serve: (*API).depositEntry},
 		{method: get, path: group + "/backouts", serve: (*API).backouts},

@@ -217,6 +217,12 @@ func routeCases() map[string]routeCase {
 			},
 			asks: []string{"hold default reader 3.42 for 24h0m0s by 127.0.0.1"}, want: is(client.Hold{Name: "reader", Position: "default@3.42", By: "127.0.0.1"}),
 		},
+		"POST /v1/groups/{group}/journals/{node}/start": {
+			call: func(ctx context.Context, c *client.Client) (any, error) {
+				return c.StartCopy(ctx, "default", "a", client.CopyStartRequest{Target: "c", From: "attached"}, 0)
+			},
+			asks: []string{"start default a at c from attached"}, want: is(client.CopyStart{Journal: "default/a", Target: "c", Receiver: 4, From: 101}),
+		},
 		"DELETE /v1/groups/{group}/holds/{name}": {
 			call: func(ctx context.Context, c *client.Client) (any, error) {
 				return nil, c.RemoveHold(ctx, "default", "reader")

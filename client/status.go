@@ -116,13 +116,14 @@ type GroupStatus struct {
 
 // Copy is one node's own copy of a group, as that node itself knows it.
 type Copy struct {
-	Role         string  `json:"role"`          // as in GroupStatus.Roles; "" when the node has no copy
-	Serving      bool    `json:"serving"`       // takes reads and writes as primary now: opened, reconciled, lease valid
-	Readable     bool    `json:"readable"`      // reconciled: may answer reads with ?local=true
-	NeedsPriming bool    `json:"needs_priming"` // cannot catch up by journal; wants a new copy of the data
-	Position     string  `json:"position"`      // of its store
-	Received     string  `json:"received"`      // end of what it holds without a hole
-	LagEntries   uint64  `json:"lag_entries"`   // committed entries it knows of and has not applied
+	Role         string  `json:"role"`              // as in GroupStatus.Roles; "" when the node has no copy
+	Serving      bool    `json:"serving"`           // takes reads and writes as primary now: opened, reconciled, lease valid
+	Readable     bool    `json:"readable"`          // reconciled: may answer reads with ?local=true
+	NeedsPriming bool    `json:"needs_priming"`     // cannot catch up by journal; wants a new copy of the data
+	Priming      string  `json:"priming,omitempty"` // why it needs that, and what helps
+	Position     string  `json:"position"`          // of its store
+	Received     string  `json:"received"`          // end of what it holds without a hole
+	LagEntries   uint64  `json:"lag_entries"`       // committed entries it knows of and has not applied
 	LagBytes     uint64  `json:"lag_bytes"`
 	LagSeconds   float64 `json:"lag_seconds"`     // since it was last known to be level; 0 on the primary
 	Error        string  `json:"error,omitempty"` // what stopped this copy

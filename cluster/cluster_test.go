@@ -465,6 +465,27 @@ func TestLifeOver(t *testing.T) {
 	}
 }
 
+// Proves that a process whose directory was set back, from a time when its clock was years ahead, learns what its next life has to follow. The other
+// nodes go on.
+func TestLifeOfAClockFarAhead(t *testing.T) {
+	a, b, _ := trio(t)
+	over := make(chan error, 1)
+	b.stop(false)
+	b.start(join(a.raftAddr), func(o *Options) { o.OnFatal = func(err error) { over <- err } })
+	eventually(t, "b renews", func() bool { st, _ := a.State(); return st.Nodes["b"].Incarnation == b.life })
+	ahead := b.life + ident.Incarnation(20*365*24*time.Hour)
+	a.propose(fsm.Command{Renew: &fsm.Renew{Node: "b", Directory: b.directory, Incarnation: ahead}})
+	err := <-over
+	var later *LifeOverError
+	if !errors.Is(err, ErrLifeOver) || !errors.As(err, &later) || later.Latest != ahead || !strings.Contains(err.Error(), "the next start follows") {
+		t.Fatal(err)
+	}
+	b.stop(false)
+	b.life = later.Latest // as the directory has it from now on
+	b.start(join(a.raftAddr))
+	eventually(t, "b lives again", func() bool { st, _ := a.State(); return st.Nodes["b"].Incarnation > ahead })
+}
+
 func TestAddressChange(t *testing.T) {
 	if underRace {
 		t.Skip("hashicorp/raft 1.8.0 reads a peer's id while it writes the peer anew with the same id and another address: updateLastAppended, startStopReplication")
@@ -520,6 +541,21 @@ func TestCrashWhileFounding(t *testing.T) {
 		a.start(bootstrap(fsm.GroupSpec{Name: group}))
 		if a.group() == nil || a.ID() == "" || write && a.ID() != bound {
 			t.Fatalf("not founded: cluster %q, bound to %q", a.ID(), bound)
+		}
+	}
+}
+
+// A name that stands for a journal in paths is no name of a node.
+func TestReservedNameRefused(t *testing.T) {
+	a := newMachine(t, "a")
+	a.start(bootstrap())
+	for _, name := range []ident.NodeID{"local", "replays"} {
+		err := newMachine(t, name).refuse(10*time.Second, join(a.raftAddr))
+		if err == nil || !strings.Contains(err.Error(), "stands for a journal") || !strings.Contains(err.Error(), "choose another one") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if st, _ := a.State(); st.Nodes[name] != nil {
+			t.Errorf("%s is registered", name)
 		}
 	}
 }

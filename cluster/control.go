@@ -76,6 +76,9 @@ func (c *Cluster) admit(ctx context.Context, j joinRequest) response {
 	if j.Name != c.o.Name {
 		return response{Code: codeName, Detail: fmt.Sprintf("this is cluster %q, not %q: correct `cluster` or `join` in the configuration", c.o.Name, j.Name)}
 	}
+	if err := j.Node.ID.Reserved(); err != nil {
+		return response{Code: codeRefused, Detail: "node: " + err.Error()}
+	}
 	if c.raft.State() != raft.Leader {
 		if j.Node.Directory != c.o.Directory && c.reachable(ctx, j.Node) == nil {
 			c.book.note(j.Node)

@@ -3,6 +3,7 @@ package cluster
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/understudy-ha/understudy/internal/ident"
 )
@@ -19,6 +20,17 @@ var (
 	// ErrClosed says that the cluster was closed.
 	ErrClosed = errors.New("cluster is closed")
 )
+
+// LifeOverError is ErrLifeOver where the cluster knows a later life of the node. The next one has to follow that, which the clock does not
+// bring about when the later one began while the clock was far ahead, and the directory was set back since.
+type LifeOverError struct{ Life, Latest ident.Incarnation }
+
+func (e *LifeOverError) Error() string {
+	return fmt.Sprintf("%v: it is life %s, and the cluster knows the later life %s of this node, of %s by the clock of that time. The data directory was set back to an older state, or is used by two processes; "+
+		"the next start follows that life. If it is refused again, look for another process with a copy of this directory, and stop it", ErrLifeOver, e.Life, e.Latest, time.Unix(0, int64(e.Latest)).UTC().Format(time.RFC3339))
+}
+
+func (e *LifeOverError) Unwrap() error { return ErrLifeOver }
 
 // UnknownOutcomeError says that a command was handed to Raft but its result is not known here: it may still be applied.
 // Read the state before proposing again.

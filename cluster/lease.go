@@ -68,13 +68,14 @@ func (l *leases) drop() {
 	l.count.Drop()
 }
 
-// yield makes check fail for g at e, or not any more.
+// yield makes check fail for g at e, or not any more. To take it back is for who gave that epoch away, not for an older one.
 func (l *leases) yield(g ident.GroupName, e ident.Epoch, yes bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if yes {
+	switch {
+	case yes:
 		l.given[g] = e
-	} else {
+	case l.given[g] == e:
 		delete(l.given, g)
 	}
 }

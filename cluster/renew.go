@@ -29,7 +29,12 @@ func (c *Cluster) renew(ctx context.Context) {
 		}
 		if refused == fsm.RefusedIncarnation {
 			// Nothing brings it back: a renewal of a shorter life may have been on its way for longer than this one's first.
-			c.fatal(ErrLifeOver)
+			st, _ := c.board.read()
+			if n := st.Nodes[c.o.Node]; n != nil && n.Incarnation > c.o.Incarnation {
+				c.fatal(&LifeOverError{Life: c.o.Incarnation, Latest: n.Incarnation})
+			} else {
+				c.fatal(ErrLifeOver)
+			}
 			return
 		}
 		switch bad := err != nil || refused != ""; {

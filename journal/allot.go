@@ -48,6 +48,15 @@ func solid(file vfs.File, size int64) bool {
 	return unix.Fstat(int(fd), &st) == nil && st.Blocks*512 >= size
 }
 
+// held returns how many bytes the file system holds for the file, its end or not; 0 when that is not known.
+func held(file vfs.File) int64 {
+	var st unix.Stat_t
+	if fd := file.Fd(); fd == vfs.InvalidFd || unix.Fstat(int(fd), &st) != nil {
+		return 0
+	}
+	return st.Blocks * 512
+}
+
 // trim gives back the space behind size, where it can be done at once. The file holds nothing but zeros there.
 func trim(file vfs.File, size int64) bool {
 	fd := file.Fd()

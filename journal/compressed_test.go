@@ -122,15 +122,19 @@ func TestRotBeforeCompressedBundles(t *testing.T) {
 }
 
 // Proves BX-7: rot in a compressed bundle is no torn tail when plain bundles that know it to be durable stand behind it, however many entries it
-// held. Of a rotten header that is known where a compressed bundle stands before.
+// held, whether or not its header can be read, and also when it is the first compressed one of the receiver.
 func TestRotOfACompressedBundleBeforePlainOnes(t *testing.T) {
-	for _, plain := range []int{1, 20} {
+	for i, plain := range []int{1, 20, 1, 20} {
 		for _, header := range []bool{false, true} {
 			fs := vfs.NewMem()
 			o := options(fs)
 			o.ReceiverBytes = 8 << 20
 			j := active(t, o)
-			depositCompressed(t, j, 1, 100)
+			if i < 2 {
+				depositCompressed(t, j, 1, 100)
+			} else {
+				deposit(t, j, 1, 1, 10)
+			}
 			v := flush(t, j)
 			depositCompressed(t, j, 1, 1000)
 			flush(t, j)
@@ -147,12 +151,12 @@ func TestRotOfACompressedBundleBeforePlainOnes(t *testing.T) {
 			}
 			overwrite(t, fs, receiverPath(1), at, []byte{0xff, 0xff})
 			for count := range uint64(2) { // as after a loss of power
-				mark, at := record{count: count + 1, mark: first.First - 1, authored: true}.slot()
+				mark, at := record{state: Active, count: count + 1, mark: first.First - 1, authored: true}.slot()
 				overwrite(t, fs, testDir+"/"+stateName, at, mark)
 			}
 			var broken *CorruptionError
 			if _, err := Open(o); !errors.As(err, &broken) {
-				t.Errorf("%d plain bundles behind, rot in the header %v: opened, %v", plain, header, err)
+				t.Errorf("%d plain bundles behind, the first compressed one %v, rot in the header %v: opened, %v", plain, i > 1, header, err)
 			}
 		}
 	}

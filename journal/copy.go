@@ -26,7 +26,7 @@ func (j *Journal) receive() error {
 // BeginReceiver makes a copy's next receiver with exactly these HeaderSize header bytes. An empty journal takes the header of
 // any receiver and begins there; else the header must continue the journal to the letter: *GapError when it begins at another
 // sequence, *CorruptionError when chain or history differ. An attached receiver that holds no bundle yet may be begun again: it
-// takes the new header. BeginReceiver does not wait for what is queued for the disk. ErrFull: there is no space for a receiver.
+// takes the new header. A copy that holds no other one, and so nothing at all, begins with any later receiver. BeginReceiver does not wait for what is queued for the disk. ErrFull: there is no space for a receiver.
 func (j *Journal) BeginReceiver(header []byte) error {
 	j.appending.Lock()
 	defer j.appending.Unlock()
@@ -45,6 +45,12 @@ func (j *Journal) BeginReceiver(header []byte) error {
 	}
 	raw := bytes.Clone(header)
 	old := j.attached()
+	if old != nil && h.First > old.header.First && h.Number > old.header.Number && j.bare() {
+		if err := j.dropBare(); err != nil {
+			return err
+		}
+		old = nil
+	}
 	switch {
 	case old == nil:
 	case h.First != old.last+1:

@@ -83,10 +83,10 @@ func TestCopyTakesOnlyWhatContinuesIt(t *testing.T) {
 	if _, err := to.AppendRaw(items[2].Raw); !errors.As(err, &gap) || *gap != (GapError{Want: 1, Have: 2}) {
 		t.Error(err)
 	}
+	ship(t, to, items[1:3])
 	if err := to.BeginReceiver(items[5].ReceiverHeader); !errors.As(err, &gap) {
 		t.Error(err)
 	}
-	ship(t, to, items[1:3])
 	if _, err := to.AppendRaw(items[2].Raw); !errors.As(err, &gap) || gap.Have != 2 || gap.Want != 4 {
 		t.Error(err)
 	}

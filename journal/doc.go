@@ -35,17 +35,18 @@
 //	  13  u8   flags             1 deposited here, 2 received from another node, 4 torn, 8 a removal is going on
 //	  16  u64  rewind            the removal's last sequence that stays
 //	 508  u32  checksum          CRC-32C of all before
-//	 512  24   durable mark      u64 counter, u64 sequence, u32 CRC-32C of both, u32 zero
-//	1024  24   durable mark      the one with the higher counter is valid
+//	 512  36   slot              u64 counter, u64 durable mark, u32 CRC-32C of both, u8 state, u8 flags, u16 zero, u64 rewind,
+//	                             u32 CRC-32C of all before
+//	1024  36   slot              the whole one with the higher counter is valid
 //
-// The first sector changes only by atomic replacement of the file. The marks are overwritten in turns after each sync of a
-// receiver, without a sync of their own: they say after a crash what was synced at least.
+// The slots are overwritten in turns, in place: with the mark after each sync of a receiver, without a sync of their own, since the
+// mark says after a crash what was synced at least; with another state or flags synced, and then once more everywhere else. So
+// no change needs space. Where state is zero in a slot, as earlier releases wrote it, that of the first sector counts.
 //
 // What is assumed of the disk: a sync that returned nil is true; an unsynced write may be there in part, in any order, in
 // sectors of 512 bytes; renames, creations and removals hold once the directory was synced. A failed write or sync is final.
 //
-// Beside them stand spare receivers, files of zeros named <n>.spare, and state.tmp, the space of the next state file. A full disk is
-// an error of the call that needs space, FullError, before anything is numbered; docs/journal.md says how.
+// Beside them stand spare receivers, files of zeros named <n>.spare. A full disk is an error of the call that needs space, FullError, before anything is numbered; docs/journal.md says how.
 //
 // DESIGN.md says how recovery tells a torn tail from corruption, and who owns what.
 package journal

@@ -134,6 +134,99 @@ func TestGoldenState(t *testing.T) {
 	}
 }
 
+// Earlier releases wrote the mark alone into a slot; the first sector says the rest.
+func TestStateOfEarlierReleases(t *testing.T) {
+	r := record{state: Standby, authored: true, torn: true, rewinding: true, rewind: 19, mark: 19, count: 5}
+	b := r.encode()
+	clear(b[2*stateSector+20:]) // behind the mark
+	golden(t, "state-bare.hex", b)
+	if got, err := decodeRecord(b); err != nil || got != r {
+		t.Fatalf("%+v, %v", got, err)
+	}
+}
+
+// A change is in place, and whichever sectors of it reach the disk before a crash, the record is the one before or the one after.
+func TestStateIsWrittenInPlace(t *testing.T) {
+	mem := vfs.NewMem()
+	d := disk{fs: mem, dir: testDir}
+	must(t, mem.MkdirAll(testDir, 0o755))
+	r := record{state: Active, authored: true, mark: 7}
+	must(t, d.save(&r))
+	for round := range 4 {
+		before, old := r, readFile(t, mem, testDir+"/"+stateName)
+		r.rewinding, r.rewind, r.mark = round%2 == 0, ident.Sequence(round), ident.Sequence(7+round)
+		file := &sectorFile{disk: bytes.Clone(old), cache: old}
+		after := r
+		must(t, after.overwrite(file))
+		for i, b := range file.crashes {
+			got, err := decodeRecord(b)
+			must(t, err)
+			was, is := got, got
+			was.count, was.stale, is.count, is.stale = before.count, before.stale, after.count, after.stale
+			if was != before && is != after {
+				t.Fatalf("round %d, crash %d: %+v, neither %+v nor %+v", round, i, got, before, after)
+			}
+			// The next start writes all of it.
+			crashed := vfs.NewMem()
+			must(t, crashed.MkdirAll(testDir, 0o755))
+			overwrite(t, crashed, testDir+"/"+stateName, 0, b)
+			if got.stale {
+				must(t, disk{fs: crashed, dir: testDir}.save(&got))
+				again, err := readRecord(crashed, testDir)
+				if err != nil || again != got || again.stale {
+					t.Fatalf("%+v, want %+v: %v", again, got, err)
+				}
+			}
+		}
+		must(t, d.save(&r))
+		now := readFile(t, mem, testDir+"/"+stateName)
+		if got, err := decodeRecord(now); err != nil || got != r {
+			t.Fatalf("%+v, want %+v: %v", got, r, err)
+		}
+		for slot := range 2 { // rot in one slot does not bring the record before back
+			rotten := bytes.Clone(now)
+			rotten[stateSector*(1+slot)+24] ^= 1
+			got, err := decodeRecord(rotten)
+			must(t, err)
+			if got.count = r.count; got != r {
+				t.Fatalf("%+v, want %+v", got, r)
+			}
+		}
+	}
+}
+
+// sectorFile notes every image that a crash can leave of what is written to it, sector by sector.
+type sectorFile struct {
+	vfs.File
+	disk, cache []byte
+	crashes     [][]byte
+}
+
+func (f *sectorFile) WriteAt(b []byte, at int64) (int, error) {
+	n := copy(f.cache[at:], b)
+	f.crash()
+	return n, nil
+}
+
+func (f *sectorFile) SyncData() error {
+	f.crash()
+	f.disk = bytes.Clone(f.cache)
+	f.crash()
+	return nil
+}
+
+func (f *sectorFile) crash() {
+	for some := range 8 {
+		b := bytes.Clone(f.disk)
+		for s := range 3 {
+			if some>>s&1 != 0 {
+				copy(b[s*stateSector:][:stateSector], f.cache[s*stateSector:])
+			}
+		}
+		f.crashes = append(f.crashes, b)
+	}
+}
+
 // FuzzReceiverHeader: what is decoded encodes to the same bytes.
 func FuzzReceiverHeader(f *testing.F) {
 	raw, err := testHeader().encode()

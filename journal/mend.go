@@ -103,7 +103,7 @@ func (m *mender) oldest(ctx context.Context) (ident.ReceiverNumber, error) {
 
 // state makes the state file anew, when a twin says that it holds the journal too. What it said is lost, so the cautious is
 // assumed: a torn tail was cut, marks in bundles are about another disk, no removal goes on. One that did begins again when the
-// chains are compared. The marks stand in sectors of their own; one that is whole counts.
+// chains are compared. Each sector has the whole of it; one that is sound counts.
 func (m *mender) state(ctx context.Context) error {
 	if _, err := m.oldest(ctx); err != nil {
 		return err
@@ -115,14 +115,15 @@ func (m *mender) state(ctx context.Context) error {
 		if err := errors.Join(ignoreEOF(err), file.Close()); err != nil {
 			return fmt.Errorf("read state file: %w", err)
 		}
-		if whole, err := decodeFirst(b); n == stateSize && err == nil { // only the marks are gone
-			r, r.torn = whole, true
+		if whole, err := decodeFirst(b); n == stateSize && err == nil { // only the slots are gone
+			r = whole
 		}
 		for _, s := range [][]byte{b[stateSector:], b[2*stateSector:]} {
-			if count, mark, ok := readMark(s); ok && count > r.count {
-				r.count, r.mark = count, mark
+			if have, ok := readSlot(s, r); ok && have.count > r.count {
+				r = have
 			}
 		}
+		r.torn = true
 	} else if !isNotExist(err) {
 		return fmt.Errorf("open state file: %w", err)
 	}
@@ -290,6 +291,11 @@ func (m *mender) attempt(ctx context.Context, n ident.ReceiverNumber, raw []byte
 	if err := p.finish(p.r.end, size); err != nil {
 		return err
 	}
+	if next == nil && !detached && p.local != nil {
+		if had := min(held(p.local), m.o.full()); had > size {
+			p.reserve(had)
+		}
+	}
 	if torn && !rec.torn { // first, or a crash would make us forget
 		if rec.torn = true; rec.count > 0 {
 			if err := m.disk.save(&rec); err != nil {
@@ -336,7 +342,7 @@ func (m *mender) clear(p *patch, rec record) (bool, error) {
 	if err != nil || zero {
 		return zero, err
 	}
-	behind, err := search(p.local, gap{at: p.r.end, want: p.r.last, packed: p.r.packed}, p.r.end, p.size)
+	behind, err := search(p.local, gap{at: p.r.end, want: p.r.last, after: p.r.after, packed: p.r.packed}, p.r.end, p.size)
 	if err != nil {
 		return false, err
 	}
@@ -431,6 +437,12 @@ func (m *mender) next(n ident.ReceiverNumber) (h *ReceiverHeader, exists bool, e
 		}
 	}
 	return nil, false, nil
+}
+
+// full returns how much is set aside for a receiver at most.
+func (o *Options) full() int64 {
+	l := Limits{ReceiverBytes: o.ReceiverBytes}
+	return l.full() + l.reserve()
 }
 
 // zeroedSize is how long a receiver is whose bundles end at end.

@@ -33,6 +33,8 @@ type patch struct {
 	twins  []*twinPart
 	origin int   // index of the part that the newest bundle came from
 	first  int64 // offset of the first bundle that came from a twin; 0: none did
+
+	reserved int64 // up to here the file has its space, beyond its end; 0: no farther than that
 }
 
 // newPatch begins to make a receiver with the given header. It must be discarded.
@@ -98,6 +100,14 @@ func (p *patch) finish(from, size int64) error {
 		return fmt.Errorf("sync %s: %w", p.name, err)
 	}
 	return nil
+}
+
+// reserve sets space aside for what is still to come, as the rotten file had it. On a full disk there is none, and what is needed
+// will be looked for before it is written.
+func (p *patch) reserve(to int64) {
+	if ok, err := reserve(p.file, 0, to); ok && err == nil {
+		p.reserved = to
+	}
 }
 
 // discard closes everything and removes the temporary file, unless it was installed.
@@ -305,7 +315,7 @@ func (j *Journal) install(p *patch, k known) (Repaired, error) {
 			return nil
 		}
 		j.mu.Lock()
-		k.receiver.allotted = k.receiver.size // what was set aside behind that, was so in the old file
+		k.receiver.allotted = max(k.receiver.size, p.reserved) // what was set aside in the old file does not count
 		// Nothing was removed, but whoever has the old file open must let go of it: it does not grow any more.
 		j.cutLocked(j.view.Last, j.view.Attached)
 		j.publishLocked()
@@ -323,7 +333,7 @@ func (j *Journal) install(p *patch, k known) (Repaired, error) {
 // open counts even when its name is gone.
 func (w *writer) complete(p *patch, r *receiver, padded int64) error {
 	w.j.mu.RLock()
-	want, end, size, indexed := r.tail, r.end, r.size, r.indexed
+	want, end, size, allotted, indexed := r.tail, r.end, r.size, r.allotted, r.indexed
 	w.j.mu.RUnlock()
 	if p.r.tail != want {
 		file := w.file
@@ -340,5 +350,11 @@ func (w *writer) complete(p *patch, r *receiver, padded int64) error {
 	if p.r.tail != want || indexed && p.r.end != end {
 		return fmt.Errorf("%w: what was written last does not continue the repaired part", errChain)
 	}
-	return p.finish(max(p.r.end, padded), size)
+	if err := p.finish(max(p.r.end, padded), size); err != nil {
+		return err
+	}
+	if allotted > size {
+		p.reserve(allotted)
+	}
+	return nil
 }

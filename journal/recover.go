@@ -62,7 +62,9 @@ func (d disk) recover() (recovered, error) {
 		if r.receivers, err = d.finishRewind(r.receivers, r.record.rewind); err != nil {
 			return r, err
 		}
-		r.record.rewinding = false
+		r.record.rewinding, r.record.stale = false, true
+	}
+	if r.record.stale {
 		if err := d.save(&r.record); err != nil {
 			return r, err
 		}
@@ -70,18 +72,12 @@ func (d disk) recover() (recovered, error) {
 	if err := d.read(&r); err != nil {
 		return r, err
 	}
-	if r.record.count > 0 {
-		if err := d.makeNextState(); err != nil {
-			return r, err
-		}
-	}
 	return r, syncDir(d.fs, d.dir)
 }
 
-// save replaces the state file and closes it.
+// save writes the state file and closes it.
 func (d disk) save(r *record) error {
-	r.count++
-	file, err := d.replaceState(r.encode())
+	file, err := d.saveRecord(r)
 	if err != nil {
 		return err
 	}
@@ -92,7 +88,7 @@ func (d disk) save(r *record) error {
 func (d disk) headers(names []string) ([]*receiver, error) {
 	var numbers []ident.ReceiverNumber
 	for _, name := range names {
-		if strings.HasSuffix(name, tempSuffix) && name != nextState { // that one is space set aside, which may be needed at once
+		if strings.HasSuffix(name, tempSuffix) {
 			if err := d.fs.Remove(d.path(name)); err != nil {
 				return nil, fmt.Errorf("remove left-over file: %w", err)
 			}
@@ -297,13 +293,13 @@ func rewrite(file vfs.File, end int64) error {
 // so such a write ends within a batch, and no bundle in it can have been sealed after it was durable. Everything else is
 // corruption.
 func (d disk) torn(r *receiver, file vfs.File, why error, rec record) error {
-	from, g := r.end+alignment, gap{at: r.end, want: r.last + 1, packed: r.packed}
+	from, g := r.end+alignment, gap{at: r.end, want: r.last + 1, after: r.after, packed: r.packed}
 	header := make([]byte, entry.HeaderSize)
 	if n, _ := file.ReadAt(header, r.end); n == len(header) {
 		if h, err := entry.DecodeHeader(header); err == nil { // its body was torn, which may hold anything
 			from = r.end + int64(h.Length)
 			if h.First == r.last+1 {
-				g = gap{at: from, want: h.Last()}
+				g = gap{at: from, want: h.Last(), after: h.After()}
 			}
 		}
 	}

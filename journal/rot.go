@@ -361,10 +361,10 @@ func (w *writer) stateDiffers() (differs, err error) {
 		if !newer {
 			number++ // stands where the one before stands
 		}
-		slot := have[stateSector*(1+number%2):][:markSize]
-		count, mark, ok := readMark(slot)
-		if ok && mark <= w.record.mark && (count == w.record.count) == newer && count <= w.record.count {
-			copy(want[stateSector*(1+number%2):], slot[:20])
+		slot := have[stateSector*(1+number%2):][:slotSize]
+		r, ok := readSlot(slot, w.record)
+		if ok && r.mark <= w.record.mark && (r.count == w.record.count) == newer && r.count <= w.record.count {
+			copy(want[stateSector*(1+number%2):], slot)
 		}
 	}
 	if !bytes.Equal(have, want) {

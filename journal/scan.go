@@ -142,18 +142,26 @@ const minEntry = 8
 type gap struct {
 	at     int64          // in the file
 	want   ident.Sequence // what stands behind it has a higher one
-	packed bool           // compressed bundles may stand in it
+	after  ident.Position // the history before it
+	packed bool           // compressed bundles stand before it
 }
 
-// spans tells whether the gap can be so long that h, which stands at offset, comes behind it. Where compressed bundles may be in it
-// any h that is compressed counts, and one that knows that something in the gap was durable.
+// spans tells whether the gap can be so long that h, which stands at offset, comes behind it. A bundle that was rotten may have been
+// compressed, and have held nearly as many entries as bytes: then h counts when it is compressed itself, or knows that something in
+// the gap was durable and goes on with the history where the gap can have left it. So what stands in a value seldom does.
 func (g gap) spans(h entry.Header, offset int64) bool {
 	if h.First <= g.want {
 		return false
 	}
 	bytes, entries := offset-g.at, int64(h.First-g.want)-1
 	return entries <= bytes/minEntry ||
-		entries <= bytes && (h.Flags&entry.FlagCompressed != 0 || g.packed && h.Durable >= g.want)
+		entries <= bytes && (h.Flags&entry.FlagCompressed != 0 || h.Durable >= g.want && (g.packed || g.leads(h.Before, entries)))
+}
+
+// leads tells whether the history can stand at position behind the gap, which holds so many entries at most, one more than stand between.
+func (g gap) leads(position ident.Position, entries int64) bool {
+	most := g.after.History + ident.History(entries) + 1
+	return position.History <= most && (position.Epoch > g.after.Epoch || position.Epoch == g.after.Epoch && position.History >= g.after.History)
 }
 
 // search looks from offset on, behind the gap, for headers of bundles of this journal. A value may hold anything, a bundle too: one

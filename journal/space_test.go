@@ -231,9 +231,10 @@ func TestCopyOnAFullDisk(t *testing.T) {
 	must(t, c.Verify(context.Background()))
 }
 
-// The space for the next state file is set aside before it is needed.
+// What the state file says changes in place.
 func TestStateFileNeedsNoSpace(t *testing.T) {
 	disk := newSmallDisk(1 << 20)
+	disk.FS = crowdedDisk{disk.FS}
 	j := active(t, options(disk))
 	deposit(t, j, 1, 1, 10)
 	flush(t, j)
@@ -245,22 +246,32 @@ func TestStateFileNeedsNoSpace(t *testing.T) {
 	if n := disk.refusals() - before; n != 0 {
 		t.Errorf("%d writes were refused", n)
 	}
-	// Without that it says so, and nothing has changed.
-	must(t, disk.Remove(testDir+"/"+nextState))
-	disk.resize(0)
-	if err := j.SetState(Active); !errors.Is(err, ErrFull) || j.State() != Standby {
-		t.Errorf("%v, state %s", err, j.State())
-	}
-	disk.resize(1 << 10)
-	if err := j.SetState(Active); !errors.Is(err, ErrFull) { // a part of it is not enough
-		t.Error(err)
-	}
-	disk.resize(1 << 20)
-	must(t, j.SetState(Active))
 	j = reopen(t, j, options(disk))
-	if j.State() != Active {
+	if j.State() != Standby {
 		t.Errorf("state %s", j.State())
 	}
+	// Where there is none yet it says so, and nothing has changed.
+	empty := newSmallDisk(1 << 10)
+	k := open(t, options(empty))
+	if err := k.SetState(Active); !errors.Is(err, ErrFull) || k.State() != Inactive {
+		t.Errorf("%v, state %s", err, k.State())
+	}
+	empty.resize(1 << 20)
+	must(t, k.SetState(Active))
+	if k = reopen(t, k, options(empty)); k.State() != Active {
+		t.Errorf("state %s", k.State())
+	}
+}
+
+// crowdedDisk belongs to somebody else, too, who takes at once whatever becomes free: nothing can be renamed over another file and
+// its space be had again.
+type crowdedDisk struct{ vfs.FS }
+
+func (d crowdedDisk) Rename(from, to string) error {
+	if _, err := d.Stat(to); err == nil {
+		return syscall.ENOSPC
+	}
+	return d.FS.Rename(from, to)
 }
 
 // Proves TR-5: the maximum holds for everything on the disk, spares included; deleting receivers and raising it help at once.
@@ -495,4 +506,117 @@ func TestRewindIntoASpare(t *testing.T) {
 	if got := readFile(t, c.disk.fs, receiverPath(ident.ReceiverNumber(2))); !bytes.Equal(got[:end], readFile(t, fs, receiverPath(2))[:end]) {
 		t.Error("the copy differs")
 	}
+}
+
+// Proves TR-5: a removal needs no space, on a disk that is full to the last byte and where others take at once what becomes free. As often
+// as it is wanted, and for the start that finishes one after a crash at any point of it.
+func TestRewindOnAFullDisk(t *testing.T) {
+	mem := vfs.NewCrashableMem()
+	disk := newSmallDisk(10 << 20)
+	c := &crasher{fs: mem, rng: rand.New(rand.NewPCG(1, 2)), percents: []int{0, 50, 100}, branches: make([]branch, 1)}
+	disk.FS = crowdedDisk{errorfs.Wrap(mem, c)}
+	o := options(disk)
+	o.SpareBytes = -1
+	j := active(t, o)
+	for range 60 {
+		deposit(t, j, 1, 1, 3000)
+	}
+	flush(t, j)
+	must(t, j.SetState(Standby))
+	c.set(func() { c.journal, c.images = j, nil })
+	v, _ := j.View()
+	var wanted []ident.Sequence
+	for last := v.Last - 2; last > 10; last -= 7 {
+		if b, err := j.BundleAt(last); err != nil || b.Last() != last {
+			t.Fatal(b.Last(), err)
+		}
+		disk.resize(0)
+		before := disk.refusals()
+		must(t, j.Rewind(last))
+		wanted = append(wanted, last)
+		if n := disk.refusals() - before; n != 0 {
+			t.Fatalf("%d writes were refused", n)
+		}
+	}
+	if v, _ := j.View(); v.Attached > 2 || len(wanted) < 5 {
+		t.Fatalf("no receiver went, or too few removals: %d, %+v", len(wanted), v)
+	}
+	c.set(func() { c.journal = nil })
+	ends := map[ident.Sequence]bool{v.Last: true}
+	for _, last := range wanted {
+		ends[last] = true
+	}
+	for _, i := range c.taken() {
+		full := newSmallDisk(0)
+		full.FS = crowdedDisk{i.fs}
+		for _, name := range list(t, i.fs, "") {
+			full.sizes[testDir+"/"+name] = new(int64)
+			*full.sizes[testDir+"/"+name] = int64(len(readFile(t, i.fs, testDir+"/"+name)))
+		}
+		full.resize(0)
+		o.FS = full
+		k, err := Open(o)
+		if err != nil {
+			t.Fatalf("%s: %v", i.name, err)
+		}
+		end, _ := k.View()
+		if !ends[end.Last] || end.Torn || k.State() != Standby {
+			t.Fatalf("%s: %+v", i.name, end)
+		}
+		if b := wanted[0]; end.Last > b {
+			must(t, k.Rewind(b))
+		}
+		must(t, k.Verify(context.Background()))
+		must(t, k.Close())
+	}
+}
+
+// Proves TR-5 and BX-8: the file that a repair puts in the place of a rotten one has the space that the old one had set aside, in
+// a journal that is open and in one that does not open.
+func TestRepairReservesAgain(t *testing.T) {
+	o := options(vfs.Default)
+	o.Dir = t.TempDir() + "/j"
+	o.ReceiverBytes = 4 << 20
+	o.SpareBytes = -1
+	j := active(t, o)
+	first := deposit(t, j, 1, 3, 1000)
+	deposit(t, j, 1, 3, 1000)
+	flush(t, j)
+	path := o.Dir + "/" + fileName(1)
+	space := func() int64 {
+		f, err := vfs.Default.Open(path)
+		must(t, err)
+		defer f.Close()
+		return held(f)
+	}
+	before := j.Space()
+	if space() < o.ReceiverBytes {
+		t.Skip("the file system sets no space aside")
+	}
+	c := options(vfs.NewMem())
+	c.ReceiverBytes = o.ReceiverBytes
+	twin := journalTwin{copyOf(t, j, c)}
+	damage := func() { overwrite(t, vfs.Default, path, HeaderSize+600, []byte{0xff, 0xff, 0xff}) }
+	damage()
+	rot, err := j.Inspect(t.Context(), 1, nil)
+	if err != nil || rot == nil {
+		t.Fatal(rot, err)
+	}
+	_, err = j.Repair(t.Context(), rot, []Twin{twin}, nil)
+	must(t, err)
+	if after := j.Space(); after.Held != before.Held || after.Unused != before.Unused || space() < o.ReceiverBytes {
+		t.Errorf("before %+v, repaired %+v; the file has %d bytes", before, after, space())
+	}
+	must(t, j.Close())
+	damage()
+	_, err = Mend(t.Context(), o, true, []Twin{twin}, nil)
+	must(t, err)
+	if space() < o.ReceiverBytes {
+		t.Errorf("repaired while it was closed the file has %d bytes", space())
+	}
+	j = open(t, o)
+	if b, err := j.BundleAt(first.First); err != nil || b.Last() != first.Last() {
+		t.Error(b.Last(), err)
+	}
+	must(t, j.Verify(context.Background()))
 }

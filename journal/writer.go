@@ -467,19 +467,18 @@ func (w *writer) ensureDir() error {
 	return err
 }
 
-// saveRecord replaces the state file. Short says that there is no space, and nothing has changed; err is final.
+// saveRecord writes the state file. Short says that there is no space, and nothing has changed; err is final.
 func (w *writer) saveRecord() (short, err error) {
 	if err := w.ensureDir(); err != nil {
 		return nil, err
 	}
-	if old := w.state; old != nil { // first, or its space is not free when that of the next one is set aside
+	if old := w.state; old != nil { // its name may lead to another file by now, or to none
 		w.state = nil
 		if err := old.Close(); err != nil {
 			return nil, fmt.Errorf("close state file: %w", err)
 		}
 	}
-	w.record.count++
-	file, err := w.disk.replaceState(w.record.encode())
+	file, err := w.disk.saveRecord(&w.record)
 	var room *noRoomError
 	if errors.As(err, &room) {
 		return room, nil

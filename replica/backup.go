@@ -113,6 +113,7 @@ func (b *backup) pass(ctx context.Context, a fsm.Assignment) error {
 			return err
 		}
 	}
+	b.strand(g)
 	b.show(a)
 	pause := r.o.Timing.Retention
 	if r.tight(g.Spec) { // the primary deletes and goes on: its copy here must not be full before this node has deleted, too

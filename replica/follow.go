@@ -51,6 +51,7 @@ type History struct {
 	walk applier        // only its reading half is used
 	at   ident.Position // given up to here
 	edge bool           // a bundle ends at at
+	torn bool           // it could not be found out at last whether one does: a journal changed meanwhile
 }
 
 // FollowHistory returns a follower that begins with the fact after the given position; the zero position means the first fact
@@ -100,7 +101,7 @@ func (h *History) Next(ctx context.Context) (Facts, error) {
 			return f, err
 		}
 		var tick <-chan time.Time
-		if h.r.primary.Load() != nil {
+		if h.torn || h.r.primary.Load() != nil {
 			tick = look.C
 		}
 		select {
@@ -127,13 +128,15 @@ func (h *History) TryNext() (Facts, bool, error) {
 		return Facts{}, false, nil
 	}
 	if !h.edge {
-		f, found, err := h.middle(table)
-		if err != nil || found && f.Bundle.After().History > limit.History {
+		f, found, err := middle(h.r.shelf.all(), h.at, table)
+		h.torn = errors.Is(err, errUnsettled)
+		if err != nil && !h.torn || found && f.Bundle.After().History > limit.History {
 			return Facts{}, false, err
 		}
-		if h.edge = true; found {
+		if found {
 			return h.given(f), true, nil
 		}
+		h.edge = !h.torn
 	}
 	item, found, err := h.walk.next(table, h.at)
 	switch {
@@ -153,34 +156,54 @@ func (h *History) TryNext() (Facts, bool, error) {
 }
 
 func (h *History) given(f Facts) Facts {
-	h.at = f.Bundle.After()
+	h.at, h.edge, h.torn = f.Bundle.After(), true, false
 	return f
 }
 
-// middle returns the bundle that holds the fact at h.at and facts beyond it. Where none is found, h.at is taken for the end of a
-// bundle: if it is none, nothing continues it.
-func (h *History) middle(table ident.HistoryTable) (Facts, bool, error) {
-	for _, j := range h.r.shelf.all() {
-		first, ok, err := j.FindHistory(h.at)
-		if err != nil || !ok {
-			if err != nil && !errors.Is(err, journal.ErrNotHeld) && !errors.Is(err, journal.ErrRewound) {
-				return Facts{}, false, journalFailed(j, err)
-			}
+// factsIn is what middle asks of a journal.
+type factsIn interface {
+	ID() ident.JournalID
+	FindHistory(ident.Position) (ident.Sequence, bool, error)
+	BundleAt(ident.Sequence) (entry.Bundle, error)
+	View() (journal.View, <-chan struct{})
+}
+
+// errUnsettled says that a journal changed while a fact was looked for in it, or that what holds the fact is not durable yet.
+var errUnsettled = errors.New("a journal changed meanwhile")
+
+// middle returns the bundle that holds the fact at and facts beyond it. Where none is found, at is the end of a bundle, or nothing
+// continues it; with errUnsettled that is to be asked again, unless something does continue it.
+func middle[J factsIn](journals []J, at ident.Position, table ident.HistoryTable) (Facts, bool, error) {
+	var unsettled error
+	for _, j := range journals {
+		first, ok, err := j.FindHistory(at)
+		switch {
+		case errors.Is(err, journal.ErrNotHeld), errors.Is(err, journal.ErrRewound):
+			unsettled = errUnsettled
+			continue
+		case err != nil:
+			return Facts{}, false, journalFailed(j, err)
+		case !ok:
 			continue
 		}
 		b, err := j.BundleAt(first)
-		if err != nil {
-			continue // removed or deleted since
-		}
-		if v, _ := j.View(); b.Last() > v.Durable || b.Flags&entry.FlagEcho != 0 || !table.Contains(b.After()) {
+		if err != nil { // removed or deleted since
+			unsettled = errUnsettled
 			continue
 		}
-		if b.After() != h.at {
-			return Facts{Bundle: b, After: h.at, Journal: j.ID()}, true, nil
+		if v, _ := j.View(); b.Last() > v.Durable {
+			unsettled = errUnsettled
+			continue
+		}
+		if b.Flags&entry.FlagEcho != 0 || !table.Contains(b.After()) {
+			continue
+		}
+		if b.After() != at {
+			return Facts{Bundle: b, After: at, Journal: j.ID()}, true, nil
 		}
 		return Facts{}, false, nil
 	}
-	return Facts{}, false, nil
+	return Facts{}, false, unsettled
 }
 
 // Close releases what the follower holds.

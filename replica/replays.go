@@ -12,7 +12,7 @@ import (
 )
 
 // Replays names, where a journal is asked for by its author, the one in which this node records what it replays.
-const Replays ident.NodeID = "replays"
+const Replays = ident.ReplaysWord
 
 // DefaultReplaysBytes bounds a journal of replays where nothing else is said.
 const DefaultReplaysBytes = 1 << 30

@@ -195,7 +195,10 @@ func storeFailed(err error) error {
 
 // journalFailed makes an error of a journal fatal when the journal does not work any more. One that is rotten somewhere works: the
 // session ends, and goes well again once the place was repaired from another node's copy.
-func journalFailed(j *journal.Journal, err error) error {
+func journalFailed(j interface {
+	ID() ident.JournalID
+	View() (journal.View, <-chan struct{})
+}, err error) error {
 	if err == nil {
 		return nil
 	}

@@ -50,6 +50,7 @@ type Status struct {
 	Promised     ident.Epoch
 	Torn         bool // a torn tail was cut and this node not compared with another one since
 	NeedsPriming bool
+	Priming      string // why it needs that, and what helps
 	Reconciled   bool
 	Applied      ident.Position // of the store
 	Flushed      ident.Position // of the store, on disk
@@ -173,6 +174,7 @@ type picture struct {
 	resync       atomic.Pointer[Resync]
 	reconciled   atomic.Bool
 	needsPriming atomic.Pointer[string] // why; it outlives sessions, until the store is level; nil: it is not needed
+	stranded     atomic.Bool            // needsPriming is because the copy of the primary's journal begins after the store
 	held         atomic.Bool
 	levelAt      atomic.Int64 // unix nanoseconds: everything that was committed then is in the store, see freshness; 0: never
 }
@@ -233,6 +235,9 @@ func (r *Replica) Status() Status {
 		Node: r.o.Node, Group: r.o.Group, Role: RoleNone, Promised: r.gate.epoch(), Torn: r.shelf.torn(),
 		NeedsPriming: r.picture.needsPriming.Load() != nil, Reconciled: r.picture.reconciled.Load(), Held: r.picture.held.Load(),
 		Applied: r.data.Position(), Flushed: r.data.Flushed(), Resync: r.picture.resync.Load(),
+	}
+	if why := r.picture.needsPriming.Load(); why != nil {
+		s.Priming = *why
 	}
 	if session := r.picture.session.Load(); session != nil {
 		s.Role, s.Epoch, s.Error = session.role, session.epoch, session.err

@@ -44,6 +44,8 @@ type shipment struct {
 
 	recall ident.Sequence // from where the archive has to feed the target; 0: it needs not
 	rest   time.Time      // the archive is not asked again before
+
+	start *startOrder // somebody named the receiver with which the target's copy is to begin; nil: nobody does
 }
 
 func newTargets(p *primary) *targets {
@@ -115,7 +117,10 @@ func (t *targets) source(ctx context.Context, tg *target, s *shipment) {
 		t.mu.Lock()
 		s.cancel = cancel
 		t.mu.Unlock()
-		err := remote.RunSource(session, t.sourceOptions(tg, s, j, nil))
+		err := remote.RunSource(session, t.sourceOptions(tg, s, j, func(o *remote.SourceOptions) {
+			o.Begin = func() (ident.Sequence, bool) { return t.beginning(s) }
+			o.Began = func(from ident.Sequence) { t.goesOn(s, from) }
+		}))
 		cancel()
 		if err != nil && ctx.Err() == nil {
 			t.p.fail(journalFailed(j, err))
@@ -163,7 +168,9 @@ func (t *targets) free(tg *target, s *shipment) bool {
 	if !t.p.mine(a) {
 		g = nil
 	}
-	return t.roster.Free(tg.node, s.author, g, t.p.epoch)
+	free := t.roster.Free(tg.node, s.author, g, t.p.epoch)
+	s.unfreeLocked(tg, free)
+	return free
 }
 
 // opened hears that a session has begun: what the target acknowledged before counts no more.
@@ -195,6 +202,7 @@ func (t *targets) heard(tg *target, s *shipment, a wire.Ack) {
 func (t *targets) stands(tg *target, s *shipment, st remote.SessionState) {
 	t.mu.Lock()
 	s.state = st
+	s.startStandsLocked(tg, st)
 	t.roster.Stands(tg.node, s.author, standing(st))
 	t.mu.Unlock()
 	t.changed.fire()

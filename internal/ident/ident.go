@@ -14,6 +14,20 @@ import (
 // NodeID is the operator's short name of a node, such as "a".
 type NodeID string
 
+// Words that stand for journals where a path names one by the node that wrote it. So no node may be called so.
+const (
+	LocalWord   NodeID = "local"   // the journal that the node asked has written itself
+	ReplaysWord NodeID = "replays" // the one in which it records what it replays
+)
+
+// Reserved says why no node may have that name, or nil.
+func (n NodeID) Reserved() error {
+	if n == LocalWord || n == ReplaysWord {
+		return fmt.Errorf("%q stands for a journal in paths and cannot be the name of a node: choose another one", string(n))
+	}
+	return nil
+}
+
 // GroupName names a group of files that has one primary at a time.
 type GroupName string
 

@@ -201,6 +201,7 @@ type stage struct {
 	removable error            // nil: allowed
 	refused   error            // Admit says so
 	asked     []ident.Sequence // by Removable
+	cleared   []ident.Sequence // by Clearable: the common ends
 	hellos    []wire.Hello
 	progress  []wire.Progress
 	level     ident.Position // as said last
@@ -262,6 +263,11 @@ func (p *pass) Enter() (func(), error) {
 		return nil, &FencedError{Have: max(p.s.promised, p.h.Epoch), Want: p.h.Epoch}
 	}
 	return p.s.mu.Unlock, nil
+}
+
+func (p *pass) Clearable(_, common ident.Sequence, _ wire.Hello) error { // as Removable
+	p.s.cleared = append(p.s.cleared, common)
+	return p.s.removable
 }
 
 func (p *pass) Removable(after ident.Sequence, _ wire.Hello) error { // between Enter and leave: mu is held

@@ -17,6 +17,9 @@ import (
 // errEnded says that the source ended the session in good order.
 var errEnded = errors.New("session ended by the source")
 
+// errNothingCommon is errEnded by a source that has nothing of what was offered.
+var errNothingCommon = fmt.Errorf("%w: it has nothing in common with this copy", errEnded)
+
 // inbound is one session seen from the target. The goroutine that runs it reads; acknowledge, in another, writes.
 type inbound struct {
 	server *server
@@ -110,14 +113,21 @@ func (in *inbound) serve(ctx context.Context) error {
 // receive matches the chains and takes the stream.
 func (in *inbound) receive(ctx context.Context) error {
 	matched, _ := in.copy.View()
-	point, shorter, err := in.match(ctx, matched)
+	found, err := in.match(ctx, matched)
 	if err != nil {
 		return err
 	}
-	start := wire.Start{From: point.Sequence + 1, Window: uint64(in.debt.window), Ranges: in.hello.Version >= wire.Newest}
-	if start.Idle, err = in.cut(matched, point, shorter); err != nil {
+	point := found.common
+	start := wire.Start{Window: uint64(in.debt.window), Ranges: in.hello.Version >= wire.Newest}
+	if b := found.begin; b != nil && !holdsStart(matched, *b) {
+		if err := in.beginAnew(matched, *b); err != nil {
+			return err
+		}
+		point = wire.Point{Sequence: b.After}
+	} else if start.Idle, err = in.cut(matched, point, found.shorter); err != nil {
 		return err
 	}
+	start.From = point.Sequence + 1
 	in.idle, in.ranges = start.Idle, start.Ranges
 	if view, _ := in.copy.View(); view.Durable < view.Last { // from an earlier session, whose window must not add to this one's
 		if err := in.copy.WaitDurable(ctx, view.Last); err != nil {
@@ -230,34 +240,52 @@ func (in *inbound) owe(n int) error {
 	return nil
 }
 
+// matching is what the source says to the offers.
+type matching struct {
+	common  wire.Point
+	shorter bool
+	begin   *wire.Begin // the copy is to begin with a receiver that somebody named; there may be no common point
+}
+
 // match offers bundle ends of the copy, as view shows it, downwards until the source knows one.
-func (in *inbound) match(ctx context.Context, view journal.View) (common wire.Point, shorter bool, err error) {
+func (in *inbound) match(ctx context.Context, view journal.View) (out matching, err error) {
 	if view.Err != nil {
-		return common, false, view.Err
+		return out, view.Err
 	}
 	base := max(view.First, 1) - 1
 	below, last := view.Last, false
 	for first := true; !last; first = false {
 		var offer wire.Offer
 		if offer, err = in.offer(below, base, first); err != nil {
-			return common, false, err
+			return out, err
 		}
 		last = offer.Last
 		if err := in.say(ctx, offer); err != nil {
-			return common, false, err
+			return out, err
 		}
 		m, err := in.answer()
-		if err != nil {
-			return common, false, err
+		if errors.Is(err, errNothingCommon) && last && view.Last == base {
+			return out, errors.Join(err, in.clear(view))
 		}
-		if m.Found {
-			return m.Point, m.Shorter, in.verify(view, m.Point)
+		if err != nil {
+			return out, err
+		}
+		switch m := m.(type) {
+		case wire.Begin:
+			if out.begin = &m; m.Found {
+				out.common, err = m.Point, in.verify(view, m.Point)
+			}
+			return out, err
+		case wire.Match:
+			if m.Found {
+				return matching{common: m.Point, shorter: m.Shorter}, in.verify(view, m.Point)
+			}
 		}
 		if !last {
 			below = offer.Points[len(offer.Points)-1].Sequence - 1
 		}
 	}
-	return common, false, &wire.FormatError{Type: wire.TypeMatch, Reason: "nothing found where nothing is left to offer"}
+	return out, &wire.FormatError{Type: wire.TypeMatch, Reason: "nothing found where nothing is left to offer"}
 }
 
 // offer lists ends at or below the given one. The first offer begins with the end of the copy and then skips what lies
@@ -300,23 +328,43 @@ func (in *inbound) offer(below, base ident.Sequence, first bool) (wire.Offer, er
 	return o, nil
 }
 
-// answer waits for a Match.
-func (in *inbound) answer() (wire.Match, error) {
+// answer waits for a Match or a Begin.
+func (in *inbound) answer() (wire.Message, error) {
 	for {
 		f, err := in.next()
 		if err != nil {
-			return wire.Match{}, err
+			return nil, err
 		}
 		switch m := f.Message.(type) {
-		case wire.Match:
+		case wire.Match, wire.Begin:
 			return m, nil
 		case wire.Heartbeat:
 		case wire.End:
-			return wire.Match{}, errEnded
+			if m.Code == wire.CodePriming {
+				return nil, errNothingCommon
+			}
+			return nil, errEnded
 		default:
-			return wire.Match{}, &wire.FormatError{Type: m.Type(), Reason: "came at the wrong time"}
+			return nil, &wire.FormatError{Type: m.Type(), Reason: "came at the wrong time"}
 		}
 	}
+}
+
+// clear empties a copy that holds a receiver's header and nothing else, after the source said that it has that receiver no more: the
+// next session begins where the source's journal does now.
+func (in *inbound) clear(matched journal.View) error {
+	leave, err := in.gate.Enter()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	if view, _ := in.copy.View(); view.Last != matched.Last || view.First != matched.First {
+		return nil
+	}
+	if err := in.copy.Clear(); err != nil && !errors.Is(err, journal.ErrAuthored) {
+		return fmt.Errorf("begin the copy elsewhere: %w", err)
+	}
+	return nil
 }
 
 // verify checks that the point is one of this copy, or where an empty copy may begin.
@@ -330,6 +378,36 @@ func (in *inbound) verify(view journal.View, p wire.Point) error {
 	}
 	if !ok || chain != p.Chain {
 		return &wire.FormatError{Type: wire.TypeMatch, Reason: "not an offered point"}
+	}
+	return nil
+}
+
+// holdsStart tells whether the copy has the start of the receiver with which it is to begin, and connects it with the source's journal.
+func holdsStart(view journal.View, b wire.Begin) bool {
+	return view.First > 0 && view.First <= b.After+1 && b.Found && b.After <= b.Sequence
+}
+
+// beginAnew empties the copy, if that may be, so that it begins elsewhere.
+func (in *inbound) beginAnew(matched journal.View, b wire.Begin) error {
+	in.server.removal.Lock()
+	defer in.server.removal.Unlock()
+	leave, err := in.gate.Enter()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	if view, _ := in.copy.View(); view.Last != matched.Last || view.Chain != matched.Chain {
+		return &Refusal{wire.CodeGap, "the copy moved while it was matched"}
+	}
+	if matched.First == 0 {
+		return nil // there is nothing
+	}
+	if err := in.gate.Clearable(b.First, b.Sequence, in.hello); err != nil {
+		return err
+	}
+	in.log.Info("removing a copy that is to begin elsewhere", "seq", matched.First, "last", matched.Last, "after", b.After)
+	if err := in.copy.Clear(); err != nil {
+		return fmt.Errorf("begin the copy after sequence %s: %w", b.After, err)
 	}
 	return nil
 }

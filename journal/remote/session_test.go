@@ -406,3 +406,32 @@ func TestHello(t *testing.T) {
 		}
 	}
 }
+
+// Proves RJ-13: a copy that holds the header of one receiver and nothing else goes on where the source's journal begins, once the source has
+// deleted that receiver. With bundles in it, it needs priming.
+func TestEmptyReceiverThatTheSourceDeleted(t *testing.T) {
+	for _, begun := range []int{1, 2} {
+		src, dst := newJournal(t), newJournal(t)
+		for range 4 {
+			src.deposit(5, 1, "v")
+			src.change(1)
+		}
+		src.durable()
+		for _, r := range src.Receivers() {
+			if reader, err := src.Reader(r.First); err != nil {
+				t.Fatal(err)
+			} else if item, _, err := reader.TryNext(); err != nil || int(r.Number) == begun && dst.BeginReceiver(item.ReceiverHeader) != nil {
+				t.Fatal(err)
+			} else {
+				reader.Close()
+			}
+		}
+		if err := src.DeleteReceivers(3); err != nil {
+			t.Fatal(err)
+		}
+		r := ship(t, src, newStage(dst).serve(t))
+		r.caughtUp(t, src)
+		sameFiles(t, src, dst)
+		r.stop(t)
+	}
+}

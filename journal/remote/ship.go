@@ -37,6 +37,7 @@ type shipment struct {
 	helloEnd ident.Sequence // as said in Hello
 	offered  ident.Sequence // lowest of the ends offered so far; 0: none was
 	common   wire.Point     // where the chains part
+	begin    *wire.Begin    // with which receiver the copy is to begin; nil: nobody named one
 	started  bool           // the target was ready
 	window   int64
 	paid     int64 // bytes sent against the window
@@ -134,6 +135,9 @@ func (p *shipment) run(ctx context.Context) error {
 		Epoch: o.Epoch, Session: o.Sessions.Add(1), Life: o.Life, End: view.Last, Free: o.Free(),
 	}
 	p.helloEnd = hello.End
+	if after, ok := p.named(hello.Free); ok {
+		p.begin = &wire.Begin{After: after, First: view.First}
+	}
 	if err := p.send(hello); err != nil {
 		return err
 	}
@@ -143,6 +147,14 @@ func (p *shipment) run(ctx context.Context) error {
 		return err
 	}
 	return p.stream(ctx, start)
+}
+
+// named returns after which sequence the target's copy is to begin, if somebody named a receiver and nobody waits for the target.
+func (p *shipment) named(free bool) (after ident.Sequence, ok bool) {
+	if !free {
+		return 0, false
+	}
+	return p.s.o.Begin()
 }
 
 // send writes one message and flushes.
@@ -202,15 +214,20 @@ func (p *shipment) match(ctx context.Context) (wire.Start, error) {
 			if err := p.goesOn(offer); err != nil {
 				return wire.Start{}, err
 			}
-			m, err := p.compare(ctx, offer)
+			m, done, err := p.answer(ctx, offer)
 			if err != nil {
 				return wire.Start{}, err
 			}
 			if err := p.send(m); err != nil {
 				return wire.Start{}, err
 			}
-			found = m.Found
+			found = done
 		case start := <-p.starts:
+			if p.begin != nil && found {
+				if err := p.begun(start); err != nil {
+					return wire.Start{}, err
+				}
+			}
 			if !found || start.From != p.common.Sequence+1 || start.Window == 0 {
 				return wire.Start{}, &wire.FormatError{Type: wire.TypeStart, Reason: "does not follow from the match"}
 			}
@@ -241,26 +258,71 @@ func (p *shipment) goesOn(offer wire.Offer) error {
 	return nil
 }
 
+// answer answers an offer. done: a Start is what comes next.
+func (p *shipment) answer(ctx context.Context, offer wire.Offer) (m wire.Message, done bool, err error) {
+	if p.begin == nil {
+		m, err := p.compare(ctx, offer)
+		return m, m.Found, err
+	}
+	view, _ := p.s.o.Journal.View()
+	p.begin.Point, p.begin.Found, err = p.highest(offer, view.Last)
+	if err == nil && !p.begin.Found && !offer.Last {
+		return wire.Match{End: view.Last}, false, nil
+	}
+	p.common = p.begin.Point
+	return *p.begin, true, err
+}
+
+// begun takes in where the copy goes on: at the common end, or with the receiver that was named.
+func (p *shipment) begun(start wire.Start) error {
+	if !p.begin.Found || start.From != p.common.Sequence+1 {
+		chain, ok, err := p.s.o.Journal.ChainAt(p.begin.After)
+		if err != nil || !ok {
+			return fmt.Errorf("look up sequence %s: %w", p.begin.After, errors.Join(err, journal.ErrNotHeld))
+		}
+		p.common = wire.Point{Sequence: p.begin.After, Chain: chain}
+	}
+	if start.From == p.common.Sequence+1 {
+		p.s.o.Began(start.From)
+	}
+	return nil
+}
+
+// highest finds the highest offered point up to last that this journal has with the same chain.
+func (p *shipment) highest(offer wire.Offer, last ident.Sequence) (point wire.Point, found bool, err error) {
+	j := p.s.o.Journal
+	view, _ := j.View()
+	base := max(view.First, 1) - 1
+	for _, point := range offer.Points {
+		if point.Sequence > last || point.Sequence < base {
+			continue
+		}
+		chain, ok, err := j.ChainAt(point.Sequence)
+		if err != nil {
+			return wire.Point{}, false, fmt.Errorf("look up sequence %s: %w", point.Sequence, err)
+		}
+		if ok && chain == point.Chain {
+			return point, true, nil
+		}
+	}
+	return wire.Point{}, false, nil
+}
+
 // compare finds the highest offered point that this journal has with the same chain.
 func (p *shipment) compare(ctx context.Context, offer wire.Offer) (wire.Match, error) {
 	j := p.s.o.Journal
 	view, _ := j.View()
 	base := max(view.First, 1) - 1
-	for _, point := range offer.Points {
-		if point.Sequence > view.Last || point.Sequence < base {
-			continue
-		}
-		chain, ok, err := j.ChainAt(point.Sequence)
-		if err != nil {
-			return wire.Match{}, fmt.Errorf("look up sequence %s: %w", point.Sequence, err)
-		}
-		if ok && chain == point.Chain {
-			p.common = point
-			return wire.Match{
-				Found: true, Point: point, End: view.Last,
-				Shorter: !p.s.o.Author && point.Sequence == view.Last,
-			}, nil
-		}
+	point, found, err := p.highest(offer, view.Last)
+	if err != nil {
+		return wire.Match{}, err
+	}
+	if found {
+		p.common = point
+		return wire.Match{
+			Found: true, Point: point, End: view.Last,
+			Shorter: !p.s.o.Author && point.Sequence == view.Last,
+		}, nil
 	}
 	if p.recalled(ctx, offer, base) {
 		return wire.Match{}, errRematch("what the target needs is read back from the archive")

@@ -39,6 +39,12 @@ type SourceOptions struct {
 	OnAck     func(wire.Ack)     // in order
 	OnState   func(SessionState) // at each change of phase, at each end of a session, and at most once per heartbeat while the numbers move
 
+	// Begin says, when an operator named a receiver with which the target's copy is to begin, the sequence before it; asked once per
+	// session, and not where Free said false. Began hears that the target does so, or holds that receiver already, and from
+	// where it is shipped to. Only Self's own journal begins elsewhere. May be nil.
+	Begin func() (after ident.Sequence, ok bool)
+	Began func(from ident.Sequence)
+
 	// Recall is asked when the target needs this journal from a sequence on that is not held here any more. Nil: it will be shipped
 	// another way, and this session ends. An error: the session goes on as if it had not been asked. May be nil.
 	Recall func(ctx context.Context, from ident.Sequence) error
@@ -81,6 +87,12 @@ func (o SourceOptions) withDefaults() (SourceOptions, error) {
 	}
 	if o.Free == nil {
 		o.Free = func() bool { return false }
+	}
+	if o.Begin == nil || !o.Author {
+		o.Begin = func() (ident.Sequence, bool) { return 0, false }
+	}
+	if o.Began == nil {
+		o.Began = func(ident.Sequence) {}
 	}
 	if o.OnSession == nil {
 		o.OnSession = func() {}

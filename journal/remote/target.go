@@ -37,6 +37,9 @@ type Admission interface {
 	// before leave, so that nothing which the answer rests on can go in between; so it must not call Enter itself. One
 	// server makes one removal at a time.
 	Removable(after ident.Sequence, h wire.Hello) error
+	// Clearable tells whether the whole copy may be removed, since it is to begin elsewhere. What the copy has from first up to common
+	// its author, who asks, holds as well. Called as Removable is.
+	Clearable(first, common ident.Sequence, h wire.Hello) error
 	// Progress hears how far the source is, in order. The journal's Mark was called before.
 	Progress(p wire.Progress)
 	// Level hears that nothing that was committed at asOf, by this node's clock, lies beyond at.

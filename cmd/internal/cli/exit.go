@@ -93,6 +93,7 @@ func asCommands(remedy string) string {
 		"GET /v1/receipts/POSITION", "`understudy receipt POSITION`",
 		"GET /v1/receipts/", "understudy receipt ",
 		"GET /v1/groups/GROUP/journals shows", "`understudy journal list GROUP` shows",
+		"POST …/journals/NODE/start, from first", "`understudy journal start GROUP --target NODE --from first`",
 		"POST …/nodes/NODE/readmit", "`understudy group readmit GROUP NODE`",
 		"GET /v1/groups/GROUP/why", "`understudy why GROUP`",
 		"GET /v1/groups lists", "`understudy status` lists",

@@ -14,7 +14,7 @@ func newJournal(a *app) *cobra.Command {
 	return family("journal", "Look into journals and their receivers",
 		newJournalList(a), newJournalReceivers(a), newJournalEntries(a), newJournalReceive(a), newJournalSend(a), newJournalChange(a), newJournalDump(a), newJournalVerify(a),
 		newJournalHolds(a), newJournalSize(a), newJournalRepair(a), newJournalSave(a),
-		newJournalArchive(a), newJournalRestore(a), newJournalRestored(a), newJournalExport(a), newJournalImport(a))
+		newJournalArchive(a), newJournalRestore(a), newJournalRestored(a), newJournalExport(a), newJournalImport(a), newJournalStart(a))
 }
 
 func newJournalList(a *app) *cobra.Command {

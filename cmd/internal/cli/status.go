@@ -219,7 +219,10 @@ func groupConcerns(g client.GroupStatus) (all []string) {
 	if a := g.Archive; a != nil && a.Failure != "" {
 		add("the archive of the node that answered fails, %s not archived: %s", plural(a.Pending, "receiver is", "receivers are"), a.Failure)
 	}
-	if g.Local.NeedsPriming {
+	switch {
+	case g.Local.Priming != "":
+		add("the copy on the node that answered cannot catch up by journal: %s", asCommands(g.Local.Priming))
+	case g.Local.NeedsPriming:
 		add("the copy on the node that answered cannot catch up by journal and needs a new copy of the data")
 	}
 	if g.Local.Error != "" {

@@ -286,6 +286,8 @@ func (c *Config) Validate() error {
 		add("node: is missing; give this node a short name, such as a")
 	case !name.MatchString(string(c.Node)):
 		add("node: %q: use lower-case letters, digits, - and _, at most 63", c.Node)
+	case c.Node.Reserved() != nil:
+		add("node: %w", c.Node.Reserved())
 	}
 	switch {
 	case c.Cluster == "":

@@ -80,6 +80,8 @@ func TestReadConfigRefuses(t *testing.T) {
 		{name: "no cluster", text: "node: a\ndata: /tmp/a\nbootstrap: true\n", want: "cluster: is missing"},
 		{name: "no data", text: "node: a\ncluster: demo\nbootstrap: true\n", want: "data: is missing"},
 		{name: "bad node", text: "node: A b\ncluster: demo\ndata: /tmp/a\nbootstrap: true\n", want: "lower-case"},
+		{name: "word of a path", text: "node: local\ncluster: demo\ndata: /tmp/a\nbootstrap: true\n", want: "stands for a journal"},
+		{name: "another one", text: "node: replays\ncluster: demo\ndata: /tmp/a\nbootstrap: true\n", want: "choose another one"},
 		{name: "alone", text: "node: a\ncluster: demo\ndata: /tmp/a\n", want: "join: is missing"},
 		{name: "bad join", text: minimal + "join: [nowhere]\n", want: "host:port"},
 		{name: "kind", text: minimal + "kind: arbiter\n", want: "data or witness"},

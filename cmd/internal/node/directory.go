@@ -30,6 +30,7 @@ type directory struct {
 	path string
 	life ident.Incarnation
 	lock io.Closer
+	here place  // where it is
 	from string // why it counted as a copy, when the operator said that it was moved; else ""
 
 	mu host.Turn // held while the identity is written
@@ -88,11 +89,19 @@ func openDirectory(fs vfs.FS, path string, node ident.NodeID, cluster string, mo
 		return nil, fmt.Errorf("read identity of data directory: %w", err)
 	}
 	// The clock only helps a directory that was set back to an old state: its next life follows those that it has forgotten, too.
-	d.life = max(last+1, ident.Incarnation(h.Clock.Now().UnixNano()))
+	d.here, d.life = here, max(last+1, ident.Incarnation(max(0, h.Clock.Now().UnixNano())))
 	if err := recordLife(fs, path, d.life, here); err != nil {
 		return nil, err
 	}
 	return d, nil
+}
+
+// follow has the next life follow one that the cluster knows and this directory has forgotten, though the clock may be behind it for years.
+func (d *directory) follow(life ident.Incarnation) error {
+	if life <= d.life {
+		return nil
+	}
+	return recordLife(d.fs, d.path, life, d.here)
 }
 
 // lastLife returns the life before this one, 0 if none is known, and says why a directory that belongs to a node is a copy of the

@@ -178,6 +178,7 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 		return nil, err
 	}
 	undo.add(kept.close)
+	n.warnOfFileSystem(c.Data)
 	undo.add(runHooks(n.events, c.Hooks, log.Named("hook")).close)
 	advertise := n.advertised()
 
@@ -263,6 +264,10 @@ func (n *Node) Failed() <-chan error { return n.failed }
 func (n *Node) HTTP() string { return n.listeners.http.Addr().String() }
 
 func (n *Node) fail(err error) {
+	var later *cluster.LifeOverError
+	if errors.As(err, &later) {
+		err = errors.Join(err, n.directory.follow(later.Latest))
+	}
 	n.hang.note(err)
 	select {
 	case n.failed <- err:

@@ -187,7 +187,7 @@ func (n *Node) groupStatus(st *fsm.State, g *fsm.Group) client.GroupStatus {
 
 func localCopy(g *fsm.Group, s replica.Status, role string, lease error, age float64) client.Copy {
 	c := client.Copy{Role: role, Serving: s.Serving && lease == nil, Readable: s.Reconciled && !s.NeedsPriming, NeedsPriming: s.NeedsPriming || g.IsDropped(s.Node),
-		Position: s.Applied.Format(g.Spec.Name), LagSeconds: age, Error: s.Error}
+		Priming: s.Priming, Position: s.Applied.Format(g.Spec.Name), LagSeconds: age, Error: s.Error}
 	for _, j := range s.Journals {
 		if j.ID == s.Journal {
 			c.Received = j.View.DurableAfter.Format(g.Spec.Name)

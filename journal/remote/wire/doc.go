@@ -39,6 +39,7 @@
 //	12 End        source   code u16
 //	13 Level      source   position (epoch u64, h u64), heard u64
 //	14 Range      source   receiver u32, length u32, offset u64, first u64; length bytes follow the frame
+//	15 Begin      source   flags u8 (1 found), sequence u64, chain u64, after u64, first u64
 //
 // # Ranges
 //

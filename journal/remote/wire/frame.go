@@ -49,12 +49,13 @@ const (
 	TypeEnd       Type = 12 // source: why it ends the session
 	TypeLevel     Type = 13 // source: nothing committed lies beyond what it said
 	TypeRange     Type = 14 // source: bundles follow as they stand in a receiver's file, outside of frames
+	TypeBegin     Type = 15 // source, instead of a match: the copy is to begin with another receiver
 )
 
 var typeNames = [...]string{
 	TypeHello: "hello", TypeOffer: "offer", TypeMatch: "match", TypeStart: "start", TypeReceiver: "receiver",
 	TypeBundle: "bundle", TypeProgress: "progress", TypeHeartbeat: "heartbeat", TypeAck: "ack", TypeRefuse: "refuse",
-	TypeCredit: "credit", TypeEnd: "end", TypeLevel: "level", TypeRange: "range",
+	TypeCredit: "credit", TypeEnd: "end", TypeLevel: "level", TypeRange: "range", TypeBegin: "begin",
 }
 
 func (t Type) String() string {
@@ -95,6 +96,8 @@ func (t Type) payloadRange() (least, most int, ok bool) {
 		return 24, 24, true
 	case TypeRange:
 		return 24, 24, true
+	case TypeBegin:
+		return 33, 33, true
 	}
 	return 0, 0, false
 }

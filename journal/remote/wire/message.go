@@ -49,6 +49,15 @@ type Match struct {
 	End     ident.Sequence
 }
 
+// Begin answers an Offer where somebody said with which receiver the copy is to begin. A copy that holds that receiver's start
+// goes on from the common end; any other is removed as a whole, and begins after After.
+type Begin struct {
+	Found bool           // there is a common end
+	Point                // that; zero unless Found
+	After ident.Sequence // the receiver begins behind it
+	First ident.Sequence // the oldest that the source, which wrote the journal, holds
+}
+
 // Start says that the target is ready.
 type Start struct {
 	From   ident.Sequence // first sequence that it wants
@@ -117,6 +126,9 @@ func (Offer) Type() Type { return TypeOffer }
 // Type returns TypeMatch.
 func (Match) Type() Type { return TypeMatch }
 
+// Type returns TypeBegin.
+func (Begin) Type() Type { return TypeBegin }
+
 // Type returns TypeStart.
 func (Start) Type() Type { return TypeStart }
 
@@ -180,6 +192,11 @@ func (m Offer) appendPayload(dst []byte) ([]byte, error) {
 func (m Match) appendPayload(dst []byte) ([]byte, error) {
 	dst = appendFlags(dst, m.Found, m.Shorter)
 	return appendWords(dst, uint64(m.Sequence), uint64(m.Chain), uint64(m.End)), nil
+}
+
+func (m Begin) appendPayload(dst []byte) ([]byte, error) {
+	dst = appendFlags(dst, m.Found)
+	return appendWords(dst, uint64(m.Sequence), uint64(m.Chain), uint64(m.After), uint64(m.First)), nil
 }
 
 func (m Start) appendPayload(dst []byte) ([]byte, error) {
@@ -280,6 +297,8 @@ func decodeMessage(t Type, b []byte) (Message, error) {
 	case TypeMatch:
 		f := d.flags(2)
 		m = Match{Found: f&1 != 0, Shorter: f&2 != 0, Point: d.point(), End: ident.Sequence(d.word())}
+	case TypeBegin:
+		m = Begin{Found: d.flags(1) != 0, Point: d.point(), After: ident.Sequence(d.word()), First: ident.Sequence(d.word())}
 	case TypeStart:
 		f := d.flags(2)
 		m = Start{Idle: f&1 != 0, Ranges: f&2 != 0, From: ident.Sequence(d.word()), Window: d.word()}

@@ -75,6 +75,10 @@ func samples() []struct {
 			Range{Receiver: 3, Length: 4096, Offset: 8192, First: 143},
 			"180000000e0100000700000000000000b0644ab8beee678f" + "03000000" + "00100000" + "0020000000000000" + "8f00000000000000",
 		},
+		{
+			Begin{Found: true, Point: Point{142, 0xdeadbeef}, After: 200, First: 101},
+			"210000000f0100000700000000000000a0476219e462762b" + "01" + "8e00000000000000" + "efbeadde00000000" + "c800000000000000" + "6500000000000000",
+		},
 		{End{Code: CodeStopping}, "020000000c01000007000000000000008484304b8864bfc8" + "0a00"},
 	}
 }
@@ -175,7 +179,7 @@ func head(h Header) []byte { return appendHeader(nil, h) }
 
 func TestHostileLengths(t *testing.T) {
 	endless := iotest.ErrReader(io.ErrUnexpectedEOF)
-	for _, typ := range []Type{0, TypeHello, TypeOffer, TypeMatch, TypeReceiver, TypeBundle, TypeRefuse, TypeEnd, TypeLevel, TypeRange, 15, 255} {
+	for _, typ := range []Type{0, TypeHello, TypeOffer, TypeMatch, TypeReceiver, TypeBundle, TypeRefuse, TypeEnd, TypeLevel, TypeRange, TypeBegin, 16, 255} {
 		for _, length := range []uint32{0, 1, 1 << 10, 1 << 20, MaxBundle, MaxBundle + 1, 1<<32 - 1} {
 			h := head(Header{Length: length, Type: typ, Version: Version})
 			for _, limit := range []int{MaxBeforeHello, MaxFrame} {
