@@ -35,6 +35,7 @@ type operation struct {
 	receiver *receiver // of the bundle
 	bundle   entry.Bundle
 	offset   int64
+	run      bool // of a row of bundles: Raw holds all of them, Header is that of the last; more are to come
 
 	do   func(*writer) error // set: no bundle
 	done chan error          // gets its result, when somebody waits
@@ -226,6 +227,9 @@ func (w *writer) put() (end int64, err error) {
 			return nil
 		}
 		_, err := w.file.WriteAt(b, at)
+		if len(b) >= sentAhead {
+			sendAhead(w.file, at, int64(len(b)))
+		}
 		at += int64(len(b))
 		return err
 	}
@@ -284,7 +288,7 @@ func (w *writer) write() error {
 	j.publishLocked()
 	from, to := r.size, w.aheadLocked(r)
 	j.mu.Unlock()
-	if to <= from {
+	if to <= from || last.run { // a backlog is written once, not twice
 		return nil
 	}
 
