@@ -6,6 +6,7 @@ import (
 	"os"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -58,6 +59,17 @@ func syncDir(fs vfs.FS, dir string) error {
 		return fmt.Errorf("sync directory: %w", err)
 	}
 	return nil
+}
+
+// sentAhead is from how many bytes on it pays to have the disk begin with what is written before the sync.
+const sentAhead = 512 << 10
+
+// sendAhead has the file system begin to write a part of the file to disk, so that the sync that follows has less to wait for. Nothing
+// is promised by it, and where it cannot be done the sync does it all: errors of the disk are met there.
+func sendAhead(file vfs.File, from, n int64) {
+	if fd := file.Fd(); fd != vfs.InvalidFd {
+		_ = unix.SyncFileRange(int(fd), from, n, unix.SYNC_FILE_RANGE_WRITE)
+	}
 }
 
 // paced is a file that is written over a large part: it is synced after every few MiB, so that no single call takes long on

@@ -26,8 +26,8 @@ func (t *tail) continues(h entry.Header) bool {
 	return t.run.First != 0 && h.Before == t.after && h.Fact.Epoch == t.after.Epoch
 }
 
-// add moves the tail behind the bundle.
-func (t *tail) add(h entry.Header, raw []byte) {
+// add moves the tail behind the bundle, after which the chain is next.
+func (t *tail) add(h entry.Header, next ident.Chain) {
 	if h.Facts > 0 {
 		if !t.continues(h) {
 			t.run = Run{Epoch: h.Fact.Epoch, From: h.Fact.History, Before: h.Before, First: h.First}
@@ -35,7 +35,7 @@ func (t *tail) add(h entry.Header, raw []byte) {
 		t.after = h.After()
 		t.run.To, t.run.Last = t.after.History, h.Last()
 	}
-	t.last, t.chain = h.Last(), entry.NextChain(h.Chain, raw)
+	t.last, t.chain = h.Last(), next
 }
 
 // accepts says why h cannot stand behind the tail, or nil. The sequence is not looked at.
@@ -104,7 +104,10 @@ func (r *receiver) accepts(b entry.Bundle) error {
 }
 
 // add records the bundle that stands at r.end.
-func (r *receiver) add(b entry.Bundle) {
+func (r *receiver) add(b entry.Bundle) { r.addChained(b, entry.NextChain(b.Chain, b.Raw)) }
+
+// addChained is add for a bundle after which the chain is known.
+func (r *receiver) addChained(b entry.Bundle, next ident.Chain) {
 	h := b.Header
 	if n := len(r.points); n == 0 || r.end-r.points[n-1].offset >= pointSpacing {
 		r.points = append(r.points, point{first: h.First, offset: r.end, history: h.Before.History, newest: r.newest, oldest: h.Time})
@@ -123,7 +126,7 @@ func (r *receiver) add(b entry.Bundle) {
 		}
 	}
 	r.packed = r.packed || h.Flags&entry.FlagCompressed != 0
-	r.tail.add(h, b.Raw)
+	r.tail.add(h, next)
 	r.end += int64(h.Length)
 	r.closed = b.Holds(entry.Journal, entry.Next)
 }

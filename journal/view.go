@@ -180,14 +180,20 @@ func (j *Journal) tailLocked() {
 // appendLocked makes b the newest bundle, for readers at once and for the disk when the writer comes to it.
 func (j *Journal) appendLocked(r *receiver, b entry.Bundle) {
 	offset := r.end
-	r.add(b)
+	j.showLocked(r, b, entry.NextChain(b.Chain, b.Raw))
+	j.queue.push(operation{receiver: r, bundle: b, offset: offset})
+}
+
+// showLocked makes b the newest bundle for readers. The chain after it is next.
+func (j *Journal) showLocked(r *receiver, b entry.Bundle, next ident.Chain) {
+	offset := r.end
+	r.addChained(b, next)
 	v := &j.view
 	v.Last, v.After, v.Chain = r.last, r.after, r.chain
 	if b.Facts > 0 {
 		j.runs.add(b.Header, r.pieces[len(r.pieces)-1])
 	}
 	j.ring.push(ringItem{bundle: b, receiver: r.header.Number})
-	j.queue.push(operation{receiver: r, bundle: b, offset: offset})
 	if wants := j.limits.ReceiverBytes / 8; offset < wants && r.end >= wants {
 		j.stock.signal()
 	}

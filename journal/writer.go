@@ -38,6 +38,7 @@ type operation struct {
 	receiver *receiver // of the bundle
 	bundle   entry.Bundle
 	offset   int64
+	run      bool // of a row of bundles: Raw holds all of them, Header is that of the last; more are to come
 
 	do   func(*writer) error // set: no bundle
 	done chan error          // gets its result, when somebody waits
@@ -103,6 +104,7 @@ type writer struct {
 	alone   int           // so many more are not
 	made    bool          // the directory
 	state   vfs.File      // the state file; nil: not open
+	marking <-chan error  // gets the result of a sync of the state file that is under way; nil: none is
 	record  record
 	behind  int64 // bytes synced since the state file was: what its mark on disk does not cover
 
@@ -145,7 +147,9 @@ func (w *writer) run() {
 			continue
 		case err != nil: // what was queued before the failure
 		case w.batch[0].do != nil:
-			err = w.batch[0].do(w)
+			if err = w.marked(); err == nil {
+				err = w.batch[0].do(w)
+			}
 		default:
 			err = w.write()
 		}
@@ -241,6 +245,9 @@ func (w *writer) put() (end int64, err error) {
 			return nil
 		}
 		_, err := w.file.WriteAt(b, at)
+		if len(b) >= sentAhead {
+			sendAhead(w.file, at, int64(len(b)))
+		}
 		at += int64(len(b))
 		return err
 	}
@@ -279,28 +286,28 @@ func (w *writer) write() error {
 	if err := w.failpoint(w.onSync); err != nil {
 		return err
 	}
+	if err := w.marked(); err != nil { // of the batch before: one at a time
+		return err
+	}
 	began := time.Now()
 	if err := w.file.SyncData(); err != nil {
 		return fmt.Errorf("sync receiver %s: %w", r.header.Number, err)
 	}
 	w.took = time.Since(began)
-
-	j := w.j
-	j.mu.Lock()
-	r.written = end
-	w.resizeLocked(r, max(r.size, end))
-	r.allotted = max(r.allotted, w.zeros) // this sync was theirs, too
-	j.view.Durable, j.view.DurableAfter = last.bundle.Last(), last.bundle.After()
-	j.queue.bytes -= end - first.offset
-	w.queued = len(j.queue.operations)
-	w.awaited = w.queued + len(w.batch)
-	j.ring.trim(j.view.Durable)
-	j.publishLocked()
-	from, to := r.size, w.aheadLocked(r)
-	j.mu.Unlock()
-	if err := w.setMark(last.bundle.Last(), end-first.offset); err != nil {
+	done := synced{receiver: r, end: end, bytes: end - first.offset, zeros: w.zeros, last: last.bundle.Header}
+	if last.run {
+		return w.markBehind(done) // without zeros: a backlog is written once, not twice
+	}
+	if err := w.setMark(done.last.Last(), done.bytes); err != nil {
 		return err
 	}
+	j := w.j
+	j.mu.Lock()
+	w.queued = len(j.queue.operations)
+	w.awaited = w.queued + len(w.batch)
+	j.tellLocked(done)
+	from, to := r.size, w.aheadLocked(r)
+	j.mu.Unlock()
 	if to <= from {
 		return nil
 	}
@@ -494,30 +501,43 @@ const maxBehind = 256 << 10
 // setMark notes in the state file that everything up to last was synced, n bytes more than before. The note itself is synced
 // now and then only: it holds after a crash of the process, and after a loss of power but for the last maxBehind bytes.
 func (w *writer) setMark(last ident.Sequence, n int64) error {
+	due, err := w.writeMark(last, n)
+	if err != nil || !due {
+		return err
+	}
+	if err := w.state.SyncData(); err != nil {
+		return fmt.Errorf("sync durable mark: %w", err)
+	}
+	return nil
+}
+
+// writeMark is setMark but for the sync; due tells that it must follow.
+func (w *writer) writeMark(last ident.Sequence, n int64) (due bool, err error) {
 	w.record.mark = last
 	if w.state == nil {
 		file, err := w.disk.fs.OpenReadWrite(w.disk.path(stateName), category)
 		if err != nil {
-			return fmt.Errorf("open state file: %w", err)
+			return false, fmt.Errorf("open state file: %w", err)
 		}
 		w.state = file
 	}
 	w.record.count++
 	b, at := w.record.slot()
 	if _, err := w.state.WriteAt(b, at); err != nil {
-		return fmt.Errorf("write durable mark: %w", err)
+		return false, fmt.Errorf("write durable mark: %w", err)
 	}
-	if w.behind += n; w.behind >= maxBehind {
-		w.behind = 0
-		if err := w.state.SyncData(); err != nil {
-			return fmt.Errorf("sync durable mark: %w", err)
-		}
+	if w.behind += n; w.behind < maxBehind {
+		return false, nil
 	}
-	return nil
+	w.behind = 0
+	return true, nil
 }
 
 // close closes the files. err is the error the journal had.
 func (w *writer) close(err error) {
+	if failed := w.marked(); err == nil {
+		err = failed
+	}
 	if err == nil && w.state != nil {
 		err = w.state.Sync()
 	}

@@ -64,10 +64,14 @@ func newBenchPair(b *testing.B, fs func() (vfs.FS, string)) *benchPair {
 }
 
 func (p *benchPair) deposit(b *testing.B, size int) ident.Sequence {
+	return p.depositValue(b, make([]byte, size))
+}
+
+func (p *benchPair) depositValue(b *testing.B, value []byte) ident.Sequence {
 	view, _ := p.src.View()
 	h, err := p.src.Deposit(journal.Draft{
 		Entries: []entry.Entry{{
-			Code: entry.Record, Type: entry.Put, File: "f", Key: []byte("k"), After: &entry.Image{Value: make([]byte, size)},
+			Code: entry.Record, Type: entry.Put, File: "f", Key: []byte("k"), After: &entry.Image{Value: value},
 		}},
 		Session: 1, Before: view.After, FactEpoch: 1,
 	})

@@ -14,7 +14,7 @@ import (
 
 const (
 	rangePiece = 4 << 20 // longest range a source sends: what a target's disk writer takes with one sync
-	takePiece  = 1 << 20 // bytes of a range that a target appends at once
+	takePiece  = 1 << 20 // bytes of a range that a target appends at once, but for longer bundles
 )
 
 // shipRange sends what lies on disk as one range of up to room bytes. It returns the bytes sent: zero when the next bundles are to
@@ -100,7 +100,7 @@ func (in *inbound) takeRange(m wire.Range) error {
 	offset, left := int64(m.Offset), int(m.Length)
 	var cut []byte // the bundle that the piece before did not hold whole
 	for left > 0 {
-		piece := make([]byte, len(cut)+min(left, max(takePiece, len(cut))))
+		piece := make([]byte, min(len(cut)+left, max(takePiece, 2*len(cut))))
 		n := copy(piece, cut)
 		if err := in.r.Raw(piece[n:]); err != nil {
 			return heard(err, in.hello.From, in.server.o.Timeouts.Silent)
