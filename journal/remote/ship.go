@@ -273,9 +273,10 @@ func (p *shipment) compare(ctx context.Context, offer wire.Offer) (wire.Match, e
 		return wire.Match{End: view.Last}, nil
 	}
 	if len(offer.Points) == 1 && offer.Points[0].Sequence == 0 && base > 0 {
-		// The target has nothing, and the receivers before base are gone everywhere: it begins where this journal does.
+		// The target has nothing, and the receivers before base are gone everywhere: it begins where this journal does. A relay
+		// cannot know that: the primary may still have them.
 		chain, ok, err := j.ChainAt(base)
-		if err == nil && ok {
+		if err == nil && ok && p.s.o.Relay == nil {
 			p.common = wire.Point{Sequence: base, Chain: chain}
 			return wire.Match{Found: true, Point: p.common, End: view.Last}, nil
 		}
