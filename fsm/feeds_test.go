@@ -9,7 +9,7 @@ import (
 
 type feedsOf = map[ident.NodeID]ident.NodeID
 
-// Proves RJ-10: nobody feeds himself, over others neither, and the keys are names.
+// Proves RJ-3: nobody feeds himself, over others neither, and the keys are names.
 func TestCheckFeeds(t *testing.T) {
 	for text, feeds := range map[string]feedsOf{
 		"":                     {"c": "b", "d": "c", "e": "c"},

@@ -81,7 +81,7 @@ func (w *writer) goesOn() {
 }
 
 // A copy is fed by the backup that the group names, by the primary while that one is away, and in any case when it is to become
-// primary itself. Nothing acknowledged is lost on the way. Proves RJ-10, I3, I9.
+// primary itself. Nothing acknowledged is lost on the way. Proves RJ-3, I3, I9.
 func TestCascade(t *testing.T) {
 	c := newCluster(t, fsm.GroupSpec{Feeds: map[ident.NodeID]ident.NodeID{"c": "b"}}, "a", "b", "c")
 	w := c.stream()
@@ -122,7 +122,7 @@ func TestCascade(t *testing.T) {
 }
 
 // One that is fed knows how old its copy is, is level and recovered, over two steps too; whoever is cut off from its own source
-// stops feeding, and whoever cannot be reached by its feeder is fed by the primary. Proves RJ-10.
+// stops feeding, and whoever cannot be reached by its feeder is fed by the primary. Proves RJ-3.
 func TestCascadeOverTwoSteps(t *testing.T) {
 	c := newCluster(t, fsm.GroupSpec{Feeds: map[ident.NodeID]ident.NodeID{"c": "b", "d": "c"}}, "a", "b", "c", "d")
 	c.inSync("a", "b")
@@ -164,7 +164,7 @@ func TestCascadeOverTwoSteps(t *testing.T) {
 	})
 }
 
-// A feeder that does not hold what a node needs leaves it to the primary, and does not disturb it for long. Proves RJ-10.
+// A feeder that does not hold what a node needs leaves it to the primary, and does not disturb it for long. Proves RJ-3.
 func TestFeederWithoutTheReceivers(t *testing.T) {
 	c := newCluster(t, fsm.GroupSpec{ReceiverBytes: 64 << 10}, "a", "b", "c")
 	a, b := c.nodes["a"], c.nodes["b"]

@@ -83,7 +83,7 @@ func (f *lazyFile) Sync() error                  { f.fs.pass(); return f.File.Sy
 func (f *lazyFile) SyncData() error              { f.fs.pass(); return f.File.SyncData() }
 func (f *lazyFile) SyncTo(n int64) (bool, error) { f.fs.pass(); return f.File.SyncTo(n) }
 
-// Proves RJ-10: a relay sends what is durable here, and no more. The primary itself does not wait for its disk.
+// Proves RJ-3: a relay sends what is durable here, and no more. The primary itself does not wait for its disk.
 func TestRelaySendsWhatIsDurable(t *testing.T) {
 	fs := &lazyFS{FS: vfs.NewMem()}
 	src, fed, direct := openJournal(t, fs, host.Real()), newJournal(t), newJournal(t)
@@ -186,4 +186,28 @@ func TestRelayPassesTheAgeOn(t *testing.T) {
 	if asOf := heard(); asOf.After(limit) {
 		t.Errorf("level as of %s, the relay was told as of %s", asOf, limit)
 	}
+}
+
+// Proves RJ-3: a relay is nobody's author and frees nobody: a copy that is longer than what it has stays as it is.
+func TestRelayIsNobodysAuthor(t *testing.T) {
+	src, dst := newJournal(t), newJournal(t)
+	src.deposit(10, 1, "v")
+	src.durable()
+	dst.fill(src, src.end())
+	middle, err := src.BundleAt(src.end() / 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := dst.end()
+	if err := src.Rewind(middle.Last()); err != nil {
+		t.Fatal(err)
+	}
+	s := newStage(dst)
+	r := ship(t, src, s.serve(t), func(o *SourceOptions) { o.Free, o.Relay = func() bool { return true }, &Relay{} })
+	eventually(t, "the session is idle", func() bool { return r.state().Phase == PhaseLive })
+	s.get(func() {
+		if len(s.asked) != 0 || s.hellos[0].Free || dst.end() != end {
+			t.Errorf("asked for a removal at %v, free %t, the copy ends at %s", s.asked, s.hellos[0].Free, dst.end())
+		}
+	})
 }

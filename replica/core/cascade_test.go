@@ -27,7 +27,7 @@ func switchTo(to ident.NodeID) func(*fsm.Group) {
 	}
 }
 
-// Proves RJ-10: a feeder is let in for the epoch and the part that one's own state shows, and for nothing else.
+// Proves RJ-3: a feeder is let in for the epoch and the part that one's own state shows, and for nothing else.
 func TestFeedersAreAdmitted(t *testing.T) {
 	feeder := Caller{From: "b", Epoch: 3, Life: 9, Author: "a"}
 	change := func(f func(*Caller)) Caller { x := feeder; f(&x); return x }
@@ -63,7 +63,7 @@ func TestFeedersAreAdmitted(t *testing.T) {
 	}
 }
 
-// Proves RJ-10: the primary waits for the feeder, and for nobody else; a feeder waits for nobody.
+// Proves RJ-3: the primary waits for the feeder, and for nobody else; a feeder waits for nobody.
 func TestPrimaryYieldsToTheFeeder(t *testing.T) {
 	feeder, primary := Caller{From: "b", Epoch: 3, Author: "a"}, Caller{From: "a", Epoch: 3, Author: "a"}
 	for _, c := range []struct {
@@ -109,7 +109,7 @@ func TestCommittedEndOfAFeeder(t *testing.T) {
 	}
 }
 
-// Proves RJ-10: that nobody waits for a node is for the primary to say.
+// Proves RJ-3: that nobody waits for a node is for the primary to say.
 func TestFeedersNeverFree(t *testing.T) {
 	g := cascaded(nil)
 	if !FreeHere(g, "c", Caller{From: "a", Author: "a", Epoch: 3}, true) {

@@ -48,7 +48,7 @@ func (c *Cluster) switchTo(to ident.NodeID) {
 }
 
 // TestCascade: c is fed by the backup b, which the group is told while it runs; by the primary while b is dead; and by the primary
-// when the role is to go to c. Writes go on, none that was acknowledged is lost, and all copies end equal. Proves RJ-10, I3, I9.
+// when the role is to go to c. Writes go on, none that was acknowledged is lost, and all copies end equal. Proves RJ-3, I3, I9.
 func TestCascade(t *testing.T) {
 	c := Start(t, Options{Group: fsm.GroupSpec{Preferred: "a"}})
 	w := c.stream("a", "k")
