@@ -132,11 +132,12 @@ func TestCascadeOverTwoSteps(t *testing.T) {
 		c.nodes["a"].mustPut(fmt.Sprint("k", i), "v")
 	}
 	c.level("b", "c", "d")
+	fed := time.Now()
 	for _, id := range []ident.NodeID{"c", "d"} {
 		rep := c.nodes[id].rep
 		c.eventually(string(id)+" knows how old its copy is", func() bool {
 			behind, ok := rep.Behind()
-			return ok && behind < time.Second && rep.Status().Resync == nil
+			return ok && behind < time.Since(fed) && rep.Status().Resync == nil
 		})
 	}
 	if s := c.nodes["b"].rep.Status().Feeds; len(s) != 1 || s[0].Node != "c" || s[0].State != TargetAsync {

@@ -75,6 +75,7 @@ func TestPrimaryYieldsToTheFeeder(t *testing.T) {
 		{"beside the feeder", cascaded(nil), feeder, primary, true},
 		{"beside its own older session", cascaded(nil), primary, primary, false},
 		{"the feeder beside the primary", cascaded(nil), primary, feeder, false},
+		{"somebody else beside the feeder", cascaded(nil), feeder, Caller{From: "e", Epoch: 3, Author: "a"}, false},
 		{"the feeder of another epoch", cascaded(nil), Caller{From: "b", Epoch: 2, Author: "a"}, primary, false},
 		{"one that is not the feeder any more", cascaded(func(g *fsm.Group) { g.Spec.Feeds = nil }), feeder, primary, false},
 		{"this node is needed in the set", cascaded(func(g *fsm.Group) { g.InSync = []ident.NodeID{"a", "c"} }), feeder, primary, false},
