@@ -75,7 +75,7 @@ func (a *API) changeGroup(r *request) (reply, error) {
 // specKeys lists the keys of a group.
 func specKeys() []string {
 	return []string{"name", "order", "files", "preferred", "delivery", "secondaries", "on_no_sync", "auto_failover", "images", "receiver_bytes", "keep_receivers",
-		"switchback", "switchback_after", "blocks", "maximum_blocks", "journal_full", "receiver_age", "compression", "journal_replays"}
+		"switchback", "switchback_after", "blocks", "maximum_blocks", "journal_full", "receiver_age", "compression", "journal_replays", "feeds"}
 }
 
 func (a *API) readmit(r *request) (reply, error) {

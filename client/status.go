@@ -79,6 +79,8 @@ type GroupSpec struct {
 	MaximumBlocks int      `json:"maximum_blocks,omitempty"` // MiB, hard cap of each journal on each node; 0: none
 	JournalFull   string   `json:"journal_full,omitempty"`   // at the cap: stall (default) | drop the absent node that receivers are kept for
 	ReceiverAge   Duration `json:"receiver_age,omitzero"`    // an attached receiver is changed when it is older, at least 1s; 0: never for that
+
+	Feeds map[string]string `json:"feeds,omitempty"` // target to the backup that feeds it; the primary feeds all others
 }
 
 // GroupStatus is one group as its primary sees it; on a node that cannot ask the primary, as that node sees it (then
@@ -127,12 +129,15 @@ type Copy struct {
 	LagBytes     uint64  `json:"lag_bytes"`
 	LagSeconds   float64 `json:"lag_seconds"`     // since it was last known to be level; 0 on the primary
 	Error        string  `json:"error,omitempty"` // what stopped this copy
+
+	FedBy string   `json:"fed_by,omitempty"` // who ships the primary's journal to it now; left out at the primary, and while nobody does
+	Feeds []Target `json:"feeds,omitempty"`  // what this backup ships to others in place of the primary
 }
 
-// Target is one journal pair: what the primary ships to one node. Sequence numbers are those of the primary's journal.
+// Target is one journal pair: what the primary, or the backup named in FedBy, ships to one node. Sequence numbers are those of the primary's journal.
 type Target struct {
 	Node       string  `json:"node"`
-	State      string  `json:"state"`    // none | connecting | catchup | sync | async
+	State      string  `json:"state"`    // none | connecting | catchup | sync | async | fed: by the backup FedBy; the numbers are what the node told with its lease
 	Delivery   string  `json:"delivery"` // sync | async
 	Received   uint64  `json:"received"`
 	Durable    uint64  `json:"durable"`
@@ -143,6 +148,7 @@ type Target struct {
 	LagBytes   uint64  `json:"lag_bytes"`
 	LagSeconds float64 `json:"lag_seconds"`
 	Error      string  `json:"error,omitempty"` // why State is none or connecting
+	FedBy      string  `json:"fed_by,omitempty"`
 }
 
 // Phases of a resynchronization.

@@ -3,6 +3,7 @@ package fsm
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"time"
@@ -61,6 +62,9 @@ func (s GroupSpec) Normalize() GroupSpec {
 	}
 	if s.JournalFull == JournalFullStall {
 		s.JournalFull = ""
+	}
+	if s.Feeds = maps.Clone(s.Feeds); len(s.Feeds) == 0 {
+		s.Feeds = nil
 	}
 	return s
 }
@@ -142,6 +146,7 @@ func (s GroupSpec) Validate() error {
 		bad("keep_receivers: %d is below -1 (all)", s.KeepReceivers)
 	}
 	errs = append(errs, s.checkSpace()...)
+	errs = append(errs, s.checkFeeds()...)
 	return errors.Join(errs...)
 }
 
@@ -161,7 +166,7 @@ func checkName(name string) error {
 }
 
 func sameSpec(a, b GroupSpec) bool {
-	if !slices.Equal(a.Files, b.Files) {
+	if !slices.Equal(a.Files, b.Files) || !maps.Equal(a.Feeds, b.Feeds) {
 		return false
 	}
 	a.Files, b.Files = nil, nil
@@ -185,6 +190,9 @@ func (s *State) createGroup(c *CreateGroup, at time.Time) Result {
 	}
 	n, r := s.dataNode(spec.Preferred)
 	if r != nil {
+		return *r
+	}
+	if r := s.withFeeders(spec, false); r != nil {
 		return *r
 	}
 	if !n.Lives(c.Incarnation) {

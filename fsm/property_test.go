@@ -94,6 +94,7 @@ func (g *generator) body() Command {
 		to.Delivery = pick(g, "delivery", DeliverySync, DeliveryAsync)
 		to.JournalFull = pick(g, "journal full", "", JournalFullDrop)
 		to.Blocks = pick(g, "blocks", 0, 7)
+		to.Feeds = feedsOf{"c": pick(g, "feeder", ident.NodeID("b"), "a", "x")}
 		return Command{ChangeSpec: &ChangeSpec{Group: name, Version: near(g, "spec version", grp.SpecVersion, 0, 1), Spec: to}}
 	case "hold":
 		hold := pick(g, "hold", "r", "s")

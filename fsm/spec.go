@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"maps"
 	"slices"
 
 	"github.com/understudy-ha/understudy/internal/ident"
@@ -40,6 +41,11 @@ func (s *State) changeSpec(c *ChangeSpec) Result {
 	}
 	if _, r := s.dataNode(spec.Preferred); r != nil {
 		return *r
+	}
+	if !maps.Equal(spec.Feeds, g.Spec.Feeds) {
+		if r := s.withFeeders(spec, true); r != nil {
+			return *r
+		}
 	}
 	if spec.Delivery != g.Spec.Delivery {
 		if g.Phase != PhaseOpened {

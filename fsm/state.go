@@ -93,6 +93,8 @@ type GroupSpec struct {
 	MaximumBlocks int           `json:"maximum_blocks,omitempty" yaml:"maximum_blocks"` // MiB, hard cap of each journal on each node; 0: none
 	JournalFull   string        `json:"journal_full,omitempty" yaml:"journal_full"`     // "" (stall: writes are refused until there is room) | drop
 	ReceiverAge   time.Duration `json:"receiver_age,omitempty" yaml:"receiver_age"`     // an attached receiver is changed when it is older; 0: never for that
+
+	Feeds map[ident.NodeID]ident.NodeID `json:"feeds,omitempty" yaml:"feeds"` // target to the backup that feeds it; the primary feeds all others
 }
 
 // Phase is where a group is between two primaries.

@@ -29,6 +29,7 @@ func (i Item) Bundle() entry.Bundle { return entry.Bundle{Header: i.Header, Raw:
 type Reader struct {
 	j          *Journal
 	bare       bool                 // no items for receiver headers
+	durable    bool                 // nothing that is not on disk
 	next       ident.Sequence       // first of the next bundle
 	header     ident.ReceiverNumber // whose header was given last
 	generation uint64               // of the cuts it has taken notice of
@@ -75,6 +76,9 @@ func (j *Journal) Reader(from ident.Sequence) (*Reader, error) {
 func (j *Journal) indexLocked(seq ident.Sequence) int {
 	return sort.Search(len(j.receivers), func(i int) bool { return j.receivers[i].header.First > seq }) - 1
 }
+
+// OnlyDurable makes the reader return bundles only once they are durable here.
+func (r *Reader) OnlyDurable() { r.durable = true }
 
 // Next returns the next item and waits for it. ErrRewound: what it returned before was removed from the journal. ErrNotHeld:
 // the receiver was deleted. ErrClosed, the journal's error, and the cause of ctx end the waiting.
@@ -155,7 +159,7 @@ func (r *Reader) try() (Item, bool, error) {
 		r.header = number
 		return Item{ReceiverHeader: in.raw, Receiver: number}, true, nil
 	}
-	if r.next > in.last {
+	if r.next > in.last || r.durable && r.next > j.view.Durable {
 		j.mu.RUnlock()
 		return Item{}, false, nil
 	}

@@ -30,6 +30,7 @@ type visit struct {
 	mu   sync.Mutex
 	last wire.Progress // newest one heard
 	at   time.Time     // when, or when it was said to hold still
+	said claim         // newest Level heard that counts
 }
 
 // caller says who a Hello comes from.
@@ -69,7 +70,7 @@ func (r *Replica) Admit(ctx context.Context, h wire.Hello) (remote.Admission, er
 	}
 	v := &visit{r: r, hello: h, journal: j}
 	// Alone inside the gate: an older session can neither be in the middle of a removal now nor begin one later.
-	err = r.promise(ctx, h.Epoch, func() error { return r.visitors.add(v) })
+	err = r.promise(ctx, h.Epoch, func() error { return r.visitors.add(v, a.Group, r.o.Node) })
 	if err != nil {
 		return nil, err
 	}
@@ -81,12 +82,17 @@ func (r *Replica) Admit(ctx context.Context, h wire.Hello) (remote.Admission, er
 	return v, nil
 }
 
-// add makes v the session that counts for its journal.
-func (s *visitors) add(v *visit) error {
+// add makes v the session that counts for its journal, by the state g of node self.
+func (s *visitors) add(v *visit, g *fsm.Group, self ident.NodeID) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if old := s.current[v.hello.Journal.Node]; old != nil && core.Outdated(caller(old.hello), caller(v.hello)) {
-		return &FencedError{Have: old.hello.Epoch, Want: v.hello.Epoch}
+	if old := s.current[v.hello.Journal.Node]; old != nil {
+		if core.Outdated(caller(old.hello), caller(v.hello)) {
+			return &FencedError{Have: old.hello.Epoch, Want: v.hello.Epoch}
+		}
+		if core.Yields(g, self, caller(old.hello), caller(v.hello)) {
+			return &remote.Refusal{Code: wire.CodeFed, Text: fmt.Sprintf("node %s feeds node %s with %s", old.hello.From, self, v.hello.Journal)}
+		}
 	}
 	if s.current == nil {
 		s.current = make(map[ident.NodeID]*visit)
@@ -154,10 +160,14 @@ func headers(j *journal.Journal) core.HeaderAt {
 // Progress hears how far the source is.
 func (v *visit) Progress(p wire.Progress) {
 	v.mu.Lock()
+	first := v.at.IsZero()
 	v.last, v.at = p, time.Now()
 	v.mu.Unlock()
 	a, _ := v.r.assignment()
 	v.learn(a.Group)
+	if first {
+		v.r.sources.tell(v, a.Group)
+	}
 }
 
 // Level hears that nothing that was committed at asOf lies beyond at.
@@ -168,6 +178,9 @@ func (v *visit) Level(at ident.Position, asOf time.Time) {
 	a, _ := v.r.assignment()
 	v.learn(a.Group)
 	if at.Epoch == v.hello.Epoch && core.Trusts(a.Group, caller(v.hello), at) {
+		v.mu.Lock()
+		v.said = claim{at, asOf}
+		v.mu.Unlock()
 		v.r.fresh.say(v.hello.Epoch, at, asOf)
 		v.r.known.changed.fire()
 	}

@@ -91,6 +91,12 @@ func (a *applier) run(ctx context.Context, table ident.HistoryTable, limit ident
 // next returns the bundle that continues before, once it is durable here; it stays the next one until it is taken from
 // peeked.
 func (a *applier) next(table ident.HistoryTable, before ident.Position) (journal.Item, bool, error) {
+	if a.peeked != nil {
+		if v, _ := a.from.View(); a.peeked.Header.Last() > v.Last { // removed since: it stands in another journal, if it lives on
+			a.close()
+			a.looked = ""
+		}
+	}
 	if a.peeked == nil || a.peeked.Header.Before != before || !table.Contains(a.peeked.Header.Fact) {
 		a.peeked = nil
 		if err := a.read(table, before); err != nil {

@@ -25,6 +25,7 @@ type backup struct {
 	started   time.Time
 	from      ident.Position // where the store was when this node fell behind
 	recovered bool           // it was level since
+	feeder    *feeder        // what it ships to other backups
 }
 
 // RunBackup follows the primary: it brings the store back into the history, applies what is committed and durable here,
@@ -38,6 +39,8 @@ func (r *Replica) RunBackup(ctx context.Context, c Control) error {
 	defer end()
 	b := &backup{r: r, control: c, applier: applier{r: r}, started: time.Now(), from: r.data.Position()}
 	defer b.applier.close()
+	b.feeder = newFeeder(r, c)
+	defer b.feeder.close()
 	r.picture.begin(RoleBackup, 0)
 	r.server.backsUp()
 	err = b.run(ctx)
@@ -115,6 +118,7 @@ func (b *backup) pass(ctx context.Context, a fsm.Assignment) error {
 	}
 	b.strand(g)
 	b.show(a)
+	b.feeder.look(ctx, a, b.recovered)
 	pause := r.o.Timing.Retention
 	if r.tight(g.Spec) { // the primary deletes and goes on: its copy here must not be full before this node has deleted, too
 		pause = r.o.Timing.Tick
@@ -349,6 +353,9 @@ func (b *backup) prepare(ctx context.Context, a fsm.Assignment) error {
 		}
 		b.prepared, b.level = op.ID, r.known.committed(g.History)
 		r.event(Event{Kind: EventReceiver, Journal: own.ID(), First: info.First, Detail: "attached for a switch-over"})
+	}
+	if r.source(g, g.OpenNode) != g.OpenNode {
+		return nil // another backup feeds this node, or did: the primary comes, and only what it ships is waited for
 	}
 	if epoch, _ := r.known.lastHeard(); epoch != g.OpenEpoch || r.data.Position().History < b.level.History {
 		return nil

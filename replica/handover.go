@@ -77,6 +77,9 @@ func (c *conductor) members(ctx context.Context, a fsm.Assignment) {
 	if p.r.data.Position().History < reached.History {
 		reached = p.sw.Before
 	}
+	if to := core.SwitchTarget(g); to != "" && g.FeederOf(to) != "" {
+		p.targets.hurry(to) // it has to be fed from here before the role can go there
+	}
 	members := p.targets.members(a, view.After, reached, outstanding)
 	p.doubt.Store(slices.ContainsFunc(members, func(m core.Member) bool {
 		return m.InSet && (!m.Connected || m.Stalled >= p.r.o.Timing.Tick)

@@ -52,6 +52,7 @@ type Timing struct {
 	Propose     time.Duration // a proposal to the control plane may take this long (default 5 s)
 	Room        time.Duration // writes wait so long for room in a full journal before they are refused (default twice Retention)
 	DropAfter   time.Duration // a node has to be absent for so long before it is dropped for a full journal (default 10 s)
+	FeedGrace   time.Duration // a backup that feeds others goes on for so long without a source of its own (default 2 s)
 	VetoRetry   time.Duration // a receiver whose deletion was vetoed is asked for again after this (default 1 min)
 }
 
@@ -62,7 +63,7 @@ func (t *Timing) fill() {
 	}{
 		{&t.ShrinkAfter, time.Second}, {&t.OpenGrace, 500 * time.Millisecond}, {&t.Heartbeat, 200 * time.Millisecond},
 		{&t.Timeout, 2 * time.Second}, {&t.Tick, 50 * time.Millisecond}, {&t.Retention, time.Second}, {&t.Propose, 5 * time.Second},
-		{&t.DropAfter, 10 * time.Second}, {&t.VetoRetry, time.Minute},
+		{&t.DropAfter, 10 * time.Second}, {&t.VetoRetry, time.Minute}, {&t.FeedGrace, 2 * time.Second},
 	} {
 		if *d.field <= 0 {
 			*d.field = d.value

@@ -27,6 +27,8 @@ type Replica struct {
 	promised promiseFile
 	shelf    *shelf
 	visitors visitors // shipping sessions that other nodes have here
+	sources  sources  // who fed this copy last
+	feeding  feeding  // what this backup feeds others
 	known    known    // what this life knows to be committed
 	fresh    freshness
 	undos    undoLog // what was undone in this life

@@ -184,12 +184,12 @@ func (p *primary) squeeze(ctx context.Context, a fsm.Assignment) (why string) {
 	return ""
 }
 
-// gone tells whether a node was not heard, or made no progress, for so long, and nobody waits for it.
+// gone tells whether a node was not heard, from itself or from a copy that a backup feeds, or made no progress, for so long, and nobody waits for it.
 func (t *targets) gone(n ident.NodeID, least time.Duration) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	tg := t.nodes[n]
-	return tg != nil && !t.roster.IsGrowing(n) && t.roster.Stalled(n, t.now()) >= least
+	return tg != nil && !t.roster.IsGrowing(n) && !fed(tg.ship[t.p.r.o.Node]) && t.roster.Stalled(n, t.now()) >= least
 }
 
 // crowded tells whether a copy of the primary's journal takes nothing for want of room.

@@ -34,6 +34,7 @@ const (
 	TargetCatchup    TargetState = "catchup"    // reads from files, or holds a gap
 	TargetSync       TargetState = "sync"       // every write waits for it
 	TargetAsync      TargetState = "async"      // follows, nobody waits
+	TargetFed        TargetState = "fed"        // another backup feeds it: the numbers are what it reported with its lease
 )
 
 // Status is a picture of the replica. It is never modified after it was returned.
@@ -65,6 +66,8 @@ type Status struct {
 
 	Journals []JournalStatus
 	Targets  []TargetStatus // primary only
+	Feeds    []TargetStatus // backup only: the nodes that it feeds
+	FedBy    ident.NodeID   // backup only: who ships the present primary's journal to it now, "" when nobody does
 	Resync   *Resync        // backup only; nil when there is nothing to do
 
 	LagSeconds float64 // not at a serving primary: since when it is not known to have everything committed, see Behind; -1: never was
@@ -85,6 +88,7 @@ type JournalStatus struct {
 type TargetStatus struct {
 	Node       ident.NodeID
 	State      TargetState
+	FedBy      ident.NodeID // the backup that feeds it, "" when the primary does
 	Delivery   fsm.Delivery
 	Received   ident.Sequence
 	Durable    ident.Sequence
@@ -147,6 +151,7 @@ const (
 	EventJournalFull   EventKind = "JOURNAL_FULL"         // a journal takes nothing for want of room
 	EventJournalFree   EventKind = "JOURNAL_FREE"         // and has room again
 	EventVetoed        EventKind = "DELETION_VETOED"      // a receiver that nobody needs is kept: a program wants it
+	EventFeeder        EventKind = "FEEDER_CHANGED"       // this copy is fed by another node than before, see Peer
 	EventRecalled      EventKind = "RECALLED"             // receivers are read back from the archive for a node that was away
 )
 
@@ -285,6 +290,8 @@ func (r *Replica) Status() Status {
 		}
 		if p != nil {
 			s.Targets = p.targets.status(a, v)
+		} else {
+			s.Feeds, s.FedBy = r.feeding.status(author, v), r.source(a.Group, author)
 		}
 	}
 	return s
@@ -311,7 +318,11 @@ func (t *targets) status(a fsm.Assignment, v journal.View) []TargetStatus {
 	defer t.mu.Unlock()
 	out := make([]TargetStatus, 0, len(t.nodes))
 	for _, n := range slices.Sorted(maps.Keys(t.nodes)) {
-		out = append(out, t.statusLocked(a.Group, t.nodes[n], v))
+		s := t.statusLocked(a.Group, t.nodes[n], v)
+		if s.State == TargetFed {
+			s.reported(a, t.p.r.o.Node, v, t.p.entryBytes.Load())
+		}
+		out = append(out, s)
 	}
 	return out
 }
@@ -338,6 +349,11 @@ func (t *targets) statusLocked(g *fsm.Group, tg *target, v journal.View) TargetS
 		s.Reason = own.state.Reason
 	}
 	switch own.state.Phase {
+	case remote.PhaseRefused:
+		if fed(own) && g.FeederOf(tg.node) != "" {
+			s.State, s.FedBy, s.Reason = TargetFed, g.FeederOf(tg.node), ""
+			return s
+		}
 	case remote.PhaseConnecting, remote.PhaseMatching:
 		s.State = TargetConnecting
 	case remote.PhaseCatchup:

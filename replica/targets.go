@@ -42,6 +42,8 @@ type shipment struct {
 	state  remote.SessionState
 	cancel context.CancelFunc
 
+	hurried time.Time // when it was begun anew for a node that is needed, see hurry
+
 	recall ident.Sequence // from where the archive has to feed the target; 0: it needs not
 	rest   time.Time      // the archive is not asked again before
 

@@ -31,6 +31,7 @@ type shipment struct {
 	starts   chan wire.Start // holds one
 	returned atomic.Int64    // bytes that came back as Credit
 	heard    atomic.Uint64   // frames
+	hearings hearings        // when they were read, for a relay
 	wake     chan struct{}   // holds one: credit came
 
 	// of the running goroutine
@@ -183,6 +184,9 @@ func (p *shipment) flush() error {
 // beat keeps the target from giving this side up, and tells it how old its copy is. It knows that only once something of this
 // session's epoch is committed: before, what others had committed may not yet be so here.
 func (p *shipment) beat(view journal.View, heard uint64) error {
+	if p.s.o.Relay != nil {
+		return p.relay()
+	}
 	level := p.progress.Position.Epoch == p.s.o.Epoch && min(view.Committed, view.Last) <= p.progress.Committed
 	if p.s.o.Author && level && p.s.o.Leads() { // asked after the view was taken
 		p.wrote = false
@@ -331,9 +335,10 @@ func (p *shipment) compare(ctx context.Context, offer wire.Offer) (wire.Match, e
 		return wire.Match{End: view.Last}, nil
 	}
 	if len(offer.Points) == 1 && offer.Points[0].Sequence == 0 && base > 0 {
-		// The target has nothing, and the receivers before base are gone everywhere: it begins where this journal does.
+		// The target has nothing, and the receivers before base are gone everywhere: it begins where this journal does. A relay
+		// cannot know that: the primary may still have them.
 		chain, ok, err := j.ChainAt(base)
-		if err == nil && ok {
+		if err == nil && ok && p.s.o.Relay == nil {
 			p.common = wire.Point{Sequence: base, Chain: chain}
 			return wire.Match{Found: true, Point: p.common, End: view.Last}, nil
 		}
@@ -361,6 +366,9 @@ func (p *shipment) stream(ctx context.Context, start wire.Start) error {
 			return fmt.Errorf("read from sequence %s: %w", start.From, err)
 		}
 		defer reader.Close()
+		if o.Relay != nil {
+			reader.OnlyDurable()
+		}
 		p.s.enter(PhaseCatchup)
 	}
 	tick := time.NewTicker(o.Heartbeat)
@@ -510,6 +518,12 @@ func (p *shipment) report(view journal.View, due bool) error {
 	next.Position = p.progress.Position
 	if next.Committed != p.progress.Committed {
 		end, after, ok := p.trail.at(next.Committed)
+		if ok && !p.vouches(after) {
+			ok = false
+			if !due {
+				p.lazy.Reset(confirmPause) // it hears of a committed end a moment after its journal does
+			}
+		}
 		if ok {
 			next.Committed, next.Position = max(p.progress.Committed, end), after
 		} else {
@@ -541,7 +555,10 @@ func (p *shipment) read() error {
 		if err != nil {
 			return heard(err, o.Target, o.Timeout)
 		}
-		p.heard.Add(1)
+		n := p.heard.Add(1)
+		if o.Relay != nil {
+			p.hearings.note(n, time.Now())
+		}
 		if no, ok := f.Message.(wire.Refuse); ok {
 			return &Refusal{Code: no.Code, Text: no.Text}
 		}

@@ -31,6 +31,9 @@ type SourceOptions struct {
 	Leads        func() bool    // tells that nobody else can have committed anything of the group up to now; nil: false, and then no target learns its age
 	Sessions     *atomic.Uint64 // counts the sessions of this life; shared by all sources of the process
 
+	// Relay is set where Self feeds the target in place of the primary; nil else. Then Author, Free and Leads count for nothing.
+	Relay *Relay
+
 	// OnSession is called when a session is about to say Hello, before Free is asked. Acknowledgements of this journal heard
 	// before are void. When Free then says true, the target may remove entries that it needs to connect what it has of other
 	// journals: what it says it holds counts again, from whatever session, only after the first OnAck of this one, or
@@ -84,6 +87,9 @@ func (o SourceOptions) withDefaults() (SourceOptions, error) {
 	}
 	if o.Leads == nil {
 		o.Leads = func() bool { return false }
+	}
+	if o.Relay != nil { // whatever else was said
+		o.Author, o.Free, o.Leads = false, nil, func() bool { return false }
 	}
 	if o.Free == nil {
 		o.Free = func() bool { return false }

@@ -53,6 +53,8 @@ func Admissible(g *fsm.Group, promised ident.Epoch, self ident.NodeID, c Caller)
 		return Ruling{}
 	case c.Epoch == g.OpenEpoch && g.OpenNode == c.From && c.Epoch < g.Epoch:
 		return Ruling{} // until this node promises the newer epoch
+	case c.Epoch == g.Epoch && MayFeed(g, c.From, self):
+		return Ruling{}
 	case c.Epoch < g.Epoch:
 		return Ruling{Verdict: Fenced, Have: g.Epoch}
 	}
@@ -70,23 +72,24 @@ func Outdated(have, c Caller) bool {
 	return have.Epoch > c.Epoch || have.Epoch == c.Epoch && have.From == c.From && have.Life == c.Life && have.Session >= c.Session
 }
 
-// Trusts tells whether a committed end that this caller reports may be used: only the primary's own journal says it, and
-// only when this node's own state shows the epoch opened, with its row. Before that the same sequences may mean something
-// else.
+// Trusts tells whether a committed end that this caller reports may be used: only the primary's own journal says it, whoever
+// ships it, and only when this node's own state shows the epoch opened, with its row. Before that the same sequences may mean
+// something else.
 func Trusts(g *fsm.Group, c Caller, committed ident.Position) bool {
 	if mutant.On(mutant.TrustBeforeOpen) {
 		return g != nil && c.Author == c.From
 	}
-	if g == nil || c.Author != c.From || g.Phase != fsm.PhaseOpened || g.OpenEpoch != c.Epoch {
+	if g == nil || g.Phase != fsm.PhaseOpened || g.OpenEpoch != c.Epoch {
 		return false
 	}
-	_, ok := g.History.Row(c.Epoch)
-	return ok && g.History.Contains(committed)
+	row, ok := g.History.Row(c.Epoch)
+	return ok && row.Node == c.Author && g.History.Contains(committed)
 }
 
-// FreeHere tells whether nobody waits for this node: its caller said so, and its own state agrees.
+// FreeHere tells whether nobody waits for this node: its caller, the primary, said so, and its own state agrees. A backup that feeds
+// cannot know it.
 func FreeHere(g *fsm.Group, self ident.NodeID, c Caller, said bool) bool {
-	return said && g.Phase == fsm.PhaseOpened && g.OpenEpoch == c.Epoch && !g.InSet(self)
+	return said && g.OpenNode == c.From && g.Phase == fsm.PhaseOpened && g.OpenEpoch == c.Epoch && !g.InSet(self)
 }
 
 // CutRule decides which bundles of one copy may be removed physically. It is a snapshot, made and used while nothing else

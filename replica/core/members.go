@@ -24,6 +24,7 @@ type Member struct {
 	Alive       bool
 	Ended       bool          // its life is over: its lease was released
 	Maintenance bool          // taken in only if nobody else is there, and not counted on
+	Fed         bool          // another backup is to feed it: as in maintenance, and it leaves as soon as somebody else is in
 	Barred      bool          // not taken in: it was dropped; or automatic actions are paused, and it was no member when that began
 	Connected   bool          // its session for the primary's journal is matched
 	Level       bool          // it got everything once: bundles go as they are appended
@@ -80,7 +81,7 @@ func DecideSet(rule SetRule, members []Member) SetDecision {
 	for _, m := range members {
 		if m.well(rule) {
 			healthy++
-			if !m.Maintenance {
+			if !m.Maintenance && !m.Fed {
 				lasting++
 			}
 		}
@@ -118,16 +119,24 @@ func DecideSet(rule SetRule, members []Member) SetDecision {
 	if lasting > rule.Wanted && !rule.Switching && rule.Target == "" {
 		return SetDecision{SetRemove, surplus(rule, members), "more secondaries than wanted"}
 	}
+	// Whom another backup is to feed is a member only while nobody else is: as one it is fed by the primary.
+	if lasting > 0 && !rule.Switching && rule.Target == "" {
+		for _, m := range members {
+			if m.InSet && m.Fed {
+				return SetDecision{SetRemove, m.Node, "another backup feeds it"}
+			}
+		}
+	}
 	// A member in maintenance stays until it is stopped, and another one takes its place before. A node in maintenance comes in
 	// only where the primary is alone and nobody else is on the way: a shadow for a while is better than none. A node that hangs,
 	// rests or waits to be primed is not on the way: under hold and refuse writes would wait for it without limit.
 	enough := lasting >= rule.Wanted || rule.Switching
 	alone := healthy == 0 && !slices.ContainsFunc(members, func(m Member) bool {
-		return !m.InSet && m.Alive && m.Connected && m.Progress && !m.Resting && m.Stalled < rule.ShrinkAfter && !m.Maintenance && !m.Barred
+		return !m.InSet && m.Alive && m.Connected && m.Progress && !m.Resting && m.Stalled < rule.ShrinkAfter && !m.Maintenance && !m.Fed && !m.Barred
 	})
 	var candidates []Member
 	for _, m := range members {
-		if enough && m.Node != rule.Target || m.Barred || m.Maintenance && !alone {
+		if enough && m.Node != rule.Target || m.Barred || m.Maintenance && !alone || m.Fed && !alone && m.Node != rule.Target {
 			continue
 		}
 		if !m.InSet && m.Alive && m.Connected && m.Level && !m.Resting && m.Progress && m.Lag <= GrowLag {
@@ -153,7 +162,7 @@ func surplus(rule SetRule, members []Member) ident.NodeID {
 	var worst *Member
 	for i := range members {
 		m := &members[i]
-		if m.well(rule) && !m.Maintenance && (worst == nil || cmp.Or(cmp.Compare(m.Priority, worst.Priority), strings.Compare(string(m.Node), string(worst.Node))) > 0) {
+		if m.well(rule) && !m.Maintenance && !m.Fed && (worst == nil || cmp.Or(cmp.Compare(m.Priority, worst.Priority), strings.Compare(string(m.Node), string(worst.Node))) > 0) {
 			worst = m
 		}
 	}
@@ -189,7 +198,7 @@ func WritesUnder(g *fsm.Group, rule SetRule, members []Member) Writes {
 }
 
 // OpenSet chooses whom Open names beside the primary: the nodes that hold its SW, those in maintenance last, members of the
-// old set first, not more than wanted.
+// old set first, not more than wanted. Whom another backup is to feed is named only where nobody else is.
 func OpenSet(g *fsm.Group, nodes map[ident.NodeID]*fsm.Node, self ident.NodeID, holds func(ident.NodeID) bool) []ident.NodeID {
 	out := []ident.NodeID{self}
 	if g.Spec.Delivery == fsm.DeliveryAsync {
@@ -209,6 +218,9 @@ func OpenSet(g *fsm.Group, nodes map[ident.NodeID]*fsm.Node, self ident.NodeID, 
 			r++
 		}
 		return r
+	}
+	if slices.ContainsFunc(able, func(n ident.NodeID) bool { return g.FeederOf(n) == "" }) {
+		able = slices.DeleteFunc(able, func(n ident.NodeID) bool { return g.FeederOf(n) != "" })
 	}
 	slices.SortFunc(able, func(a, b ident.NodeID) int {
 		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(nodes[a].Priority, nodes[b].Priority), strings.Compare(string(a), string(b)))

@@ -308,7 +308,7 @@ func (r *Roster) Members(now time.Duration, o Outlook) (out []Member, anew []Ren
 		}
 		own := t.ship[r.self]
 		m := Member{
-			Node: n, InSet: g.InSet(n), Alive: o.Alive(n), Ended: node.Released, Maintenance: node.InMaintenance(),
+			Node: n, InSet: g.InSet(n), Alive: o.Alive(n), Ended: node.Released, Maintenance: node.InMaintenance(), Fed: g.FeederOf(n) != "",
 			Barred: !o.Assignment.Pause.MayJoin(g, n) || g.IsDropped(n), Connected: connected(own) || t.renewing,
 			Level: own != nil && own.phase == ShipLive, Priority: node.Priority, Resting: now < t.rest,
 			Growing: t.growing, Proposed: t.proposed > 0, Lag: o.Last.History,

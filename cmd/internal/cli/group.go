@@ -72,6 +72,9 @@ func writeSpec(w io.Writer, c client.GroupChange) {
 	all = append(all, pairs{{"receiver_bytes", fmt.Sprintf("%d (%s)", s.ReceiverBytes, humanBytes(s.ReceiverBytes))}, {"receiver_age", age}, {"keep_receivers", receivers},
 		{"blocks", mib(s.Blocks, "0")}, {"maximum_blocks", mib(s.MaximumBlocks, "0 (no cap)")}, {"journal_full", word(s.JournalFull, "stall")},
 		{"compression", word(s.Compression, "none")}, {"journal_replays", fmt.Sprint(s.JournalReplays)}}...)
+	if len(s.Feeds) > 0 {
+		all.add("feeds", "%s", feedsText(s.Feeds))
+	}
 	fmt.Fprintf(w, "Group %s, version %d:\n", c.Group, c.Version)
 	all.write(w, "  ")
 }
@@ -82,9 +85,10 @@ func newGroupSet(a *app) *cobra.Command {
 		Use:   "set GROUP KEY=VALUE...",
 		Short: "Change keys of a group while it runs",
 		Long: `Change keys of a group while it runs: delivery, secondaries, on_no_sync, auto_failover, images, preferred, switchback,
-switchback_after, keep_receivers, receiver_bytes, blocks, maximum_blocks, journal_full, receiver_age, compression and journal_replays (true or
-false). An empty value is the default. The other keys cannot be changed.`,
-		Example: "  understudy group set default delivery=async\n  understudy group set default maximum_blocks=4096 journal_full=drop",
+switchback_after, keep_receivers, receiver_bytes, blocks, maximum_blocks, journal_full, receiver_age, compression, journal_replays (true or
+false) and feeds (which backup feeds which node in place of the primary, as TARGET:FEEDER,TARGET:FEEDER; TARGET: gives it back to the primary).
+An empty value is the default. The other keys cannot be changed.`,
+		Example: "  understudy group set default delivery=async\n  understudy group set default maximum_blocks=4096 journal_full=drop\n  understudy group set default feeds=c:b",
 		Args:    cobra.MinimumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			patch, err := parsePatch(args[1:])
@@ -139,6 +143,12 @@ func parsePatch(args []string) (client.GroupPatch, error) {
 				return nil, usagef("%s=%s: want a whole number", key, value)
 			}
 			patch[key] = n
+		case "feeds":
+			feeds, err := parseFeeds(value)
+			if err != nil {
+				return nil, err
+			}
+			patch[key] = feeds
 		case "journal_replays":
 			b, err := strconv.ParseBool(cmp.Or(value, "false"))
 			if err != nil {

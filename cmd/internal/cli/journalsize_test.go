@@ -84,7 +84,7 @@ func TestParsePatch(t *testing.T) {
 	if err != nil || string(raw) != `{"blocks":64,"delivery":"async","journal_full":null,"receiver_age":"1h"}` {
 		t.Fatalf("%s %v", raw, err)
 	}
-	for _, bad := range [][]string{{"delivery"}, {"=x"}, {"blocks=many"}, {"blocks=1", "blocks=2"}} {
+	for _, bad := range [][]string{{"delivery"}, {"=x"}, {"blocks=many"}, {"blocks=1", "blocks=2"}, {"feeds=c"}, {"feeds=:b"}, {"feeds=c:b,c:d"}} {
 		if _, err := parsePatch(bad); err == nil {
 			t.Errorf("%v was taken", bad)
 		}

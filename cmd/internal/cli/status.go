@@ -265,7 +265,12 @@ func writeGroup(w io.Writer, g client.GroupStatus) {
 		if x.State == "none" || x.State == "connecting" { // nothing is heard of it: its numbers are the last ones known
 			lag, behind = "last known", "?"
 		}
-		t.add(x.Node, g.Roles[x.Node], x.State, humanCount(x.Received), humanCount(x.Durable), humanCount(x.Applied), lag, behind)
+		state := x.State
+		if x.FedBy != "" {
+			state += " by " + x.FedBy
+			behind = "?" // its feeder knows
+		}
+		t.add(x.Node, g.Roles[x.Node], state, humanCount(x.Received), humanCount(x.Durable), humanCount(x.Applied), lag, behind)
 	}
 	for _, n := range sortedKeys(g.Roles) {
 		if !shown[n] {

@@ -428,6 +428,9 @@ func checkGroups(groups []fsm.GroupSpec, name *regexp.Regexp) (p []error) {
 		if err := g.Normalize().CheckSpace(); err != nil {
 			p = append(p, fmt.Errorf("%s.%w", where, err))
 		}
+		if err := g.CheckFeeds(); err != nil {
+			p = append(p, fmt.Errorf("%s.%w", where, err))
+		}
 		if g.Secondaries < 0 {
 			add("secondaries", "%d: must not be negative", g.Secondaries)
 		}

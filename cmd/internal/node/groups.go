@@ -31,6 +31,7 @@ func changeable() map[string]func(to, from *fsm.GroupSpec) {
 		"compression":      func(to, from *fsm.GroupSpec) { to.Compression = from.Compression },
 		"journal_replays":  func(to, from *fsm.GroupSpec) { to.JournalReplays = from.JournalReplays },
 		"receiver_age":     func(to, from *fsm.GroupSpec) { to.ReceiverAge = from.ReceiverAge },
+		"feeds":            func(to, from *fsm.GroupSpec) { to.Feeds = from.Feeds },
 	}
 }
 
@@ -72,8 +73,10 @@ func (r roles) ChangeGroup(ctx context.Context, group string, keys []string, wan
 		}
 		before = g.Spec
 		to := g.Spec
+		asked := from
+		asked.Feeds = mergeFeeds(g.Spec.Feeds, from.Feeds)
 		for _, key := range keys {
-			table[key](&to, &from)
+			table[key](&to, &asked)
 		}
 		if to.Switchback != fsm.SwitchbackAuto && !slices.Contains(keys, "switchback_after") {
 			to.SwitchbackAfter = 0
@@ -119,6 +122,7 @@ func changeNote(before fsm.GroupSpec, g *fsm.Group) string {
 	if g.Spec.MaximumBlocks > 0 && g.Spec.MaximumBlocks != before.MaximumBlocks {
 		notes = append(notes, "receivers that nobody needs go as soon as a journal comes near the cap, whatever keep_receivers says")
 	}
+	notes = append(notes, feedsNote(before, g)...)
 	if len(notes) == 0 {
 		return "done"
 	}
@@ -131,7 +135,8 @@ func specOf(s client.GroupSpec) fsm.GroupSpec {
 		Delivery: fsm.Delivery(s.Delivery), Secondaries: s.Secondaries, OnNoSync: s.OnNoSync, AutoFailover: s.AutoFailover,
 		Images: s.Images, ReceiverBytes: s.ReceiverBytes, KeepReceivers: s.KeepReceivers, Compression: s.Compression, JournalReplays: s.JournalReplays,
 		Switchback: s.Switchback, SwitchbackAfter: time.Duration(s.SwitchbackAfter),
-		Blocks: s.Blocks, MaximumBlocks: s.MaximumBlocks, JournalFull: s.JournalFull, ReceiverAge: time.Duration(s.ReceiverAge)}
+		Blocks: s.Blocks, MaximumBlocks: s.MaximumBlocks, JournalFull: s.JournalFull, ReceiverAge: time.Duration(s.ReceiverAge),
+		Feeds: feeds[ident.NodeID](s.Feeds)}
 }
 
 func (r roles) Readmit(ctx context.Context, group, node, by string) (client.Readmission, error) {

@@ -125,7 +125,7 @@ func (m *metrics) group(gauge func(*prometheus.Desc, float64, ...string), st *fs
 	}
 	for _, t := range s.Targets {
 		peer := string(t.Node)
-		for _, state := range []replica.TargetState{replica.TargetNone, replica.TargetConnecting, replica.TargetCatchup, replica.TargetSync, replica.TargetAsync} {
+		for _, state := range []replica.TargetState{replica.TargetNone, replica.TargetConnecting, replica.TargetCatchup, replica.TargetSync, replica.TargetAsync, replica.TargetFed} {
 			gauge(m.remoteState, truth(state == t.State), group, peer, string(state))
 		}
 		gauge(m.lagEntries, float64(t.LagEntries), group, peer)

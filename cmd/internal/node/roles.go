@@ -125,6 +125,9 @@ func (r roles) assess(name, to string) (client.Readiness, *fsm.Group, error) {
 			if t.State != "none" && t.State != "connecting" {
 				f.lag[t.Node] = int64(t.LagEntries)
 			}
+			if t.State == "fed" { // known by its last lease only; it is fed from here, and level, before writes are held
+				f.lag[t.Node] = min(int64(t.LagEntries), maxSwitchLag)
+			}
 		}
 	}
 	out := readiness(f)

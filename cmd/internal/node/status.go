@@ -178,20 +178,22 @@ func (n *Node) groupStatus(st *fsm.State, g *fsm.Group) client.GroupStatus {
 	out.Held, out.Writes = s.HeldWrites, string(s.Writes)
 	out.Full, out.Runway = s.Full(true), ownRunway(s)
 	for _, t := range s.Targets {
-		out.Targets = append(out.Targets, client.Target{Node: string(t.Node), State: string(t.State), Delivery: string(t.Delivery), Received: uint64(t.Received), Durable: uint64(t.Durable),
-			Confirmed: uint64(t.Confirmed), Applied: uint64(t.Applied), Position: t.Held.Format(g.Spec.Name), LagEntries: t.LagEntries, LagBytes: uint64(max(t.LagBytes, 0)), LagSeconds: t.LagSeconds, Error: t.Reason})
+		out.Targets = append(out.Targets, target(g.Spec.Name, t))
 	}
 	out.Resync = n.resyncs.follow(g, s)
 	return out
 }
 
 func localCopy(g *fsm.Group, s replica.Status, role string, lease error, age float64) client.Copy {
-	c := client.Copy{Role: role, Serving: s.Serving && lease == nil, Readable: s.Reconciled && !s.NeedsPriming, NeedsPriming: s.NeedsPriming || g.IsDropped(s.Node),
+	c := client.Copy{FedBy: string(s.FedBy), Role: role, Serving: s.Serving && lease == nil, Readable: s.Reconciled && !s.NeedsPriming, NeedsPriming: s.NeedsPriming || g.IsDropped(s.Node),
 		Priming: s.Priming, Position: s.Applied.Format(g.Spec.Name), LagSeconds: age, Error: s.Error}
 	for _, j := range s.Journals {
 		if j.ID == s.Journal {
 			c.Received = j.View.DurableAfter.Format(g.Spec.Name)
 		}
+	}
+	for _, t := range s.Feeds {
+		c.Feeds = append(c.Feeds, target(g.Spec.Name, t))
 	}
 	if s.Committed.History > s.Applied.History {
 		c.LagEntries = uint64(s.Committed.History - s.Applied.History)
@@ -223,5 +225,6 @@ func spec(s fsm.GroupSpec) client.GroupSpec {
 		OnNoSync: s.OnNoSync, AutoFailover: s.AutoFailover, Images: s.Images, ReceiverBytes: s.ReceiverBytes, KeepReceivers: s.KeepReceivers,
 		Compression: s.Compression, JournalReplays: s.JournalReplays,
 		Switchback: s.Switchback, SwitchbackAfter: client.Duration(s.SwitchbackAfter),
-		Blocks: s.Blocks, MaximumBlocks: s.MaximumBlocks, JournalFull: s.JournalFull, ReceiverAge: client.Duration(s.ReceiverAge)}
+		Blocks: s.Blocks, MaximumBlocks: s.MaximumBlocks, JournalFull: s.JournalFull, ReceiverAge: client.Duration(s.ReceiverAge),
+		Feeds: feeds[string](s.Feeds)}
 }

@@ -161,6 +161,8 @@ func eventText(k replica.EventKind) string {
 		return "a journal has room again"
 	case replica.EventVetoed:
 		return "a receiver that nobody needs is kept: a program objects to its deletion"
+	case replica.EventFeeder:
+		return "this copy is fed by another node than before"
 	case replica.EventRecalled:
 		return "receivers are read back from the archive for a node that was away"
 	}

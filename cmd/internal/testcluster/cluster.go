@@ -176,6 +176,11 @@ func (c *Cluster) Node(id ident.NodeID) *Node { return c.nodes[id] }
 // Cut separates two nodes in both directions, or joins them again.
 func (c *Cluster) Cut(a, b ident.NodeID, cut bool) { c.network.setCut(a, b, cut) }
 
+// Shipped returns how many bytes one node has written to another one's port for journals.
+func (c *Cluster) Shipped(from, to ident.NodeID) int64 {
+	return c.network.counter(route{from, c.nodes[to].config.Listen.Ship}).Load()
+}
+
 // Wait polls until condition returns nil, and fails the test after limit.
 func (c *Cluster) Wait(what string, limit time.Duration, condition func() error) {
 	c.t.Helper()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 
 	"github.com/understudy-ha/understudy/internal/ident"
 )
@@ -15,6 +16,13 @@ type network struct {
 	owner map[string]ident.NodeID // by listening address
 	cut   map[link]bool
 	conns map[*cutConn]link
+	sent  map[route]*atomic.Int64
+}
+
+// route is from a node to an address.
+type route struct {
+	from ident.NodeID
+	to   string
 }
 
 // link is a direction-free pair of nodes; the smaller id stands first.
@@ -28,7 +36,7 @@ func between(a, b ident.NodeID) link {
 }
 
 func newNetwork() *network {
-	return &network{owner: map[string]ident.NodeID{}, cut: map[link]bool{}, conns: map[*cutConn]link{}}
+	return &network{owner: map[string]ident.NodeID{}, cut: map[link]bool{}, conns: map[*cutConn]link{}, sent: map[route]*atomic.Int64{}}
 }
 
 // setCut separates two nodes, or joins them again. Connections between them break at once.
@@ -78,7 +86,7 @@ func (v view) Dial(ctx context.Context, addr string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &cutConn{Conn: conn, network: v.network}
+	c := &cutConn{Conn: conn, network: v.network, sent: v.counter(route{v.self, addr})}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.cut[l] {
@@ -93,6 +101,23 @@ func (v view) Dial(ctx context.Context, addr string) (net.Conn, error) {
 type cutConn struct {
 	net.Conn
 	network *network
+	sent    *atomic.Int64
+}
+
+func (c *cutConn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	c.sent.Add(int64(n))
+	return n, err
+}
+
+// counter counts the bytes written on connections of one route by the side that dialled them.
+func (n *network) counter(r route) *atomic.Int64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.sent[r] == nil {
+		n.sent[r] = new(atomic.Int64)
+	}
+	return n.sent[r]
 }
 
 func (c *cutConn) Close() error {

@@ -26,6 +26,7 @@ const (
 	CodeSilent     Code = 17 // nothing was heard from the peer for too long
 	CodeRematch    Code = 18 // the source's journal changed under the session: it will match again
 	CodeFull       Code = 19 // the target's copy has no room: retry; it goes on once there is some
+	CodeFed        Code = 20 // the backup that the group names feeds this copy: the primary tries again in case it stops
 )
 
 var codeNames = [...]string{
@@ -33,7 +34,7 @@ var codeNames = [...]string{
 	CodeFenced: "fenced", CodeEpoch: "epoch_not_known", CodeSuperseded: "superseded", CodeDiverged: "diverged_waits_for_open",
 	CodeCorrupt: "corrupt", CodeStopping: "stopping", CodeBusy: "busy", CodeMalformed: "malformed", CodeGap: "gap",
 	CodePriming: "needs_priming", CodeFailed: "journal_failed", CodeNotSource: "not_the_source", CodeSilent: "silent",
-	CodeRematch: "rematch", CodeFull: "journal_full",
+	CodeRematch: "rematch", CodeFull: "journal_full", CodeFed: "fed",
 }
 
 // String returns the stable name of c, such as "fenced".
