@@ -37,8 +37,8 @@ func (w *world) plan() {
 	for range w.rng.IntN(8) {
 		w.after(w.between(50*ms, w.faults), []func(){w.consume, w.consume, w.patch, w.readmitAny}[w.rng.IntN(4)])
 	}
-	if w.chance(0.3) {
-		w.after(w.between(50*ms, w.faults/2), w.absence)
+	if w.chance(0.6) {
+		w.after(w.between(50*ms, w.faults*2/3), w.absence)
 	}
 }
 
@@ -176,7 +176,14 @@ func (w *world) fence() {
 func (w *world) force() {
 	g := w.raft.truth.Groups[w.groups[w.rng.IntN(len(w.groups))]]
 	w.stats.Forced++
-	w.order(fsm.Command{Fence: &fsm.Fence{Group: g.Spec.Name, Epoch: g.Epoch, Force: true, To: w.dataNode().id, AllowLoss: true, Reason: "forced"}})
+	f := fsm.Fence{Group: g.Spec.Name, Epoch: g.Epoch, Force: true, To: w.dataNode().id, AllowLoss: true, Reason: "forced"}
+	switch {
+	case len(g.Dropped) > 0 && w.chance(0.2):
+		f.To = g.Dropped[0].Node
+	case w.chance(0.2):
+		f.To = "" // whoever has received most
+	}
+	w.order(fsm.Command{Fence: &f})
 }
 
 // ambush cuts a primary off while its lease lasts, starts another node anew, and has the group fenced right then.

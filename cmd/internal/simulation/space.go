@@ -13,7 +13,7 @@ import (
 const (
 	receiverBytes = fsm.BlockBytes
 	bundleBytes   = receiverBytes / receiverBundles
-	dropAfter     = 350 * ms
+	dropAfter     = 250 * ms
 )
 
 // bytes is what the journal takes.
@@ -199,7 +199,7 @@ func (w *world) vary(s *fsm.GroupSpec) {
 
 // bound gives the journals of a group a cap, or none, and says what happens there.
 func (w *world) bound(s *fsm.GroupSpec) {
-	s.MaximumBlocks = []int{0, 5, 6, 9, 20}[w.rng.IntN(5)]
+	s.MaximumBlocks = []int{0, 5, 6, 6, 9}[w.rng.IntN(5)]
 	s.JournalFull = []string{"", fsm.JournalFullDrop, fsm.JournalFullDrop}[w.rng.IntN(3)]
 }
 
