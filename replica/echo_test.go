@@ -9,7 +9,7 @@ import (
 )
 
 // An echo has what lies beyond the last one, each fact once; of what was recorded on a branch that was left since, only what lies
-// below the fork counts as recorded. Proves RJ-12.
+// below the fork counts as recorded. Proves RJ-7.
 func TestEchoOf(t *testing.T) {
 	at := func(e ident.Epoch, h ident.History) ident.Position { return ident.Position{Epoch: e, History: h} }
 	table := ident.HistoryTable{{Epoch: 1, Node: "a", SW: 1, First: 1}, {Epoch: 3, Node: "b", SW: 5, First: 1}} // 1.5 and more of epoch 1 were left aside

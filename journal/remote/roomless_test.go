@@ -8,7 +8,7 @@ import (
 )
 
 // A target that has no room for the next bundle hears all the same what is confirmed of its copy: what it tells of that decides
-// which receivers go, on all nodes, so without it the copy would stay full. Proves TR-5, RJ-7.
+// which receivers go, on all nodes, so without it the copy would stay full. Proves TR-5.
 func TestFullTargetHearsWhatIsConfirmed(t *testing.T) {
 	src, dst := newJournal(t), newJournal(t)
 	src.deposit(20, 1, "v")
