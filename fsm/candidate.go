@@ -62,7 +62,7 @@ func ChooseCandidate(g *Group, nodes map[ident.NodeID]*Node, alive func(ident.No
 	}
 	if pick == nil && allow && (waited || forced != "") {
 		for i := range reports {
-			if forced == "" && !g.IsDropped(reports[i].Node) || reports[i].Node == forced {
+			if forced == "" && (!g.IsDropped(reports[i].Node) || mutant.On(mutant.PromoteDropped)) || reports[i].Node == forced {
 				if more := g.exceeds(reports[i], reports); more != "" {
 					return "", "", nil, false, more
 				}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/understudy-ha/understudy/internal/ident"
+	"github.com/understudy-ha/understudy/internal/mutant"
 )
 
 // Roles of a node in a group.
@@ -227,7 +228,7 @@ func (s *State) changeSet(c *ChangeSet) Result {
 		return refuse(RefusedInvalid, "%s is in the in-sync set %v already", c.Add, g.InSync)
 	case c.Add != "" && g.Spec.Delivery == DeliveryAsync:
 		return g.alone(c.Add)
-	case c.Add != "" && g.IsDropped(c.Add):
+	case c.Add != "" && g.IsDropped(c.Add) && !mutant.On(mutant.DroppedJoins):
 		return g.droppedRefusal(c.Add)
 	}
 	set := slices.DeleteFunc(slices.Clone(g.InSync), func(n ident.NodeID) bool { return n == c.Remove })

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/understudy-ha/understudy/internal/ident"
+	"github.com/understudy-ha/understudy/internal/mutant"
 )
 
 // What becomes of writes at a full journal, part of the format.
@@ -109,7 +110,7 @@ func (g *Group) droppedRefusal(n ident.NodeID) Result {
 // withoutDropped refuses a set that has a dropped node.
 func (g *Group) withoutDropped(set []ident.NodeID) refusal {
 	for _, n := range set {
-		if g.IsDropped(n) {
+		if g.IsDropped(n) && !mutant.On(mutant.DroppedJoins) {
 			r := g.droppedRefusal(n)
 			return &r
 		}
@@ -163,9 +164,9 @@ func (s *State) drop(c *Drop, at time.Time) Result {
 		return s.pauseRefusal(g)
 	case g.Operation != nil:
 		return refuse(RefusedBusy, "%s %d of group %s runs", g.Operation.Kind, g.Operation.ID, c.Group)
-	case g.Spec.JournalFull != JournalFullDrop:
+	case g.Spec.JournalFull != JournalFullDrop && !mutant.On(mutant.DropUnasked):
 		return refuse(RefusedDrop, "group %s does not drop anybody at a full journal (journal_full: %s)", c.Group, JournalFullStall)
-	case c.Node == g.Primary || g.InSet(c.Node):
+	case c.Node == g.Primary || g.InSet(c.Node) && !mutant.On(mutant.DropMember):
 		return refuse(RefusedDrop, "node %s is in the in-sync set %v: only who is not is dropped", c.Node, g.InSync)
 	case !g.HoldsBack(c.Node, s.Nodes):
 		return refuse(RefusedDrop, "node %s is not what receivers of group %s are kept for", c.Node, c.Group)
@@ -198,6 +199,9 @@ func (s *State) readmit(c *Readmit, at time.Time) Result {
 		return refuse(RefusedBusy, "%s %d of group %s runs", g.Operation.Kind, g.Operation.ID, c.Group)
 	}
 	g.undrop(c.Node)
+	if mutant.On(mutant.ReadmitIntoSet) {
+		g.InSync = append(slices.Clone(g.InSync), c.Node)
+	}
 	s.record(OperationReadmit, g, c.Node, at, fallback(c.By, "operator"))
 	s.putGroup(g)
 	return Result{}

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/understudy-ha/understudy/internal/ident"
+	"github.com/understudy-ha/understudy/internal/mutant"
 )
 
 // ChangeSpec gives a group another spec. Its name, order and files stay; its delivery changes only while it is open and
@@ -54,7 +55,9 @@ func (s *State) changeSpec(c *ChangeSpec) Result {
 		if g.Operation != nil {
 			return refuse(RefusedBusy, "%s %d of group %s runs", g.Operation.Kind, g.Operation.ID, c.Group)
 		}
-		g.InSync = []ident.NodeID{g.Primary}
+		if !mutant.On(mutant.KeepSetAcrossDelivery) {
+			g.InSync = []ident.NodeID{g.Primary}
+		}
 		g.SetVersion++
 		g.Deliveries++
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/understudy-ha/understudy/fsm"
 	"github.com/understudy-ha/understudy/internal/ident"
+	"github.com/understudy-ha/understudy/internal/mutant"
 )
 
 // Bounds of a switch-back that nobody asked for; an operator's has its own.
@@ -31,7 +32,7 @@ func (v View) expire() (out []fsm.Command) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(v.State.Groups)) {
 		for _, h := range v.State.Groups[name].Consumers {
-			if h.Over(v.Now) {
+			if h.Over(v.Now) || mutant.On(mutant.EndHoldsEarly) {
 				out = append(out, fsm.Command{RemoveHold: &fsm.RemoveHold{Group: name, Name: h.Name, Version: h.Version}})
 			}
 		}

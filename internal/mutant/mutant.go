@@ -42,6 +42,16 @@ const (
 	UndoUnguarded
 	DeleteNeeded
 	LateLifeRenews
+	DropMember
+	DropUnasked
+	DroppedJoins
+	PromoteDropped
+	ReadmitIntoSet
+	IgnoreHolds
+	HoldsByNumber
+	EndHoldsEarly
+	KeepSetAcrossDelivery
+	GrowAcrossDelivery
 	count
 )
 
@@ -89,6 +99,16 @@ func All() []Mutant {
 		{UndoUnguarded, "undo unguarded", "what the store may still have to undo is removed", "S12"},
 		{DeleteNeeded, "delete what others need", "receivers are deleted although another node has not flushed them", "S14"},
 		{LateLifeRenews, "a late life renews", "a renewal of an earlier life, late on its way, is taken for one of a new life", "S6 S20 S24"},
+		{DropMember, "drop a member", "a member of the in-sync set is dropped for a full journal", "S8 S14"},
+		{DropUnasked, "drop unasked", "an absent node is dropped where journal_full says stall", "S14"},
+		{DroppedJoins, "a dropped node joins", "who was dropped may grow into the set, or be named by Open", "S8"},
+		{PromoteDropped, "promote the dropped", "a failover that allows loss and names nobody may choose a dropped node", "S8"},
+		{ReadmitIntoSet, "readmit into the set", "a readmission makes the node a member at once", "S9"},
+		{IgnoreHolds, "ignore holds", "receivers go although a consumer holds them", "S14"},
+		{HoldsByNumber, "holds by number", "a hold outside the history keeps what lies beyond its number, not beyond the fork", "S14"},
+		{EndHoldsEarly, "end holds early", "the manager removes a hold before it is over", "S14"},
+		{KeepSetAcrossDelivery, "keep the set across a delivery", "the set stays what it was when the delivery changes", "S2 S8"},
+		{GrowAcrossDelivery, "grow across a delivery", "a growth that began under the other delivery goes on", "S9 S2"},
 	}
 }
 

@@ -371,6 +371,9 @@ func (p *shipment) stream(ctx context.Context, start wire.Start) error {
 		}
 		p.s.enter(PhaseCatchup)
 	}
+	if err := p.reportCommon(); err != nil {
+		return err
+	}
 	tick := time.NewTicker(o.Heartbeat)
 	defer tick.Stop()
 	p.lazy = time.NewTimer(0)
@@ -543,6 +546,18 @@ func (p *shipment) report(view journal.View, due bool) error {
 	p.waiting = false
 	p.progress = next
 	return p.write(next)
+}
+
+// reportCommon tells what is confirmed of what both sides have, before anything else is sent: a target that has no room for what
+// follows ends the session there, and without this it would never learn what it, and others, may delete.
+func (p *shipment) reportCommon() error {
+	j := p.s.o.Journal
+	view, _ := j.View()
+	chain, ok, err := j.ChainAt(p.common.Sequence)
+	if err != nil || !ok || chain != p.common.Chain || view.Last < p.common.Sequence {
+		return errRematch("what was matched was removed here")
+	}
+	return p.report(view, true)
 }
 
 // read takes what the target says until the connection ends. It returns a *Refusal when the target gave a reason.

@@ -206,7 +206,7 @@ func OpenSet(g *fsm.Group, nodes map[ident.NodeID]*fsm.Node, self ident.NodeID, 
 	}
 	var able []ident.NodeID
 	for id, n := range nodes {
-		if id != self && n.Kind == fsm.KindData && !g.IsDropped(id) && (holds(id) || mutant.On(mutant.OpenUnheld)) {
+		if id != self && n.Kind == fsm.KindData && (!g.IsDropped(id) || mutant.On(mutant.DroppedJoins)) && (holds(id) || mutant.On(mutant.OpenUnheld)) {
 			able = append(able, id)
 		}
 	}

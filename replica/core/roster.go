@@ -270,7 +270,7 @@ func (r *Roster) Propose(n ident.NodeID, version uint64) {
 
 // Settle ends the waiting for nodes that are in the set now, and the doubt about proposals that can no longer be applied.
 func (r *Roster) Settle(g *fsm.Group) {
-	changed := r.deliveries != g.Deliveries
+	changed := r.deliveries != g.Deliveries && !mutant.On(mutant.GrowAcrossDelivery)
 	r.deliveries = g.Deliveries
 	for n, t := range r.nodes {
 		if !t.growing {
@@ -309,7 +309,7 @@ func (r *Roster) Members(now time.Duration, o Outlook) (out []Member, anew []Ren
 		own := t.ship[r.self]
 		m := Member{
 			Node: n, InSet: g.InSet(n), Alive: o.Alive(n), Ended: node.Released, Maintenance: node.InMaintenance(), Fed: g.FeederOf(n) != "",
-			Barred: !o.Assignment.Pause.MayJoin(g, n) || g.IsDropped(n), Connected: connected(own) || t.renewing,
+			Barred: !o.Assignment.Pause.MayJoin(g, n) || g.IsDropped(n) && !mutant.On(mutant.DroppedJoins), Connected: connected(own) || t.renewing,
 			Level: own != nil && own.phase == ShipLive, Priority: node.Priority, Resting: now < t.rest,
 			Growing: t.growing, Proposed: t.proposed > 0, Lag: o.Last.History,
 		}

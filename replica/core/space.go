@@ -8,6 +8,7 @@ import (
 
 	"github.com/understudy-ha/understudy/fsm"
 	"github.com/understudy-ha/understudy/internal/ident"
+	"github.com/understudy-ha/understudy/internal/mutant"
 	"github.com/understudy-ha/understudy/journal/entry"
 )
 
@@ -40,7 +41,11 @@ func Surplus(spec fsm.GroupSpec, sizes []int64, total int64) int {
 // heldTo lowers a position to where the consumers of the journal stand. ok is false when one of them has read nothing yet.
 func heldTo(g *fsm.Group, lowest ident.Position) (ident.Position, bool) {
 	for i := range g.Consumers {
-		if at := g.History.Fork(g.Consumers[i].Position); at.History < lowest.History {
+		at := g.History.Fork(g.Consumers[i].Position)
+		if mutant.On(mutant.HoldsByNumber) {
+			at = g.Consumers[i].Position
+		}
+		if at.History < lowest.History && !mutant.On(mutant.IgnoreHolds) {
 			lowest = at
 		}
 	}
@@ -61,7 +66,7 @@ type OldestReceiver struct {
 func DecideDrop(a fsm.Assignment, o OldestReceiver, absent func(ident.NodeID) bool) (drop ident.NodeID, why string) {
 	g := a.Group
 	switch {
-	case g.Spec.JournalFull != fsm.JournalFullDrop:
+	case g.Spec.JournalFull != fsm.JournalFullDrop && !mutant.On(mutant.DropUnasked):
 		return "", "journal_full of the group is stall: nobody is dropped"
 	case g.Phase != fsm.PhaseOpened || g.Operation != nil:
 		return "", "an operation of the group is under way"
@@ -95,7 +100,7 @@ func DecideDrop(a fsm.Assignment, o OldestReceiver, absent func(ident.NodeID) bo
 	})
 	for _, id := range behind {
 		switch {
-		case g.InSet(id):
+		case g.InSet(id) && !mutant.On(mutant.DropMember):
 			return "", fmt.Sprintf("node %s, which is in the in-sync set, still needs it", id)
 		case !absent(id):
 			return "", fmt.Sprintf("node %s, which is connected, still needs it", id)

@@ -25,6 +25,7 @@ func (p *primary) conductor(a fsm.Assignment) {
 	if !p.proposing {
 		p.switchOver(a)
 	}
+	p.squeeze(a)
 	if !p.proposing && p.serving && core.FinishesSwitch(g, a.Self, p.epoch) {
 		p.propose(fsm.Command{FinishSwitch: &fsm.FinishSwitch{Group: p.c.group, Operation: g.Operation.ID, Node: a.Self, First: p.sw.First}},
 			func(fsm.Result, error) {})

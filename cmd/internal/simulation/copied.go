@@ -240,6 +240,9 @@ func (c *copied) reconcile(g *fsm.Group) bool {
 		b, _ := c.bundleOf(p, false)
 		if b == nil || b.After() != p {
 			c.lacks = fmt.Sprintf("no bundle ends at %d.%d", p.Epoch, p.History)
+			if w.oracle.unfounded(c) {
+				return false
+			}
 			w.fail("S12", "%s: the store is at %s, outside the history, and cannot be undone: %s", c, c.at, c.lacks)
 		}
 		p = b.Before
@@ -320,36 +323,6 @@ func (c *copied) trim(g *fsm.Group) {
 		c.note("trims", uint64(end), uint64(j.last()), uint64(j.author[0]))
 		j.rewind(end, g.Epoch)
 		c.moved()
-	}
-}
-
-// retain deletes receivers that nobody needs.
-func (c *copied) retain(a fsm.Assignment) {
-	g, w := a.Group, c.n.w
-	if g.Spec.KeepReceivers < 0 || g.Phase != fsm.PhaseOpened {
-		return
-	}
-	flushed, ok := core.LowestFlushed(a, c.flushed)
-	if !ok || c.undo.Settle(g.History, c.flushed) {
-		return
-	}
-	for _, j := range c.journals {
-		if j == nil {
-			continue
-		}
-		end := core.LowestCopy(a, j.author)
-		for len(j.list) >= receiverBundles*(g.Spec.KeepReceivers+2) {
-			first, last := j.list[0].First, j.list[receiverBundles-1].Last()
-			if last > end || last > j.durable || !core.Unneeded(g.History, flushed, j.spans(), first, last) {
-				break
-			}
-			w.oracle.deletes(c, j, receiverBundles)
-			w.stats.Deleted++
-			c.note("deletes", uint64(first), uint64(last), uint64(j.author[0]))
-			b := j.list[receiverBundles-1]
-			j.base, j.baseAt, j.baseChain = b.Last(), b.After(), b.chain
-			j.list, j.fresh = j.list[receiverBundles:], false
-		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"github.com/understudy-ha/understudy/fsm"
 	"github.com/understudy-ha/understudy/internal/ident"
+	"github.com/understudy-ha/understudy/replica/core"
 )
 
 // pause stops a process; its clock goes on.
@@ -32,6 +33,34 @@ func (w *world) plan() {
 	for range n {
 		at := w.between(200*ms, w.faults)
 		w.after(at, w.fault)
+	}
+	for range w.rng.IntN(8) {
+		w.after(w.between(50*ms, w.faults), []func(){w.consume, w.consume, w.patch, w.readmitAny}[w.rng.IntN(4)])
+	}
+	if w.chance(0.6) {
+		w.after(w.between(50*ms, w.faults*2/3), w.absence)
+	}
+}
+
+// absence takes a node that is not the primary away for so long that it may be dropped, and readmits it when it is back.
+func (w *world) absence() {
+	n := w.dataNode()
+	for _, g := range w.groups {
+		if w.raft.truth.Groups[g].Primary == n.id {
+			return
+		}
+	}
+	d := w.between(dropAfter, 6*dropAfter)
+	w.crashAndReturn(n, d, w.chance(0.5))
+	for range w.rng.IntN(4) {
+		w.after(d+w.between(0, 2*lease), w.readmitAny)
+	}
+}
+
+// readmitAny readmits somebody who was dropped.
+func (w *world) readmitAny() {
+	for _, g := range w.groups {
+		w.readmit(g)
 	}
 }
 
@@ -147,7 +176,14 @@ func (w *world) fence() {
 func (w *world) force() {
 	g := w.raft.truth.Groups[w.groups[w.rng.IntN(len(w.groups))]]
 	w.stats.Forced++
-	w.order(fsm.Command{Fence: &fsm.Fence{Group: g.Spec.Name, Epoch: g.Epoch, Force: true, To: w.dataNode().id, AllowLoss: true, Reason: "forced"}})
+	f := fsm.Fence{Group: g.Spec.Name, Epoch: g.Epoch, Force: true, To: w.dataNode().id, AllowLoss: true, Reason: "forced"}
+	switch {
+	case len(g.Dropped) > 0 && w.chance(0.2):
+		f.To = g.Dropped[0].Node
+	case w.chance(0.2):
+		f.To = "" // whoever has received most
+	}
+	w.order(fsm.Command{Fence: &f})
 }
 
 // ambush cuts a primary off while its lease lasts, starts another node anew, and has the group fenced right then.
@@ -197,6 +233,10 @@ func (w *world) converge() {
 		if end-w.now < healTime-5*time.Second {
 			w.decide()
 		}
+		if end-w.now < healTime/2 && w.lost() {
+			return
+		}
+		w.readmitAny()
 		for i := range w.links { // a cut that had begun before ends later
 			for k := range w.links[i] {
 				w.links[i][k].cut = 0
@@ -216,7 +256,7 @@ func (w *world) decide() {
 			w.order(fsm.Command{Fence: &fsm.Fence{Group: name, Epoch: g.Epoch, Force: true, To: g.Primary, AllowLoss: true, Reason: "decided"}})
 			continue
 		}
-		if g.Spec.AutoFailover != fsm.FailoverOff || g.Phase != fsm.PhaseFenced || g.Operation.To == "" || len(g.Reports) < len(g.InSync) {
+		if g.Phase != fsm.PhaseFenced || g.Operation.To == "" || len(g.Reports) < len(g.InSync) {
 			continue
 		}
 		var best fsm.Report
@@ -244,6 +284,9 @@ func (w *world) level() string {
 			return fmt.Sprintf("group %s is %s at epoch %s by %s: %s", name, g.Phase, g.Epoch, g.Primary, why)
 		}
 		first := p.copies[i]
+		if core.Protects(g) && w.alone(i, g) {
+			continue // everybody else was dropped: writes wait for a node that is primed anew
+		}
 		if first.primary == nil || !first.primary.serving || len(first.primary.flights) > 0 {
 			return fmt.Sprintf("group %s is not served by %s at epoch %s", name, g.Primary, g.Epoch)
 		}
@@ -252,8 +295,12 @@ func (w *world) level() string {
 			if n.kind != fsm.KindData {
 				continue
 			}
+			c := n.copies[i]
+			if g.IsDropped(n.id) || c.stranded() {
+				continue
+			}
 			data++
-			if c := n.copies[i]; c.at != first.at {
+			if c.at != first.at {
 				return fmt.Sprintf("group %s: %s is at %s, %s at %s", name, n.id, c.at, p.id, first.at)
 			}
 		}

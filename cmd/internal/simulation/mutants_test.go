@@ -77,6 +77,31 @@ func scripts() map[mutant.Variant]script {
 			rule := core.CutRule{Group: g, Other: []core.Bough{run(1, 1, 5, at(0, 0))}, Undo: u.Guard(g.History, at(1, 7), at(1, 5))}
 			return rule.Keeps(headerOf(6, 2, at(1, 5), 1, 1)) == ""
 		}},
+		mutant.DroppedJoins: {"takes a dropped node that has everything, and no state that shows its drop", func() bool {
+			nodes := map[ident.NodeID]*fsm.Node{"a": {ID: "a", Kind: fsm.KindData}, "b": {ID: "b", Kind: fsm.KindData}}
+			g := &fsm.Group{Spec: fsm.GroupSpec{Secondaries: 1}, Phase: fsm.PhasePromoted, Primary: "a", InSync: []ident.NodeID{"a"}, Dropped: []fsm.Dropped{{Node: "b"}}}
+			return len(core.OpenSet(g, nodes, "a", func(ident.NodeID) bool { return true })) > 1
+		}},
+		mutant.PromoteDropped: {"takes a failover with loss in which only the dropped are left", func() bool {
+			nodes := map[ident.NodeID]*fsm.Node{"a": {ID: "a", Kind: fsm.KindData, Incarnation: 1}, "b": {ID: "b", Kind: fsm.KindData, Incarnation: 2}}
+			g := &fsm.Group{
+				Phase: fsm.PhaseFenced, Epoch: 2, Primary: "a", InSync: []ident.NodeID{"a"}, Dropped: []fsm.Dropped{{Node: "b"}},
+				Reports:   []fsm.Report{{Node: "b", Epoch: 2, Incarnation: 2, Received: at(1, 5)}},
+				Operation: &fsm.Operation{Kind: fsm.OperationFailover, AllowLoss: true},
+			}
+			_, _, _, chosen, _ := fsm.ChooseCandidate(g, nodes, func(ident.NodeID) bool { return false }, true)
+			return chosen
+		}},
+		mutant.GrowAcrossDelivery: {"takes two changes of the delivery while one growth is under way", func() bool {
+			r := core.NewRoster("a")
+			r.Add("b", "a")
+			g := &fsm.Group{Phase: fsm.PhaseOpened, OpenEpoch: 1, InSync: []ident.NodeID{"a"}, SetVersion: 1}
+			r.Settle(g)
+			r.Wait("b", 0)
+			g.Deliveries, g.SetVersion = 2, 3
+			r.Settle(g)
+			return r.IsGrowing("b")
+		}},
 	}
 }
 

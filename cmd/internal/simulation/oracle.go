@@ -30,7 +30,9 @@ type ledger struct {
 	commit  ident.Position // highest one committed by a primary, or by Open
 	lossy   bool           // an operator allowed loss: since then
 	lost    []lossRange
-	opened  ident.Position // committed by the last Open or Handover
+	opened  ident.Position        // committed by the last Open or Handover
+	buried  bool                  // an operator gave the role to a dropped node: what the others undo for that may be deleted
+	dropped map[ident.NodeID]bool // ever; true: readmitted and not level yet
 }
 
 // holder is who was primary at an epoch.
@@ -59,7 +61,7 @@ func (o *oracle) of(g ident.GroupName) *ledger {
 	if l == nil {
 		l = &ledger{
 			facts: map[ident.Position]*fact{}, ends: map[ident.Position]*fact{}, ops: map[uint64]ident.Position{},
-			told: map[ident.NodeID]ident.Epoch{}, refused: map[uint64]bool{}, holders: map[ident.Epoch]holder{},
+			told: map[ident.NodeID]ident.Epoch{}, refused: map[uint64]bool{}, holders: map[ident.Epoch]holder{}, dropped: map[ident.NodeID]bool{},
 		}
 		o.groups[g] = l
 	}
@@ -88,7 +90,9 @@ func (o *oracle) decided(old *fsm.State, cmd fsm.Command, res fsm.Result) {
 			}
 			l.holders[g.Epoch] = h
 		}
+		o.dropsStand(g)
 	}
+	o.ordered(old, cmd)
 	switch {
 	case cmd.Fence != nil:
 		w.stats.Fences++
@@ -97,7 +101,7 @@ func (o *oracle) decided(old *fsm.State, cmd fsm.Command, res fsm.Result) {
 		if g := cmd.Promote.Group; !slices.Equal(old.Groups[g].InSync, st.Groups[g].InSync) {
 			w.fail("S8", "Promote of %s changes the set of group %s from %v to %v", cmd.Promote.To, g, old.Groups[g].InSync, st.Groups[g].InSync)
 		}
-		o.promoted(cmd.Promote)
+		o.promoted(old, cmd.Promote)
 	case cmd.Open != nil:
 		w.stats.Opens++
 		o.opens(st.Groups[cmd.Open.Group])
@@ -125,9 +129,16 @@ func (o *oracle) holds(n *node, g ident.GroupName, p ident.Position) bool {
 }
 
 // promoted: whoever is promoted has everything that was ever acknowledged (S8), unless an operator allowed loss.
-func (o *oracle) promoted(p *fsm.Promote) {
+func (o *oracle) promoted(old *fsm.State, p *fsm.Promote) {
 	l, n, w := o.of(p.Group), o.w.byID(p.To), o.w
 	g := w.raft.truth.Groups[p.Group]
+	if old.Groups[p.Group].IsDropped(p.To) {
+		if was := old.Groups[p.Group].Operation; was == nil || !was.AllowLoss || was.To != p.To {
+			w.fail("S8", "%s is promoted for epoch %s, although it was dropped and nobody named it", p.To, p.Epoch)
+		}
+		w.stats.DroppedForced++
+		l.buried = true
+	}
 	if p.Loss != fsm.LossNone || g.Operation != nil && g.Operation.AllowLoss {
 		r, _ := g.ReportOf(p.To)
 		l.lost = append(l.lost, lossRange{r.Received, p.Epoch})
@@ -159,7 +170,7 @@ func (o *oracle) opens(g *fsm.Group) {
 	row := g.History.Last()
 	sw := ident.Position{Epoch: row.Epoch, History: row.SW}
 	for _, id := range g.InSync {
-		if !o.holds(w.byID(id), g.Spec.Name, sw) {
+		if !o.holds(w.byID(id), g.Spec.Name, sw) && !(l.buried && o.adrift(w.byID(id), g)) {
 			w.fail("S2", "Open of epoch %s names %s, which does not hold SW %s on its disk", g.Epoch, id, sw)
 		}
 	}
@@ -227,6 +238,9 @@ func (o *oracle) handed(h *fsm.Handover) {
 // grown: a new member has everything that was acknowledged (S9).
 func (o *oracle) grown(c *fsm.ChangeSet) {
 	l := o.of(c.Group)
+	if _, was := l.dropped[c.Add]; was {
+		o.w.stats.ReturnedIn++
+	}
 	if !l.best.IsZero() && !l.lossy && !o.holds(o.w.byID(c.Add), c.Group, l.best) {
 		o.w.fail("S9", "%s joins the set of group %s without %s, which was acknowledged or shown", c.Add, c.Group, l.best)
 	}
@@ -334,10 +348,8 @@ func (o *oracle) commits(p *primary, b *bundle) {
 				w.fail("S2", "%s commits %s at epoch %s, which %s in the set %v does not hold on its disk", c, b.After(), p.epoch, id, g.InSync)
 			}
 		}
-		if core.Protects(g) && len(g.InSync) < 2 {
-			w.fail("S2", "%s commits %s alone, which the group does not allow", c, b.After())
-		}
 	}
+	o.delivered(p, b)
 	if b.After().Compare(l.commit) > 0 {
 		l.commit = b.After()
 	}
@@ -412,12 +424,16 @@ func (o *oracle) readLocal(c *copied, r *call) {
 
 // deletes: what is deleted is on every store's disk (S14).
 func (o *oracle) deletes(c *copied, j *journal, n int) {
-	g := o.w.raft.truth.Groups[c.group]
+	g, own := o.w.raft.truth.Groups[c.group], c.state().Group
+	o.keepsHeld(c, own, j.list[:n])
 	for _, b := range j.list[:n] {
 		if b.Facts == 0 || !g.History.Contains(b.After()) {
 			continue
 		}
 		for _, m := range o.w.nodes {
+			if own.IsDropped(m.id) { // nothing is kept for it, as far as this node knows
+				continue
+			}
 			for _, other := range m.copies {
 				if other.group == c.group && o.fork(c.group, g.History, other.flushed).History < b.After().History {
 					o.w.fail("S14", "%s deletes %s, but the store of %s can fall back to %s", c, b.After(), m.id, other.flushed)
@@ -466,6 +482,7 @@ func (o *oracle) look() {
 // final looks at the whole when everybody is level.
 func (o *oracle) final() {
 	w := o.w
+	o.returned()
 	for i, name := range w.groups {
 		g, l := w.raft.truth.Groups[name], o.of(name)
 		there := map[uint64]bool{}

@@ -39,6 +39,11 @@ func (r *raft) append(w *world, cmd fsm.Command) {
 		w.trace.hash = mix(w.trace.hash, cmd.ID)
 	}
 	w.oracle.decided(before, cmd, res)
+	if cmd.Drop != nil && res.Refused == "" { // an operator who is told of it may be quick
+		for range 3 {
+			w.after(w.between(ms, lease), w.readmitAny)
+		}
+	}
 }
 
 // changed names the group that the last command changed, if it changed one.
@@ -76,6 +81,16 @@ func kind(c fsm.Command) string {
 		return "log: finish"
 	case c.Release != nil:
 		return "log: release"
+	case c.Drop != nil:
+		return "log: drop"
+	case c.Readmit != nil:
+		return "log: readmit"
+	case c.SetHold != nil:
+		return "log: hold"
+	case c.RemoveHold != nil:
+		return "log: hold ends"
+	case c.ChangeSpec != nil:
+		return "log: spec"
 	}
 	return "log"
 }

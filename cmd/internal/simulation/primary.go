@@ -393,6 +393,14 @@ func (p *primary) seal() {
 	if !c.enters(p.epoch) {
 		return
 	}
+	if j.full(c.state().Group.Spec) { // nothing was numbered: surely not done
+		for _, call := range p.waiting {
+			w.stats.FullWrites++
+			w.oracle.notDone(call)
+		}
+		p.waiting = nil
+		return
+	}
 	n := 1 + w.rng.IntN(min(3, len(p.waiting)))
 	b := &bundle{}
 	b.Header = headerOf(0, uint32(n), j.after(), p.epoch, p.epoch)

@@ -17,6 +17,7 @@ type source struct {
 	number uint64        // of the present session; a message of another one is nobody's
 	open   bool          // Start was heard
 	idle   bool          // the target holds more, and keeps it
+	full   bool          // the target had no room for what came last
 	sent   uint64        // last sequence sent
 	heard  time.Duration // from the target
 	pause  time.Duration
@@ -161,6 +162,11 @@ func (c *copied) greet(s *source, who core.Caller, free bool, list []*bundle, ba
 		return
 	}
 	w.oracle.promises(c, who.Epoch)
+	if g.IsDropped(c.n.id) { // whatever session was there before is over
+		c.visits[i] = nil
+		refuse(true)
+		return
+	}
 	j := c.hold(who.Author)
 	v := &visit{c: c, src: s, caller: who, j: j, silent: w.now}
 	c.visits[i] = v
@@ -173,6 +179,9 @@ func (c *copied) greet(s *source, who core.Caller, free bool, list []*bundle, ba
 	}
 	common, ok := j.common(list, base, baseChain)
 	if !ok {
+		if w.oracle.wasDropped(c) { // it was readmitted too late: found out here, and it needs priming
+			c.lacks = "what its copy goes on from was deleted while it was dropped"
+		}
 		refuse(true) // what the copy goes on from was deleted
 		return
 	}
@@ -249,9 +258,11 @@ func (v *visit) begin(common ident.Sequence, idle bool) {
 
 // started is Start at the source.
 func (s *source) started(v *visit, common ident.Sequence, idle bool) {
+	s.full = false
 	s.open, s.idle, s.sent, s.heard, s.pause = true, idle, uint64(common), s.p.c.n.w.now, 0
 	s.said, s.durab = 0, 0
 	s.p.roster.Stands(s.target.id, s.j.author, core.Standing{Phase: core.ShipLive, Over: true})
+	s.progressTo(v) // of what both have, before a bundle that may find no room
 	s.stream(v)
 	s.p.c.n.wake()
 }
@@ -336,6 +347,19 @@ func (v *visit) take(b *bundle) {
 		return
 	}
 	v.silent = v.c.n.w.now
+	if b.Facts > 0 && v.j.full(v.c.state().Group.Spec) {
+		v.c.visits[int(v.caller.Author[0]-'a')] = nil
+		v.c.n.w.stats.FullCopies++
+		s, number := v.src, v.caller.Session
+		s.carry(false, number, func() {
+			if s.number == number {
+				s.full = true
+				s.p.roster.Stands(v.c.n.id, s.j.author, core.Standing{Phase: core.ShipRefused, Failed: true})
+				s.again()
+			}
+		})
+		return
+	}
 	if b.First != v.j.last()+1 || b.link(v.j.chain()) != b.chain {
 		v.c.visits[int(v.caller.Author[0]-'a')] = nil // a gap: both match anew
 		s, number := v.src, v.caller.Session

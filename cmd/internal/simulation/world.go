@@ -61,6 +61,8 @@ type world struct {
 	healed bool
 	nested int
 
+	released map[uint64]bool // commands that end a hold because its reader asked for it
+
 	raft   raft
 	oracle *oracle
 	stats  Stats
@@ -80,6 +82,9 @@ type Stats struct {
 	Snapshots, LeaderChanges, LateCommits, SlowDisks, LostCommands              uint64
 	Fences, Promotes, Opens, Handovers, Aborts, Shrinks, Grows, Forced, Loses   uint64
 	Removals, Trims, Undos, Deleted, Rejournaled, Releases, Restores, LateLives uint64
+	Drops, Readmits, ReadmitsRefused, Returns, ReturnedIn, DroppedForced        uint64 // Returns: level again after a readmission; ReturnedIn: in the set again
+	HoldsSet, HoldsMoved, HoldsReleased, HoldsExpired, KeptForHolds             uint64
+	ToAsync, ToSync, Respecs, RespecsRefused, FullWrites, FullCopies            uint64
 }
 
 // Result is the end of one run.
@@ -114,7 +119,7 @@ func Run(seed uint64) (res Result) {
 }
 
 func newWorld(seed uint64) *world {
-	w := &world{seed: seed, rng: rand.New(rand.NewPCG(seed, 0x5eed)), ids: 1000}
+	w := &world{seed: seed, rng: rand.New(rand.NewPCG(seed, 0x5eed)), ids: 1000, released: map[uint64]bool{}}
 	w.oracle = newOracle(w)
 	return w
 }
@@ -256,6 +261,10 @@ func (w *world) found() {
 		}
 		if w.chance(0.5) {
 			spec.KeepReceivers = 1
+		}
+		spec.ReceiverBytes = receiverBytes
+		if w.chance(0.6) {
+			w.bound(&spec)
 		}
 		cmds = append(cmds, fsm.Command{CreateGroup: &fsm.CreateGroup{Spec: spec.Normalize(), Incarnation: n.life}})
 	}
