@@ -293,7 +293,7 @@ func (b *backup) show(a fsm.Assignment) {
 		}
 	}
 	level := reached && epoch == g.OpenEpoch && at.History >= to.History
-	if level {
+	if level && !r.picture.stranded.Load() { // what is known to be committed may be from before the copy began elsewhere
 		r.picture.needsPriming.Store(nil)
 	}
 	switch {

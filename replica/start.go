@@ -274,7 +274,7 @@ func (b *backup) strand(g *fsm.Group) {
 	case !stranded && r.picture.stranded.Swap(false):
 		r.picture.needsPriming.Store(nil)
 		b.r.moved.fire()
-	case stranded && !r.picture.stranded.Load():
+	case stranded && (!r.picture.stranded.Load() || r.picture.needsPriming.Load() == nil):
 		r.picture.stranded.Store(true)
 		_ = b.needsPriming(fmt.Errorf("%w: its copy of the journal of %s begins after %s, and its store stands at %s: "+
 			"have the copy begin earlier (POST …/journals/NODE/start, from first) while the primary holds that, or bring the store there by a restore", ErrNeedsPriming, g.OpenNode, held[0].Start, at))
