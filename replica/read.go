@@ -66,6 +66,11 @@ func (r *Replica) List(ctx context.Context, file string, prefix, from []byte, li
 	return page, err
 }
 
+// Count counts the records of users' files, as this node's store has them, those that have expired too.
+func (r *Replica) Count(ctx context.Context) (int64, error) {
+	return r.data.Count(ctx, func(file string) bool { return !Reserved(file) })
+}
+
 // Files returns the names of the files that have records, as this node's store has them, without the product's own.
 func (r *Replica) Files() ([]string, error) {
 	files, err := r.data.Files()

@@ -116,6 +116,37 @@ func (g *Group) Files() ([]string, error) {
 	return files, g.store.readError(errors.Join(err, v.close()))
 }
 
+// Count counts the records of the files that counts names, until ctx ends.
+func (g *Group) Count(ctx context.Context, counts func(file string) bool) (n int64, err error) {
+	leave, err := g.store.enter()
+	if err != nil {
+		return 0, err
+	}
+	defer leave()
+	v, err := g.open(g.store.db)
+	if err != nil {
+		return 0, err
+	}
+	v.iter.SetBounds(g.prefix, after(g.prefix))
+	for ok := v.iter.First(); ok && err == nil; {
+		var name string
+		if name, _, err = g.cutKey(v.iter.Key()); err != nil {
+			break
+		}
+		prefix := g.appendFile(nil, name)
+		if !counts(name) {
+			ok = v.iter.SeekGE(after(prefix))
+			continue
+		}
+		for ; ok && err == nil && bytes.HasPrefix(v.iter.Key(), prefix); ok = v.iter.Next() {
+			if n++; n%4096 == 0 {
+				err = ctx.Err()
+			}
+		}
+	}
+	return n, g.store.readError(errors.Join(err, v.close()))
+}
+
 // Digest reads all records of the group at one position. It does not hold up writers.
 func (g *Group) Digest(ctx context.Context) (Digest, error) {
 	leave, err := g.store.enter()

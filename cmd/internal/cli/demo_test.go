@@ -196,7 +196,7 @@ func TestPortInUseIsNamedBeforeAnythingStarts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ports := func(i int) [4]int {
+	ports := func(i int) [5]int {
 		p := free(i)
 		if i == 1 {
 			p[2] = taken

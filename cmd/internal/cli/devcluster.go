@@ -43,13 +43,13 @@ type devCluster struct {
 	end      context.CancelFunc
 }
 
-// portLayout gives the HTTP, gossip, Raft and ship port of the i-th node.
-type portLayout func(i int) [4]int
+// portLayout gives the HTTP, gossip, Raft, ship and Redis port of the i-th node.
+type portLayout func(i int) [5]int
 
 func portsFrom(base int) portLayout {
-	return func(i int) [4]int {
+	return func(i int) [5]int {
 		p := base + 10*i
-		return [4]int{p, p + 1, p + 2, p + 3}
+		return [5]int{p, p + 1, p + 2, p + 3, p + 4}
 	}
 }
 
@@ -62,7 +62,7 @@ func freePorts(nodes int) (portLayout, error) {
 			_ = l.Close() // nothing was sent or received
 		}
 	}()
-	for range 4 * nodes {
+	for range 5 * nodes {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			return nil, fmt.Errorf("find a free port: %w", err)
@@ -70,7 +70,7 @@ func freePorts(nodes int) (portLayout, error) {
 		listeners = append(listeners, l)
 		all = append(all, l.Addr().(*net.TCPAddr).Port)
 	}
-	return func(i int) [4]int { return [4]int(all[4*i : 4*i+4]) }, nil
+	return func(i int) [5]int { return [5]int(all[5*i : 5*i+5]) }, nil
 }
 
 // newDevCluster checks that every port can be had, writes what is missing of the configurations under dir, and reads all
@@ -122,8 +122,8 @@ func devName(i int) string { return string(rune('a' + i)) }
 
 func (n *devNode) file() string { return filepath.Join(n.dir, "understudy.yaml") }
 
-func devAddresses(p [4]int) node.Addresses {
-	return node.Addresses{HTTP: address(p[0]), Gossip: address(p[1]), Raft: address(p[2]), Ship: address(p[3])}
+func devAddresses(p [5]int) node.Addresses {
+	return node.Addresses{HTTP: address(p[0]), Gossip: address(p[1]), Raft: address(p[2]), Ship: address(p[3]), Redis: address(p[4])}
 }
 
 func address(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
@@ -143,7 +143,7 @@ func devConfig(dir string, i, nodes int, ports portLayout) string {
 		fmt.Fprintf(&b, "join: [%s]\n", strings.Join(join, ", "))
 	}
 	l := devAddresses(ports(i))
-	fmt.Fprintf(&b, "listen: {http: %s, gossip: %s, raft: %s, ship: %s}\n", l.HTTP, l.Gossip, l.Raft, l.Ship)
+	fmt.Fprintf(&b, "listen: {http: %s, gossip: %s, raft: %s, ship: %s, redis: %s}\n", l.HTTP, l.Gossip, l.Raft, l.Ship, l.Redis)
 	if i == 0 {
 		b.WriteString("groups: [{name: default, files: [\"*\"], preferred: a, delivery: sync, secondaries: 1}]\n")
 	}
@@ -169,7 +169,10 @@ func writeMissing(path, text string) error {
 func (c *devCluster) checkPorts() error {
 	for _, n := range c.nodes {
 		l := n.config.Listen
-		for _, use := range [][2]string{{"http", l.HTTP}, {"gossip", l.Gossip}, {"raft", l.Raft}, {"ship", l.Ship}} {
+		for _, use := range [][2]string{{"http", l.HTTP}, {"gossip", l.Gossip}, {"raft", l.Raft}, {"ship", l.Ship}, {"redis", l.Redis}} {
+			if use[1] == "" {
+				continue // it has none
+			}
 			if err := tryPort(use[0], use[1]); err != nil {
 				return exitWith(exitPrecondition,
 					"%s, the %s address of node %s, cannot be used: %w\nnothing was started; stop what uses it (another `understudy dev`?), or choose other ports with --base-port and another directory with --data",

@@ -167,6 +167,9 @@ func writeConfig(w io.Writer, path string, c node.Config) {
 	p.add("gossip", "%s", advertised(c.Listen.Gossip, c.Advertise.Gossip))
 	p.add("raft", "%s", advertised(c.Listen.Raft, c.Advertise.Raft))
 	p.add("ship", "%s", advertised(c.Listen.Ship, c.Advertise.Ship))
+	if c.Listen.Redis != "" {
+		p.add("redis", "%s", advertised(c.Listen.Redis, c.Advertise.Redis))
+	}
 	if c.Bootstrap {
 		p.add("bootstrap", "yes: it begins a new cluster when its data directory is empty")
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"github.com/understudy-ha/understudy/api/resp"
 	"github.com/understudy-ha/understudy/fsm"
 	"github.com/understudy-ha/understudy/internal/ident"
 	"github.com/understudy-ha/understudy/replica"
@@ -35,6 +36,7 @@ type Config struct {
 	Groups    []fsm.GroupSpec `yaml:"groups,omitempty"`    // created by the bootstrapping node when the cluster is new
 	Timing    Timing          `yaml:"timing"`
 	Hooks     Hooks           `yaml:"hooks,omitempty"`   // programs run for events
+	Redis     Redis           `yaml:"redis"`             // how Redis clients are answered
 	Scrub     Scrub           `yaml:"scrub"`             // the check of the journals in the background
 	Archive   Archive         `yaml:"archive,omitempty"` // where detached receivers are archived
 	Replays   Replays         `yaml:"replays,omitempty"` // bounds what journal_replays of a group records here
@@ -51,16 +53,17 @@ type Addresses struct {
 	Gossip string `yaml:"gossip,omitempty"`
 	Raft   string `yaml:"raft,omitempty"`
 	Ship   string `yaml:"ship,omitempty"`
+	Redis  string `yaml:"redis,omitempty"` // "": no Redis clients
 }
 
 // FSM returns the addresses as Raft records them.
 func (a Addresses) FSM() fsm.Addresses {
-	return fsm.Addresses{HTTP: a.HTTP, Gossip: a.Gossip, Raft: a.Raft, Ship: a.Ship}
+	return fsm.Addresses{HTTP: a.HTTP, Gossip: a.Gossip, Raft: a.Raft, Ship: a.Ship, Redis: a.Redis}
 }
 
 // named lists the addresses with their keys, in the order of the file.
 func (a *Addresses) named() []namedAddress {
-	return []namedAddress{{"http", &a.HTTP}, {"gossip", &a.Gossip}, {"raft", &a.Raft}, {"ship", &a.Ship}}
+	return []namedAddress{{"http", &a.HTTP}, {"gossip", &a.Gossip}, {"raft", &a.Raft}, {"ship", &a.Ship}, {"redis", &a.Redis}}
 }
 
 type namedAddress struct {
@@ -83,9 +86,10 @@ func DefaultConfig() Config {
 		Kind:     fsm.KindData,
 		Priority: 100,
 		Listen: Addresses{
-			HTTP: "127.0.0.1:7400", Gossip: "127.0.0.1:7401", Raft: "127.0.0.1:7402", Ship: "127.0.0.1:7403",
+			HTTP: "127.0.0.1:7400", Gossip: "127.0.0.1:7401", Raft: "127.0.0.1:7402", Ship: "127.0.0.1:7403", Redis: "127.0.0.1:7404",
 		},
 		Timing:   Timing{Lease: 2 * time.Second, Renew: 500 * time.Millisecond, ShrinkAfter: time.Second, Watchdog: 5 * time.Second, HandOver: 10 * time.Second},
+		Redis:    Redis{NotPrimary: resp.Forward, OnRoleChange: resp.Keep},
 		Scrub:    Scrub{Rate: 8 << 20, Every: 24 * time.Hour},
 		Replays:  Replays{Bytes: replica.DefaultReplaysBytes},
 		LogLevel: "info",
@@ -319,6 +323,7 @@ func (c *Config) Validate() error {
 	p = append(p, checkGroups(c.Groups, name)...)
 	p = append(p, c.Timing.check()...)
 	p = append(p, c.Hooks.check()...)
+	p = append(p, c.Redis.check()...)
 	p = append(p, c.Scrub.check()...)
 	p = append(p, c.Archive.check()...)
 	if err := checkIdempotencyKeep(c.IdempotencyKeep); err != nil {
@@ -340,6 +345,12 @@ func (c *Config) checkAddresses() (p []error) {
 	seen := map[string]string{} // port to key
 	advertise := c.Advertise.named()
 	for i, a := range c.Listen.named() {
+		if *a.addr == "" && a.key == "redis" {
+			if *advertise[i].addr != "" {
+				add("advertise.redis: there is no listen.redis")
+			}
+			continue
+		}
 		if *a.addr == "" {
 			add("listen.%s: is missing; write host:port", a.key)
 			continue

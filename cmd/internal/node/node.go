@@ -72,7 +72,7 @@ type Node struct {
 }
 
 // listeners are bound before anything else starts, so that a port in use is the first thing an operator hears of.
-type listeners struct{ http, raft, ship net.Listener }
+type listeners struct{ http, raft, ship, redis net.Listener } // redis: nil when there is none
 
 // PreconditionError is a reason for which a node did not start; nothing was changed.
 type PreconditionError struct{ Err error }
@@ -249,7 +249,10 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 		Gatherer: n.registry, Registerer: n.registry, Logger: log.Named("api"), Now: o.Host.Clock.Now,
 	})
 	n.spawn(func() error { return interfaces.Serve(run, n.listeners.http) })
-	log.Info("node is up", "http", advertise.HTTP, "cluster", n.cluster.ID(), "life", n.directory.life)
+	if n.listeners.redis != nil {
+		n.spawn(func() error { return n.redisServer().Serve(run, n.listeners.redis) })
+	}
+	log.Info("node is up", "http", advertise.HTTP, "redis", advertise.Redis, "cluster", n.cluster.ID(), "life", n.directory.life)
 	return n, nil
 }
 
@@ -259,6 +262,14 @@ func (n *Node) Close() error { return n.close() }
 
 // Failed yields the error for which the node cannot go on; the owner must Close it then.
 func (n *Node) Failed() <-chan error { return n.failed }
+
+// Redis returns the address the node answers Redis clients on; "" when it does not.
+func (n *Node) Redis() string {
+	if n.listeners.redis == nil {
+		return ""
+	}
+	return n.listeners.redis.Addr().String()
+}
 
 // HTTP returns the address the node answers HTTP on.
 func (n *Node) HTTP() string { return n.listeners.http.Addr().String() }
@@ -300,7 +311,10 @@ func (n *Node) bind(undo *closers) error {
 	for _, l := range []struct {
 		name, addr string
 		to         *net.Listener
-	}{{"http", n.config.Listen.HTTP, &n.listeners.http}, {"raft", n.config.Listen.Raft, &n.listeners.raft}, {"ship", n.config.Listen.Ship, &n.listeners.ship}} {
+	}{{"http", n.config.Listen.HTTP, &n.listeners.http}, {"raft", n.config.Listen.Raft, &n.listeners.raft}, {"ship", n.config.Listen.Ship, &n.listeners.ship}, {"redis", n.config.Listen.Redis, &n.listeners.redis}} {
+		if l.addr == "" {
+			continue
+		}
 		ln, err := n.host.Network.Listen(l.addr)
 		if err != nil {
 			return &PreconditionError{fmt.Errorf("listen on %s for %s: stop what uses that port, or change listen.%s: %w", l.addr, l.name, l.name, err)}
@@ -323,7 +337,10 @@ func (n *Node) advertised() fsm.Addresses {
 		addr   *string
 		listen string
 		ln     net.Listener
-	}{{&a.HTTP, n.config.Listen.HTTP, n.listeners.http}, {&a.Raft, n.config.Listen.Raft, n.listeners.raft}, {&a.Ship, n.config.Listen.Ship, n.listeners.ship}} {
+	}{{&a.HTTP, n.config.Listen.HTTP, n.listeners.http}, {&a.Raft, n.config.Listen.Raft, n.listeners.raft}, {&a.Ship, n.config.Listen.Ship, n.listeners.ship}, {&a.Redis, n.config.Listen.Redis, n.listeners.redis}} {
+		if x.ln == nil {
+			continue
+		}
 		if *x.addr == "" || *x.addr == x.listen {
 			*x.addr = x.ln.Addr().String()
 		}

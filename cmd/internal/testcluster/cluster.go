@@ -99,7 +99,7 @@ func Start(t testing.TB, o Options) *Cluster {
 		if slices.Contains(o.Witnesses, id) {
 			n.config.Kind = fsm.KindWitness
 		}
-		n.config.Listen = node.Addresses{HTTP: given.free(t), Gossip: given.free(t), Raft: given.free(t), Ship: given.free(t)}
+		n.config.Listen = node.Addresses{HTTP: given.free(t), Gossip: given.free(t), Raft: given.free(t), Ship: given.free(t), Redis: given.free(t)}
 		n.config.Timing.ShrinkAfter = time.Second
 		if o.Watchdog != 0 {
 			n.config.Timing.Watchdog = o.Watchdog

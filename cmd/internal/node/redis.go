@@ -1,0 +1,339 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/understudy-ha/understudy/api"
+	"github.com/understudy-ha/understudy/api/resp"
+	"github.com/understudy-ha/understudy/client"
+	"github.com/understudy-ha/understudy/fsm"
+	"github.com/understudy-ha/understudy/internal/ident"
+	"github.com/understudy-ha/understudy/journal/entry"
+	"github.com/understudy-ha/understudy/replica"
+)
+
+// Redis says how Redis clients are answered.
+type Redis struct {
+	NotPrimary   resp.NotPrimary   `yaml:"not_primary"`    // of commands for a group whose primary is another node: forward | readonly
+	OnRoleChange resp.OnRoleChange `yaml:"on_role_change"` // of connections to a node that was primary: forward | close
+	LocalReads   bool              `yaml:"local_reads"`    // reads are answered from this node's copy, which may be older
+}
+
+func (r Redis) check() (p []error) {
+	if r.NotPrimary != resp.Forward && r.NotPrimary != resp.ReadOnly {
+		p = append(p, fmt.Errorf("redis.not_primary: %q: want forward or readonly", r.NotPrimary))
+	}
+	if r.OnRoleChange != resp.Keep && r.OnRoleChange != resp.Close {
+		p = append(p, fmt.Errorf("redis.on_role_change: %q: want forward or close", r.OnRoleChange))
+	}
+	return p
+}
+
+// redisServer makes the server for Redis clients.
+func (n *Node) redisServer() *resp.Server {
+	r := n.config.Redis
+	return resp.New(resp.Options{
+		Node: string(n.config.Node), Cluster: n.config.Cluster, Store: records{n}, Roles: masters{n}, Network: n.host.Network, Clock: n.host.Clock.Now,
+		NotPrimary: r.NotPrimary, OnRoleChange: r.OnRoleChange, LocalReads: r.LocalReads, Registerer: n.registry, Logger: n.log.Named("redis"),
+	})
+}
+
+// records answers Redis clients: it finds the group of a key and runs their programs at this node's replica.
+type records struct{ n *Node }
+
+func (s records) Group(k resp.Key) (string, error) {
+	if replica.Reserved(k.File) {
+		return "", &resp.Refusal{Text: "the file name of the key begins with a zero byte: such files are the product's own"}
+	}
+	st, _ := s.n.cluster.State()
+	name, ok := groupOf(st, k.File)
+	if !ok {
+		return "", refusal(data{s.n}.noGroup(st, k.File))
+	}
+	return string(name), nil
+}
+
+// replica returns this node's replica of a group, or where to go instead.
+func (s records) replica(group string) (*replica.Replica, error) {
+	if rep := s.n.replicas.get(ident.GroupName(group)); rep != nil {
+		return rep, nil
+	}
+	return nil, s.elsewhere(ident.GroupName(group))
+}
+
+func (s records) Update(ctx context.Context, group string, batch []resp.Program) []resp.Outcome {
+	out := make([]resp.Outcome, len(batch))
+	rep, err := s.replica(group)
+	if err != nil {
+		return allFailed(out, err)
+	}
+	all := make([]replica.Transaction, len(batch))
+	for i := range batch {
+		run := batch[i].Run
+		all[i].Program = func(v *replica.View) error { return run(sequenced{v}) }
+	}
+	for i, w := range rep.WriteAll(ctx, all) {
+		out[i] = resp.Outcome{Position: w.Receipt.Position, Err: s.explainWrite(ident.GroupName(group), w.Err)}
+	}
+	return out
+}
+
+func allFailed(out []resp.Outcome, err error) []resp.Outcome {
+	for i := range out {
+		out[i].Err = err
+	}
+	return out
+}
+
+// maxLooks bounds how often a program is run to learn what it reads.
+const maxLooks = 64
+
+// Read runs programs that only read. Each sees all records at one position; what it reads beyond its keys is read, and the
+// program run, again.
+func (s records) Read(ctx context.Context, group string, local bool, batch []resp.Program) []resp.Outcome {
+	out := make([]resp.Outcome, len(batch))
+	rep, err := s.replica(group)
+	if err != nil {
+		return allFailed(out, err)
+	}
+	for i := range batch {
+		at, err := s.look(ctx, rep, &batch[i], local)
+		if err != nil && !errors.As(err, new(*replica.ProgramError)) {
+			err = s.explain(ident.GroupName(group), err)
+			if errors.As(err, new(*resp.Elsewhere)) {
+				allFailed(out[i:], err)
+				return out
+			}
+		}
+		var program *replica.ProgramError
+		if errors.As(err, &program) {
+			err = program.Err
+		}
+		out[i] = resp.Outcome{Position: at, Err: err}
+	}
+	return out
+}
+
+// look runs one program over committed records.
+func (s records) look(ctx context.Context, rep *replica.Replica, p *resp.Program, local bool) (ident.Position, error) {
+	names := make([]replica.Name, len(p.Keys))
+	for i, k := range p.Keys {
+		names[i] = replica.Name(k)
+	}
+	for range maxLooks {
+		images, at, err := rep.ReadSeveral(ctx, names, local)
+		if err != nil {
+			return at, err
+		}
+		v := newSeen(s.n.host.Clock.Now().UnixNano(), names, images)
+		err = p.Run(v)
+		if len(v.missing) > 0 {
+			names = append(names, v.missing...)
+			continue
+		}
+		if err != nil {
+			return at, &replica.ProgramError{Err: err}
+		}
+		return at, nil
+	}
+	return ident.Position{}, fmt.Errorf("%w: a command that reads more and more records", replica.ErrInvalid)
+}
+
+func (s records) Files(context.Context) ([]string, error) {
+	var files []string
+	st, _ := s.n.cluster.State()
+	for name := range st.Groups {
+		rep := s.n.replicas.get(name)
+		if rep == nil {
+			continue
+		}
+		some, err := rep.Files()
+		if err != nil {
+			return nil, s.explain(name, err)
+		}
+		files = append(files, slices.DeleteFunc(some, replica.Reserved)...)
+	}
+	return files, nil
+}
+
+func (s records) Scan(ctx context.Context, file string, from resp.Bound, limit int, local bool) ([]resp.Scanned, bool, error) {
+	group, err := s.Group(resp.Key{File: file})
+	if err != nil {
+		return nil, false, err
+	}
+	rep, err := s.replica(group)
+	if err != nil {
+		return nil, false, err
+	}
+	key := from.Key
+	if from.After {
+		key = append(bytes.Clone(key), 0) // the next one there can be
+	}
+	for {
+		page, err := rep.List(ctx, file, nil, key, limit, local)
+		if err != nil {
+			return nil, false, s.explain(ident.GroupName(group), err)
+		}
+		if len(page.Records) == 0 && len(page.Next) > 0 { // all of them have expired
+			key = page.Next
+			continue
+		}
+		out := make([]resp.Scanned, len(page.Records))
+		for i, r := range page.Records {
+			out[i] = resp.Scanned{Key: r.Key, Kind: byte(r.Image.Kind)}
+		}
+		return out, len(page.Next) == 0, nil
+	}
+}
+
+func (s records) Count(ctx context.Context) (int64, error) {
+	var sum int64
+	st, _ := s.n.cluster.State()
+	for name := range st.Groups {
+		if rep := s.n.replicas.get(name); rep != nil {
+			n, err := rep.Count(ctx)
+			if err != nil {
+				return 0, s.explain(name, err)
+			}
+			sum += n
+		}
+	}
+	return sum, nil
+}
+
+// explainWrite is explain for a write: what does not say that surely nothing was done leaves the outcome unknown.
+func (s records) explainWrite(group ident.GroupName, err error) error {
+	var program *replica.ProgramError
+	var unknown *replica.UnknownOutcomeError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &unknown):
+		return &resp.Unknown{Position: unknown.Position, Err: unknown.Reason}
+	case errors.As(err, &program):
+		return program.Err
+	case replica.NotDone(err):
+		return s.explain(group, err)
+	}
+	return &resp.Unknown{Err: err}
+}
+
+// explain turns an error after which surely nothing was done into what a Redis client is told.
+func (s records) explain(group ident.GroupName, err error) error {
+	if errors.Is(err, replica.ErrNotSequenced) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return &resp.Refusal{Code: "TRYAGAIN", Text: "the time for the command was over before it was taken: nothing was done"}
+	}
+	err = s.n.explain(group, err)
+	var other *api.Elsewhere
+	if errors.As(err, &other) {
+		return s.elsewhere(group)
+	}
+	return refusal(err)
+}
+
+// elsewhere names the Redis listener of a group's primary, as far as it is known here.
+func (s records) elsewhere(group ident.GroupName) error {
+	st, _ := s.n.cluster.State()
+	g := st.Groups[group]
+	switch {
+	case g == nil || g.Phase != fsm.PhaseOpened:
+		return &resp.Elsewhere{}
+	case g.Primary == s.n.config.Node:
+		return &resp.Elsewhere{Retry: true}
+	}
+	if p := st.Nodes[g.Primary]; p != nil {
+		return &resp.Elsewhere{Redis: p.Addresses.Redis}
+	}
+	return &resp.Elsewhere{}
+}
+
+// refusal tells a Redis client what a caller over HTTP would be told. Codes that promise that a repetition may help begin with
+// TRYAGAIN, which clients know.
+func refusal(err error) error {
+	var e *client.Error
+	if !errors.As(err, &e) {
+		return &resp.Refusal{Text: err.Error()}
+	}
+	text := e.Detail
+	if e.Reason != "" {
+		text += ": " + e.Reason
+	}
+	if e.Remedy != "" {
+		text += "; " + e.Remedy
+	}
+	switch e.Code {
+	case client.CodeUnavailable, client.CodeNoPrimary, client.CodeNoQuorum, client.CodeStale:
+		return &resp.Refusal{Code: "TRYAGAIN", Text: text}
+	case client.CodeJournalFull:
+		return &resp.Refusal{Code: "OOM", Text: text} // what Redis says when it has no room
+	case client.CodeNoSync:
+		return &resp.Refusal{Code: "NOREPLICAS", Text: text}
+	}
+	return &resp.Refusal{Text: text}
+}
+
+// sequenced is the view of a program that the primary's sequencer runs.
+type sequenced struct{ v *replica.View }
+
+func (s sequenced) Now() int64 { return s.v.Now() }
+
+func (s sequenced) Get(file string, key []byte) (*resp.Record, error) {
+	image, err := s.v.Get(file, key)
+	return recordOf(image), err
+}
+
+func (s sequenced) Put(file string, key []byte, r resp.Record) error {
+	return s.v.Put(file, key, entry.Image{Value: r.Value, Kind: entry.Kind(r.Kind), Expiry: r.Expiry})
+}
+
+func (s sequenced) Delete(file string, key []byte) (bool, error) { return s.v.Delete(file, key) }
+
+func recordOf(image *entry.Image) *resp.Record {
+	if image == nil {
+		return nil
+	}
+	return &resp.Record{Value: image.Value, Kind: byte(image.Kind), Expiry: image.Expiry, Position: image.Position}
+}
+
+// seen is the view of a program over committed records.
+type seen struct {
+	now     int64
+	images  map[name]*entry.Image
+	missing []replica.Name // asked for, and not read yet
+}
+
+type name struct{ file, key string }
+
+var errNotRead = errors.New("the record is read first")
+
+func newSeen(now int64, names []replica.Name, images []*entry.Image) *seen {
+	s := &seen{now: now, images: make(map[name]*entry.Image, len(names))}
+	for i, n := range names {
+		s.images[name{n.File, string(n.Key)}] = images[i]
+	}
+	return s
+}
+
+func (s *seen) Now() int64 { return s.now }
+
+func (s *seen) Get(file string, key []byte) (*resp.Record, error) {
+	image, ok := s.images[name{file, string(key)}]
+	if !ok {
+		s.missing = append(s.missing, replica.Name{File: file, Key: bytes.Clone(key)})
+		return nil, errNotRead
+	}
+	if image != nil && image.Expiry != 0 && image.Expiry <= s.now {
+		return nil, nil
+	}
+	return recordOf(image), nil
+}
+
+var errReadsOnly = errors.New("the command was said to change nothing")
+
+func (s *seen) Put(string, []byte, resp.Record) error { return errReadsOnly }
+
+func (s *seen) Delete(string, []byte) (bool, error) { return false, errReadsOnly }

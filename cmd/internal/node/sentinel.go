@@ -1,0 +1,100 @@
+package node
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/understudy-ha/understudy/api/resp"
+	"github.com/understudy-ha/understudy/client"
+	"github.com/understudy-ha/understudy/fsm"
+	"github.com/understudy-ha/understudy/internal/ident"
+)
+
+// masters tells Redis clients who plays what: a group is a master of Sentinel, its copies are the replicas.
+type masters struct{ n *Node }
+
+func (m masters) Groups() []resp.Group {
+	st, _ := m.n.cluster.State()
+	out := make([]resp.Group, 0, len(st.Groups))
+	for _, name := range slices.Sorted(maps.Keys(st.Groups)) {
+		out = append(out, m.group(st, st.Groups[name]))
+	}
+	return out
+}
+
+func (m masters) group(st *fsm.State, g *fsm.Group) resp.Group {
+	out := resp.Group{Name: string(g.Spec.Name), Epoch: uint64(g.Epoch)}
+	if g.Phase == fsm.PhaseOpened {
+		out.Primary = string(g.Primary)
+	}
+	for _, id := range g.InSync {
+		out.InSync = append(out.InSync, string(id))
+	}
+	held, lag := map[ident.NodeID]uint64{}, map[ident.NodeID]int64{}
+	if rep := m.n.replicas.get(g.Spec.Name); rep != nil {
+		s := rep.Status()
+		out.Serving, out.Last = s.Serving && g.Primary == m.n.config.Node, s.Committed
+		held[m.n.config.Node] = uint64(s.Applied.History)
+		for _, t := range s.Targets {
+			held[t.Node], lag[t.Node] = uint64(t.Held.History), int64(t.LagSeconds)
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(st.Nodes)) {
+		n := st.Nodes[id]
+		if n.Kind != fsm.KindData {
+			continue
+		}
+		offset, known := held[id]
+		node := resp.Node{ID: string(id), RunID: runID(string(n.Directory)), Address: n.Addresses.Redis, Alive: m.n.cluster.Alive(id), Offset: offset, Lag: -1}
+		if known {
+			node.Lag = lag[id]
+		}
+		out.Nodes = append(out.Nodes, node)
+	}
+	return out
+}
+
+// runID makes the 40 hexadecimal digits that Redis clients expect of the id of a data directory; "" when that is something else.
+func runID(directory string) string {
+	id := strings.ReplaceAll(directory, "-", "")
+	if len(id) != 32 || strings.Trim(id, "0123456789abcdef") != "" {
+		return ""
+	}
+	return id + "00000000"
+}
+
+func (m masters) Changed() <-chan struct{} {
+	_, changed := m.n.cluster.State()
+	return changed
+}
+
+func (m masters) Holders(_ context.Context, group string, at ident.Position) (int, error) {
+	rep, err := records(m).replica(group)
+	if err != nil {
+		return 0, err
+	}
+	s := rep.Status()
+	if !s.Serving {
+		return 0, records(m).elsewhere(ident.GroupName(group))
+	}
+	n := 0
+	for _, t := range s.Targets {
+		if t.Held.Compare(at) >= 0 {
+			n++
+		}
+	}
+	return n, nil
+}
+
+func (m masters) Failover(ctx context.Context, group string) error {
+	_, ready, err := roles(m).Switchover(ctx, group, client.SwitchoverRequest{})
+	if err != nil && ready != nil {
+		return &resp.Refusal{Code: "NOGOODSLAVE", Text: failedChecks(*ready)}
+	}
+	if err != nil {
+		return refusal(err)
+	}
+	return nil
+}
