@@ -487,6 +487,9 @@ func (o *oracle) final() {
 		g, l := w.raft.truth.Groups[name], o.of(name)
 		there := map[uint64]bool{}
 		end := w.byID(g.Primary).copies[i].at
+		if l.buried && !g.History.Contains(end) {
+			continue // it cannot undo what it has, and waits to be primed
+		}
 		for p := end; !p.IsZero(); {
 			f := l.ends[p]
 			if f == nil || !g.History.Contains(p) {

@@ -215,8 +215,34 @@ func (w *world) alone(i int, g *fsm.Group) bool {
 func (w *world) lost() bool {
 	return slices.ContainsFunc(w.groups, func(name ident.GroupName) bool {
 		g := w.raft.truth.Groups[name]
-		return w.oracle.of(name).buried && g.Phase != fsm.PhaseOpened && !slices.ContainsFunc(g.Reports, func(r fsm.Report) bool {
+		if !w.oracle.of(name).buried {
+			return false
+		}
+		if c := w.byID(g.Primary).copyOf(name); c != nil && c.lacks != "" {
+			return true
+		}
+		return g.Phase != fsm.PhaseOpened && !slices.ContainsFunc(g.Reports, func(r fsm.Report) bool {
 			return g.InSet(r.Node) && r.Unable == ""
 		})
 	})
+}
+
+// raise is what the error of a full copy asks for. A copy that is full while an undo is pending does not get room by itself: nothing
+// is deleted before a flush beyond the fork, and nothing beyond the fork finds room.
+func (w *world) raise() {
+	for i, name := range w.groups {
+		g := w.raft.truth.Groups[name]
+		stuck := slices.ContainsFunc(w.nodes, func(n *node) bool {
+			if n.kind != fsm.KindData || !n.up {
+				return false
+			}
+			c := n.copies[i]
+			return c.undo.Settle(g.History, c.flushed) && slices.ContainsFunc(c.journals, func(j *journal) bool { return j != nil && j.full(g.Spec) })
+		})
+		if stuck {
+			to := g.Spec
+			to.MaximumBlocks += 20
+			w.order(fsm.Command{ChangeSpec: &fsm.ChangeSpec{Group: name, Version: g.SpecVersion, Spec: to, By: "asked"}})
+		}
+	}
 }
