@@ -67,7 +67,7 @@ func house() map[string]room {
 		"replica/restore": {3, []string{"archive", "journal", "journal/entry", "internal/ident", "replica", "replica/store"},
 			"rebuilds a group from receivers without a cluster: it knows no roles"},
 
-		"cmd/internal/node": {4, append([]string{"internal/failpoint", "internal/watchdog", "replica/core"}, floor3...),
+		"cmd/internal/node": {4, append([]string{"api/resp", "internal/failpoint", "internal/watchdog", "replica/core"}, floor3...),
 			"the only place where the rooms of floor 3 meet"},
 		"cmd/internal/journalbench": {4, []string{"internal/ident", "journal", "journal/entry"},
 			"measures a journal alone: with a node around it the figures would be about the node"},
