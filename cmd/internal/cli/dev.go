@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -144,6 +145,11 @@ Write a record, and read it from another node:
   curl -i -X PUT --data-binary 'hello' %[1]s/v1/files/greetings/records/one
   curl -i %[2]s/v1/files/greetings/records/one
 `, first, second)
+	if redis := c.nodes[0].config.Listen.Redis; redis != "" {
+		_, port, _ := net.SplitHostPort(redis) // it was checked
+		fmt.Fprintf(a.out, `  redis-cli -p %s get greetings:one
+`, port)
+	}
 	if len(c.nodes) > 1 {
 		fmt.Fprintf(a.out, `
 Hand the role over, and back:
