@@ -20,8 +20,8 @@ const (
 	// maxQueue bounds what waits for the disk; Deposit and AppendRaw wait beyond it.
 	maxQueue = 64 << 20
 
-	// maxYields bounds how often the writer lets others run before it takes what is queued.
-	maxYields = 1024
+	// The writer lets others run for so long at most before it takes what is queued, and for so long after the last of them came.
+	maxGather, maxLull = 4 * time.Millisecond, time.Millisecond
 
 	// maxShy bounds how many batches go by before it lets others run again, where that was of no use.
 	maxShy = 16
@@ -177,7 +177,7 @@ func (w *writer) gather() {
 	}
 	j, began, most := w.j, time.Now(), w.queued
 	came := began
-	for range maxYields {
+	for {
 		j.mu.RLock()
 		n := len(j.queue.operations)
 		urgent := n > 0 && j.queue.operations[0].do != nil || j.queue.closing
@@ -186,7 +186,7 @@ func (w *writer) gather() {
 		if n > most {
 			most, came = n, now
 		}
-		if n >= awaited || urgent || now.Sub(came) >= w.took/16 || now.Sub(began) >= w.took/2 {
+		if n >= awaited || urgent || now.Sub(came) >= min(w.took/16, maxLull) || now.Sub(began) >= min(w.took/2, maxGather) {
 			break
 		}
 		runtime.Gosched()

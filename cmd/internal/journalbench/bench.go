@@ -30,6 +30,14 @@ type Result struct {
 type Bench struct {
 	Dir  string        // on the disk to be measured; what is made in it is removed
 	Time time.Duration // for each of the rows
+	FS   vfs.FS        // of Dir; nil: the machine's
+}
+
+func (b Bench) fs() vfs.FS {
+	if b.FS == nil {
+		return vfs.Default
+	}
+	return b.FS
 }
 
 // Rows are the names of what Run measures, in order.

@@ -29,8 +29,8 @@ type plain struct {
 }
 
 // newPlain makes the file, of zeros and synced when it is not to grow.
-func newPlain(path string, zeroed bool) (*plain, error) {
-	file, err := vfs.Default.OpenReadWrite(path, category)
+func newPlain(fs vfs.FS, path string, zeroed bool) (*plain, error) {
+	file, err := fs.OpenReadWrite(path, category)
 	if err != nil {
 		return nil, err
 	}
@@ -108,12 +108,12 @@ func (b Bench) share(ctx context.Context) (Result, error) {
 
 // deposits measures a journal with many writers next to a plain program.
 func (b Bench) deposits(ctx context.Context, r *Result, raw func(*plain, []byte, time.Duration) (float64, error)) (err error) {
-	dir := vfs.Default.PathJoin(b.Dir, "deposit")
-	j, err := b.journal(vfs.Default, dir, 64<<20, 64<<20)
+	dir := b.fs().PathJoin(b.Dir, "deposit")
+	j, err := b.journal(b.fs(), dir, 64<<20, 64<<20)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, j.Close(), vfs.Default.RemoveAll(dir)) }()
+	defer func() { err = errors.Join(err, j.Close(), b.fs().RemoveAll(dir)) }()
 	a := &author{j: j}
 	entries := records(1, value)
 	h, err := a.deposit(entries)
@@ -129,7 +129,7 @@ func (b Bench) deposits(ctx context.Context, r *Result, raw func(*plain, []byte,
 	if err := spared(ctx, j, 64<<20); err != nil {
 		return err
 	}
-	p, err := newPlain(vfs.Default.PathJoin(dir, "plain"), true)
+	p, err := newPlain(b.fs(), b.fs().PathJoin(dir, "plain"), true)
 	if err != nil {
 		return err
 	}
@@ -192,28 +192,28 @@ func spared(ctx context.Context, j *journal.Journal, bytes int64) error {
 func (b Bench) bulk(ctx context.Context) (r Result, err error) {
 	const piece = 1 << 20
 	r = Result{What: "bulk append", Unit: "MiB/s"}
-	dir := vfs.Default.PathJoin(b.Dir, "bulk")
-	j, err := b.journal(vfs.Default, dir, 64<<20, -1)
+	dir := b.fs().PathJoin(b.Dir, "bulk")
+	j, err := b.journal(b.fs(), dir, 64<<20, -1)
 	if err != nil {
 		return r, err
 	}
-	defer func() { err = errors.Join(err, j.Close(), vfs.Default.RemoveAll(dir)) }()
+	defer func() { err = errors.Join(err, j.Close(), b.fs().RemoveAll(dir)) }()
 	a := &author{j: j}
 	entries := records(16, piece/16-128)
 	if _, err := a.deposit(entries); err != nil {
 		return r, err
 	}
-	plainDir := vfs.Default.PathJoin(dir, "plain")
+	plainDir := b.fs().PathJoin(dir, "plain")
 	group := make([]byte, 4*piece)
 	for i := range group {
 		group[i] = byte(i)
 	}
 	r.Raw, r.Ours, err = b.rounds(ctx, func(d time.Duration) (n float64, err error) {
-		p, err := newPlain(plainDir, false)
+		p, err := newPlain(b.fs(), plainDir, false)
 		if err != nil {
 			return 0, err
 		}
-		defer func() { err = errors.Join(err, p.file.Close(), vfs.Default.Remove(plainDir)) }()
+		defer func() { err = errors.Join(err, p.file.Close(), b.fs().Remove(plainDir)) }()
 		for began := time.Now(); time.Since(began) < d; n += 4 {
 			if err := p.append(group); err != nil {
 				return 0, err
