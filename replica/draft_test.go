@@ -196,3 +196,55 @@ func TestDraftsOfManyKinds(t *testing.T) {
 		})
 	}
 }
+
+// A program that does not fit beside others is run again in a bundle of its own.
+func TestProgramThatNeedsABundle(t *testing.T) {
+	c := newCluster(t, fsm.GroupSpec{Images: fsm.ImagesBoth}, "a")
+	a := c.nodes["a"]
+	big := func(n int) []byte { return make([]byte, n) }
+	for _, k := range []string{"k1", "k2"} {
+		a.mustPut(k, string(big(15<<20)))
+	}
+	a.mustPut("k3", string(big(1900<<10)))
+	runs := 0
+	done := make(chan error, 3)
+	c.together(a, func() {
+		_, err := a.rep.Write(t.Context(), Transaction{Once: once("x", 1), Writes: []Write{{File: "f", Key: []byte("s"), Value: big(900 << 10)}, {File: "f", Key: []byte("due"), Value: []byte("v"), Expiry: in(-1)}}})
+		done <- err
+	}, func() {
+		_, err := a.runs(func(v *View) error {
+			runs++
+			if image, err := v.Get("f", []byte("due")); err != nil || image != nil {
+				return errPanic
+			}
+			for k, n := range map[string]int{"k1": 15 << 20, "k2": 15 << 20, "k3": 1900 << 10} {
+				if err := v.Put("f", []byte(k), entry.Image{Value: big(n)}); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		done <- err
+	}, func() { _, err := a.put("after", "v"); done <- err })
+	for range 3 {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	if runs != 2 {
+		t.Errorf("run %d times", runs)
+	}
+	if a.stored("due") {
+		t.Error("it is there")
+	}
+	if _, err := a.get("after", false); err != nil {
+		t.Error(err)
+	}
+	p := a.rep.primary.Load()
+	c.eventually("nothing is counted as in flight", func() bool {
+		p.queue.mu.Lock()
+		defer p.queue.mu.Unlock()
+		return p.queue.made == 0 && p.queue.bytes == 0
+	})
+	a.verified()
+}
