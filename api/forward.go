@@ -101,9 +101,14 @@ func (a *API) pause(r *request, changed <-chan struct{}, pause *time.Duration) e
 
 // forward sends the request to another node and returns its answer. errNotThere: it was surely not done.
 func (a *API) forward(r *request, address string) (reply, error) {
-	var sent atomic.Bool // since net/http last chose a connection: it takes another one only when nothing was sent
+	keyed := r.Header.Get(client.HeaderIdempotencyKey) != ""
+	var sent atomic.Bool // since net/http last chose a connection: it takes another one only when nothing was sent, or with a key
 	ctx := httptrace.WithClientTrace(r.far, &httptrace.ClientTrace{
-		GetConn: func(string) { sent.Store(false) },
+		GetConn: func(string) {
+			if !keyed {
+				sent.Store(false)
+			}
+		},
 		GotConn: func(httptrace.GotConnInfo) { sent.Store(true) },
 	})
 	out, err := http.NewRequestWithContext(ctx, r.Method, "http://"+address, bytes.NewReader(r.body))
@@ -177,12 +182,12 @@ func pass(w http.ResponseWriter, resp *http.Response) {
 func closeBody(resp *http.Response) { _ = resp.Body.Close() }
 
 // copyHeaders copies what concerns both ends. What concerns one connection stays, and so does what a browser says about the
-// page it shows: the first node has judged that.
+// page it shows: the first node has judged that. X-Idempotency-Key says nothing to nodes, but net/http would repeat for it what was sent.
 func copyHeaders(to, from http.Header) {
 	for name, values := range from {
 		switch name {
 		case "Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Proxy-Connection", "Te", "Trailer",
-			"Transfer-Encoding", "Upgrade", "Content-Length", "Expect", "Accept-Encoding", "Date", "Origin", headerHops:
+			"Transfer-Encoding", "Upgrade", "Content-Length", "Expect", "Accept-Encoding", "Date", "Origin", "X-Idempotency-Key", headerHops:
 		default:
 			if !strings.HasPrefix(name, "Sec-") {
 				to[name] = slices.Clone(values)

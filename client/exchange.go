@@ -261,9 +261,13 @@ func (c *Client) readRound(ctx context.Context, x exchange, f *failures) (answer
 func (c *Client) try(ctx context.Context, base string, x exchange) (a answer, sent bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout+x.wait)
 	defer cancel()
-	var onItsWay atomic.Bool // since net/http last chose a connection: it takes another one only when nothing was sent
+	var onItsWay atomic.Bool // since net/http last chose a connection: it takes another one only when nothing was sent, or with a key
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GetConn: func(string) { onItsWay.Store(false) },
+		GetConn: func(string) {
+			if !x.once {
+				onItsWay.Store(false)
+			}
+		},
 		GotConn: func(httptrace.GotConnInfo) { onItsWay.Store(true) },
 	})
 

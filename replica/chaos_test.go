@@ -74,7 +74,7 @@ func (c *cluster) manage(ctx context.Context) {
 	}
 }
 
-// client writes unique keys and counts registers up, at whoever is primary.
+// client writes unique keys and counts registers up, at whoever is primary. Every second one repeats what fails, with an idempotency key.
 func (c *cluster) client(ctx context.Context, l *ledger, w int) {
 	for i := int64(1); ctx.Err() == nil; i++ {
 		key := fmt.Sprintf("c%d-%d", w, i)
@@ -83,15 +83,24 @@ func (c *cluster) client(ctx context.Context, l *ledger, w int) {
 			time.Sleep(time.Millisecond)
 			continue
 		}
-		call, cancel := context.WithTimeout(ctx, 2*time.Second)
-		r, err := p.rep.Write(call, Transaction{Writes: []Write{
+		t := Transaction{Writes: []Write{
 			{File: "f", Key: []byte(key), Value: []byte(key)},
 			{File: "r", Key: []byte(fmt.Sprint("r", w)), Value: []byte(strconv.FormatInt(i, 10))},
-		}})
+		}}
+		if w%2 == 1 {
+			t.Once = once(key, 1)
+		}
+		call, cancel := context.WithTimeout(ctx, 2*time.Second)
+		r, err := p.rep.Write(call, t)
 		cancel()
 		var unknown *UnknownOutcomeError
 		if err == nil && p.gone.Load() {
 			err = &UnknownOutcomeError{Position: r.Position, Reason: errNoQuorum}
+		}
+		if err != nil && t.Once != nil { // repeated until it is done: whatever became of earlier tries, it stands in the history once
+			i--
+			time.Sleep(2 * time.Millisecond)
+			continue
 		}
 		l.mu.Lock()
 		switch {

@@ -187,7 +187,7 @@ func (d *draft) expire(r *request) error {
 	first := len(d.entries)
 	for i := range r.due {
 		e := &r.due[i]
-		if d.size >= bundleBytes {
+		if d.size >= bundleBytes || e.Expiry > d.time { // the clock was set back
 			break
 		}
 		r.handled = i + 1
@@ -211,6 +211,29 @@ func (d *draft) expire(r *request) error {
 	w.receipt.Position = d.position(w.entry)
 	r.position = w.receipt.Position
 	d.flight.waiters = append(d.flight.waiters, w)
+	return nil
+}
+
+// deleteLapsed deletes what a request has seen as absent because it is due, when the request itself makes no entry, or only that of its
+// key. Whatever is committed carries the time, so one deletion is enough: what does not fit into the bundle is found again. What only the
+// request itself had made due, and was taken back, stays.
+func (d *draft) deleteLapsed() error {
+	for _, k := range d.lapsed {
+		if len(d.entries) > 0 && d.size >= bundleBytes {
+			return nil
+		}
+		key := []byte(k.key)
+		now, err := d.s.current(k, key)
+		if err != nil {
+			return err
+		}
+		if now == nil || !expired(now, d.time) {
+			continue
+		}
+		if _, err := d.change(k.file, key, nil, false); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

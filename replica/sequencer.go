@@ -214,7 +214,7 @@ type draft struct {
 	entries []entry.Entry
 	flight  *flight
 	refused []waiter
-	lapsed  []recordKey // what the last program has seen as absent because it had expired
+	lapsed  []recordKey // what the last request has seen as absent because it had expired
 	label   ident.Sequence
 	size    int // of the bundle, before-images included
 }
@@ -246,9 +246,14 @@ func (d *draft) add(r *request) error {
 	if err != nil {
 		return err
 	}
-	if refusal != nil && r.once == nil {
-		d.refuse(r, refusal)
-		return nil
+	if refusal != nil {
+		if err := d.deleteLapsed(); err != nil {
+			return err
+		}
+		if r.once == nil {
+			d.refuse(r, refusal)
+			return nil
+		}
 	}
 	w := waiter{request: r}
 	err = d.fill(r, &w, refusal)
@@ -263,10 +268,8 @@ func (d *draft) add(r *request) error {
 		return nil
 	case errors.As(err, &program), errors.Is(err, ErrTooLarge), errors.Is(err, ErrInvalid):
 		d.rollback(begin)
-		for _, k := range d.lapsed { // the program has seen that they are absent
-			if _, err := d.change(k.file, []byte(k.key), nil, false); err != nil {
-				return err
-			}
+		if err := d.deleteLapsed(); err != nil {
+			return err
 		}
 		d.refuse(r, err)
 		return nil
@@ -275,6 +278,9 @@ func (d *draft) add(r *request) error {
 	}
 	if len(d.entries) == begin.entries { // its program changed nothing
 		d.rollback(begin)
+		if err := d.deleteLapsed(); err != nil { // for which its conditions hold
+			return err
+		}
 		w.receipt.Position, w.receipt.Journal = d.end(), d.s.p.own.ID()
 		d.refused = append(d.refused, w)
 		return nil
@@ -344,7 +350,7 @@ func (d *draft) work(r *request, w *waiter, together bool) error {
 	}
 	v := &View{d: d}
 	err := v.run(r.program)
-	d.lapsed = v.lapsed
+	d.lapsed = append(d.lapsed, v.lapsed...)
 	d.s.p.queue.produced(r, v.bytes)
 	return err
 }
@@ -453,20 +459,17 @@ func (d *draft) checkAll(conditions []Condition) (*ConditionError, error) {
 	return nil, nil
 }
 
-// check tells whether a condition holds, after everything sequenced before; nil: it does. Where it fails because a record is due,
-// that one is deleted: the refusal says that it is absent.
+// check tells whether a condition holds, after everything sequenced before; nil: it does.
 func (d *draft) check(c *Condition) (*ConditionError, error) {
 	now, err := d.s.current(recordKey{c.File, string(c.Key)}, c.Key)
 	if err != nil {
 		return nil, err
 	}
+	if now != nil && expired(now, d.time) {
+		d.lapsed = append(d.lapsed, recordKey{c.File, string(c.Key)})
+	}
 	if c.holds(now, d.time) {
 		return nil, nil
-	}
-	if now != nil && expired(now, d.time) {
-		if _, err := d.change(c.File, c.Key, nil, false); err != nil {
-			return nil, err
-		}
 	}
 	refusal := &ConditionError{File: c.File, Key: c.Key}
 	if now != nil && !expired(now, d.time) {
