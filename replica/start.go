@@ -236,6 +236,8 @@ func (s *shipment) startStandsLocked(tg *target, st remote.SessionState) {
 	case st.Phase != remote.PhaseRefused:
 	case st.Code == wire.CodeDiverged.String():
 		s.finishLocked(0, &StartRefusedError{fmt.Sprintf("node %s keeps what it has: %s", tg.node, st.Reason), "let the node catch up first, or begin with an earlier receiver"})
+	case st.Code == wire.CodeFed.String():
+		s.finishLocked(0, &StartRefusedError{fmt.Sprintf("node %s takes nothing from here now: %s", tg.node, st.Reason), fmt.Sprintf("give it back to the primary first (understudy group set GROUP feeds=%s:), and ask again", tg.node)})
 	case st.Code == wire.CodeMalformed.String():
 		s.finishLocked(0, &StartRefusedError{fmt.Sprintf("node %s does not know how to begin elsewhere: %s", tg.node, st.Reason), "run the same release on both nodes"})
 	}

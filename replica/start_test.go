@@ -172,3 +172,21 @@ func TestStartOfACopyIsRefused(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// The copy of a node that another backup feeds is not told where to begin: the operator hears that at once, and what helps. Proves RJ-13.
+func TestStartOfAFedCopy(t *testing.T) {
+	c := newCluster(t, fsm.GroupSpec{Feeds: map[ident.NodeID]ident.NodeID{"c": "b"}}, "a", "b", "c")
+	c.inSync("a", "b")
+	c.nodes["a"].mustPut("k", "v")
+	c.fedBy("c", "b")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	_, err := c.nodes["a"].rep.StartCopy(ctx, "c", StartAttached)
+	var no *StartRefusedError
+	if !errors.As(err, &no) || !strings.Contains(no.Why, "node b feeds node c") || !strings.Contains(no.Remedy, "feeds") || ctx.Err() != nil {
+		t.Fatalf("%v", err)
+	}
+	c.fedBy("c", "b")
+	c.nodes["a"].mustPut("k", "w")
+	c.level("b", "c")
+}

@@ -154,3 +154,76 @@ func TestBeginIsRefused(t *testing.T) {
 	r.caughtUp(t, src)
 	sameFiles(t, src, dst)
 }
+
+// Only the node that wrote the journal, and said that nobody waits for the target, has a copy begin elsewhere; and where it names no common
+// end it names none. From anybody else, and anything else, it is malformed, and nothing is removed.
+func TestBeginFromSomebodyElse(t *testing.T) {
+	for name, c := range map[string]struct {
+		hello func(*wire.Hello)
+		begin wire.Begin
+		empty bool // the copy
+	}{
+		"not free":                   {func(h *wire.Hello) { h.Free = false }, wire.Begin{After: 10, First: 1}, false},
+		"not free, nothing held":     {func(h *wire.Hello) { h.Free = false }, wire.Begin{After: 10, First: 1}, true},
+		"not the author":             {func(h *wire.Hello) { h.From = "c" }, wire.Begin{After: 10, First: 1}, false},
+		"a common end that is none":  {func(*wire.Hello) {}, wire.Begin{Point: wire.Point{Sequence: 1 << 40, Chain: 7}, After: 10, First: 1}, false},
+		"a receiver before the base": {func(*wire.Hello) {}, wire.Begin{After: 1<<64 - 1, First: 1}, false},
+		"the oldest behind it":       {func(*wire.Hello) {}, wire.Begin{After: 10, First: 12}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			src, dst := newJournal(t), newJournal(t)
+			src.deposit(5, 1, "v")
+			if !c.empty {
+				dst.fill(src, 4)
+			}
+			before, _ := dst.View()
+			s := newStage(dst)
+			p := call(t, s.serve(t), 1)
+			h := hello()
+			h.Free, h.End = true, src.end()
+			c.hello(&h)
+			p.say(h)
+			for o := hear[wire.Offer](p); ; o = hear[wire.Offer](p) {
+				if o.Last {
+					break
+				}
+				p.say(wire.Match{End: h.End})
+			}
+			p.say(c.begin)
+			if no := hear[wire.Refuse](p); no.Code != wire.CodeMalformed {
+				t.Errorf("%+v", no)
+			}
+			if v, _ := dst.View(); v.Last != before.Last || v.First != before.First {
+				t.Errorf("the copy has %s to %s, had %s to %s", v.First, v.Last, before.First, before.Last)
+			}
+			s.get(func() {
+				if len(s.cleared) > 0 {
+					t.Errorf("asked whether it may be cleared: %v", s.cleared)
+				}
+			})
+		})
+	}
+}
+
+// A receiver that was deleted since it was named is not named to the target, which would give up its copy for nothing.
+func TestBeginWithADeletedReceiver(t *testing.T) {
+	src, first := fiveReceivers(t)
+	dst := newJournal(t)
+	dst.fill(src, first[1]+2)
+	if err := src.DeleteReceivers(src.Receivers()[0].Number); err != nil {
+		t.Fatal(err)
+	}
+	before, _ := dst.View()
+	s := newStage(dst)
+	var from atomic.Uint64
+	r := ship(t, src, s.serve(t), beginning(first[0], &from))
+	r.caughtUp(t, src)
+	if v, _ := dst.View(); v.First != before.First || from.Load() != 0 {
+		t.Errorf("the copy begins with %s, it did with %s; said to begin at %d", v.First, before.First, from.Load())
+	}
+	s.get(func() {
+		if len(s.cleared) > 0 {
+			t.Errorf("asked whether it may be cleared: %v", s.cleared)
+		}
+	})
+}

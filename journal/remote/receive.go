@@ -272,6 +272,9 @@ func (in *inbound) match(ctx context.Context, view journal.View) (out matching, 
 		}
 		switch m := m.(type) {
 		case wire.Begin:
+			if err := in.mayBegin(m); err != nil {
+				return out, err
+			}
 			if out.begin = &m; m.Found {
 				out.common, err = m.Point, in.verify(view, m.Point)
 			}
@@ -380,6 +383,23 @@ func (in *inbound) verify(view journal.View, p wire.Point) error {
 		return &wire.FormatError{Type: wire.TypeMatch, Reason: "not an offered point"}
 	}
 	return nil
+}
+
+// mayBegin says why this source cannot have the copy begin elsewhere, or nil: what may be removed for that rests on what the author has,
+// and on that nobody waits for this node.
+func (in *inbound) mayBegin(b wire.Begin) error {
+	why := ""
+	switch h := &in.hello; {
+	case !h.Free || h.From != h.Journal.Node:
+		why = "from a source that did not write the journal, or did not say that nobody waits for this node"
+	case !b.Found && b.Point != (wire.Point{}):
+		why = "a common end that was not found"
+	case b.After+1 < max(b.First, 1):
+		why = "with what the source does not hold"
+	default:
+		return nil
+	}
+	return &wire.FormatError{Type: wire.TypeBegin, Reason: why}
 }
 
 // holdsStart tells whether the copy has the start of the receiver with which it is to begin, and connects it with the source's journal.

@@ -136,7 +136,7 @@ func (p *shipment) run(ctx context.Context) error {
 		Epoch: o.Epoch, Session: o.Sessions.Add(1), Life: o.Life, End: view.Last, Free: o.Free(),
 	}
 	p.helloEnd = hello.End
-	if after, ok := p.named(hello.Free); ok {
+	if after, ok := p.named(hello.Free); ok && after+1 >= view.First { // else its receiver was deleted since it was named
 		p.begin = &wire.Begin{After: after, First: view.First}
 	}
 	if err := p.send(hello); err != nil {
