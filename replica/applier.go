@@ -139,7 +139,7 @@ func (a *applier) search(table ident.HistoryTable, before ident.Position, next f
 	looked := fmt.Sprint(before, table.Last())
 	for _, j := range journals {
 		v, _ := j.View()
-		looked += fmt.Sprint(" ", j.ID().Node, v.Durable)
+		looked += contents(j.ID().Node, v)
 	}
 	if looked == a.looked {
 		return nil
@@ -177,6 +177,11 @@ func (a *applier) search(table ident.HistoryTable, before ident.Position, next f
 	}
 	a.looked = looked
 	return nil
+}
+
+// contents tells what a journal holds from what it held. A copy that began elsewhere, or was cut, may end again where it did.
+func contents(n ident.NodeID, v journal.View) string {
+	return fmt.Sprint(" ", n, v.First, v.Durable, v.Chain)
 }
 
 // appendChanges appends what the bundle does to the store.

@@ -228,3 +228,20 @@ func TestApplierLooksAnew(t *testing.T) {
 		t.Errorf("%v %v: what is not held any more is still the next: %+v", ok, err, a.peeked)
 	}
 }
+
+// A copy that began elsewhere, or was cut and written on, is searched again although it ends where it did.
+func TestApplierTellsContentsApart(t *testing.T) {
+	was := journal.View{First: 10, Last: 26, Durable: 26, Chain: ident.Chain{1}}
+	earlier, other, longer := was, was, was
+	earlier.First = 1
+	other.Chain = ident.Chain{2}
+	longer.Durable = 27
+	for _, now := range []journal.View{earlier, other, longer} {
+		if contents("a", now) == contents("a", was) {
+			t.Errorf("%+v is taken for %+v", now, was)
+		}
+	}
+	if contents("a", was) != contents("a", was) || contents("a", was) == contents("b", was) {
+		t.Error("the same contents are not the same")
+	}
+}

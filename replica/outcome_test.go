@@ -74,7 +74,18 @@ func TestUnknownOutcomesAreSettled(t *testing.T) {
 			} else { // what is sequenced from here on reaches nobody
 				c.wires.sever("a", "c", true)
 				c.wires.sever("a", "b", true)
-				c.eventually("something is on its way", func() bool { return a.rep.primary.Load() == nil || !a.rep.primary.Load().flights.empty() })
+				c.eventually("something is on its way that nobody has", func() bool {
+					own, _ := a.rep.Journal("a")
+					view, _ := own.View()
+					for _, id := range []ident.NodeID{"b", "c"} {
+						if copied, ok := c.nodes[id].rep.Journal("a"); ok {
+							if v, _ := copied.View(); v.Last >= view.Last {
+								return false
+							}
+						}
+					}
+					return true
+				})
 			}
 			a.crash(100)
 			close(stop)
