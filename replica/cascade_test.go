@@ -231,10 +231,10 @@ func TestApplierLooksAnew(t *testing.T) {
 
 // A copy that began elsewhere, or was cut and written on, is searched again although it ends where it did.
 func TestApplierTellsContentsApart(t *testing.T) {
-	was := journal.View{First: 10, Last: 26, Durable: 26, Chain: ident.Chain{1}}
+	was := journal.View{First: 10, Last: 26, Durable: 26, Chain: 1}
 	earlier, other, longer := was, was, was
 	earlier.First = 1
-	other.Chain = ident.Chain{2}
+	other.Chain = 2
 	longer.Durable = 27
 	for _, now := range []journal.View{earlier, other, longer} {
 		if contents("a", now) == contents("a", was) {
