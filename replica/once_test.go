@@ -235,14 +235,13 @@ func TestOnceRecords(t *testing.T) {
 	c := newCluster(t, fsm.GroupSpec{}, "a", "b")
 	a := c.nodes["a"]
 	c.inSync("a", "b")
-	short := once("key", 1)
-	short.Keep = 50 * time.Millisecond
-	r, err := a.rep.Write(t.Context(), twoFiles("v", short))
+	key := once("key", 1)
+	r, err := a.rep.Write(t.Context(), twoFiles("v", key))
 	if err != nil {
 		t.Fatal(err)
 	}
 	image, err := a.rep.data.Get(KeysFile, []byte("key"))
-	if err != nil || image.Expiry != image.Time+int64(short.Keep) || image.Position.History != r.Position.History-3 {
+	if err != nil || image.Expiry != image.Time+int64(key.Keep) || image.Position.History != r.Position.History-3 {
 		t.Fatalf("%+v %v", image, err)
 	}
 	if files, err := a.rep.Files(); err != nil || len(files) != 2 {
@@ -261,10 +260,11 @@ func TestOnceRecords(t *testing.T) {
 	if _, err := a.rep.Write(t.Context(), Transaction{Writes: []Write{{File: KeysFile, Key: []byte("key")}}}); !errors.Is(err, ErrInvalid) {
 		t.Errorf("write: %v", err)
 	}
-	c.eventually("its time is over", func() bool { return time.Now().UnixNano() > image.Expiry })
-	if again, err := a.rep.Write(t.Context(), twoFiles("v", short)); err != nil || again.Replayed || again.Position == r.Position {
+	c.walls["a"].set(2 * time.Hour) // its time is over
+	if again, err := a.rep.Write(t.Context(), twoFiles("v", key)); err != nil || again.Replayed || again.Position == r.Position {
 		t.Errorf("after its time: %+v %v", again, err)
 	}
+	c.walls["a"].set(4 * time.Hour)
 	c.eventually("the expirer has removed the key", func() bool {
 		_, err := a.rep.data.Get(KeysFile, []byte("key"))
 		return errors.Is(err, store.ErrNotFound)

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/johannesboyne/gofakes3"
 	"github.com/johannesboyne/gofakes3/backend/s3mem"
@@ -95,6 +96,10 @@ func (s *Store) Break(f Fault) {
 
 func (s *Store) listen(address string) {
 	l, err := net.Listen("tcp", address)
+	for end := time.Now().Add(time.Minute); err != nil && time.Now().Before(end); { // a connection out of here may have taken the port meanwhile
+		time.Sleep(50 * time.Millisecond)
+		l, err = net.Listen("tcp", address)
+	}
 	if err != nil {
 		s.t.Fatal(err)
 	}

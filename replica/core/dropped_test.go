@@ -76,3 +76,32 @@ func TestDroppedNodeJoinsNothing(t *testing.T) {
 		}
 	}
 }
+
+// Who was dropped and is readmitted is given time to connect before it counts as absent again: else a full journal drops it at once.
+// Proves TR-5.
+func TestReadmittedNodeIsNotAbsentAtOnce(t *testing.T) {
+	g := &fsm.Group{Spec: fsm.GroupSpec{Name: "g", Secondaries: 1}, Phase: fsm.PhaseOpened, Epoch: 1, OpenEpoch: 1, Primary: "a", InSync: []ident.NodeID{"a"}}
+	nodes := map[ident.NodeID]*fsm.Node{"a": {ID: "a", Kind: fsm.KindData}, "b": {ID: "b", Kind: fsm.KindData}}
+	r := NewRoster("a")
+	r.Add("b", "a")
+	look := func(at time.Duration) time.Duration {
+		r.Members(at, Outlook{
+			Assignment: fsm.Assignment{Self: "a", Group: g, Nodes: nodes}, Alive: func(ident.NodeID) bool { return true }, Outstanding: func(Acked) bool { return true },
+		})
+		return r.Stalled("b", at)
+	}
+	look(0)
+	if got := look(time.Minute); got != time.Minute {
+		t.Fatalf("absent for %s", got)
+	}
+	g.Dropped = []fsm.Dropped{{Node: "b"}}
+	look(2 * time.Minute)
+	g.Dropped = nil
+	if got := r.Stalled("b", 3*time.Minute); got != 0 {
+		t.Errorf("before anybody looks it is absent for %s", got)
+	}
+	look(3 * time.Minute)
+	if got := look(3*time.Minute + time.Second); got != time.Second {
+		t.Errorf("a second later it is absent for %s", got)
+	}
+}

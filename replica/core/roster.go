@@ -317,8 +317,8 @@ func (r *Roster) Members(now time.Duration, o Outlook) (out []Member, anew []Ren
 			m.Lag = o.Last.History - min(o.Last.History, t.acked.Held.History)
 		}
 		m.Progress = t.acked.Durable > t.failed || m.Lag == 0
-		if m.Connected && (!o.Outstanding(t.acked) || t.acked != t.progress) {
-			t.stalled = false
+		if g.IsDropped(n) || m.Connected && (!o.Outstanding(t.acked) || t.acked != t.progress) {
+			t.stalled = false // nobody waits for one that was dropped: readmitted, it has as long to connect as anybody
 		} else if !t.stalled {
 			t.stalled, t.stall = true, now
 		}

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"maps"
 	"sync"
 	"time"
 
@@ -72,7 +73,7 @@ func (e *events) add(severity, group, kind, message string, fields map[string]st
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.kept = append(e.kept, client.Event{ID: e.next, Time: e.now(), Node: e.node, Severity: severity, Group: group, Kind: kind, Message: message, Fields: fields})
+	e.kept = append(e.kept, client.Event{ID: e.next, Time: e.now(), Node: e.node, Severity: severity, Group: group, Kind: kind, Message: message, Fields: maps.Clone(fields)})
 	e.next++
 	e.boundLocked()
 	close(e.changed)

@@ -325,3 +325,15 @@ func TestWaitingForEventsEnds(t *testing.T) {
 		t.Error("no error")
 	}
 }
+
+// An event that was told does not change: whoever told it may go on with its fields for the next one.
+func TestEventsKeepTheirFields(t *testing.T) {
+	e := testEvents()
+	fields := map[string]string{"journal": "default/a"}
+	e.add(client.SeverityWarning, "default", "ROT_FOUND", "found", fields)
+	fields["error"] = "not repaired"
+	e.add(client.SeverityError, "default", "ROT_STAYS", "stays", fields)
+	if first, second := e.kept[0].Fields, e.kept[1].Fields; len(first) != 1 || len(second) != 2 {
+		t.Errorf("%v, then %v", first, second)
+	}
+}

@@ -66,9 +66,7 @@ func TestCascade(t *testing.T) {
 	c.fedBy("c", "b")
 	fromA, fromB := c.Shipped("a", "c"), c.Shipped("b", "c")
 	for i := range 20 {
-		if _, err := c.Node("a").Client().Put(t.Context(), "orders", fmt.Appendf(nil, "big%d", i), bytes.Repeat([]byte{byte(i)}, 32<<10), client.WriteOptions{}); err != nil {
-			t.Fatal(err)
-		}
+		c.record(c.Node("a"), "orders", fmt.Sprint("big", i), bytes.Repeat([]byte{byte(i)}, 32<<10))
 	}
 	w.more(50)
 	c.Wait("c has what b fed", 20*time.Second, func() error {

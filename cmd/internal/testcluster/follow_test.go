@@ -358,9 +358,7 @@ func TestFactsOfAPrimaryWithoutLease(t *testing.T) {
 	c := Start(t, Options{})
 	a := c.Node("a")
 	for i := range 5 {
-		if _, err := a.Client().Put(t.Context(), "f", []byte{byte(i)}, []byte("v"), client.WriteOptions{}); err != nil {
-			t.Fatal(err)
-		}
+		c.record(a, "f", string(rune('0'+i)), []byte("v"))
 	}
 	after := "default@1.2"
 	if p := c.facts("a", after, 1); len(p.Items) != 1 || !p.More {

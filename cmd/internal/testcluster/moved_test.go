@@ -9,7 +9,6 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
-	"github.com/understudy-ha/understudy/client"
 	"github.com/understudy-ha/understudy/fsm"
 	"github.com/understudy-ha/understudy/internal/ident"
 	"github.com/understudy-ha/understudy/journal"
@@ -23,9 +22,7 @@ func TestReceiversMovedByFile(t *testing.T) {
 	target.Stop()
 	c.Wait("a secondary is in sync", 20*time.Second, c.settled)
 	for i := range 100 {
-		if _, err := a.client.Put(t.Context(), "file", fmt.Appendf(nil, "key%05d", i), []byte(strings.Repeat("x", 4000)), client.WriteOptions{}); err != nil {
-			t.Fatalf("write %d: %v\n%s", i, err, c.tail())
-		}
+		c.record(a, "file", fmt.Sprintf("key%05d", i), []byte(strings.Repeat("x", 4000)))
 	}
 	receivers, err := a.client.Receivers(t.Context(), "default", "a")
 	if err != nil || len(receivers) < 5 {

@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/understudy-ha/understudy/client"
 	"github.com/understudy-ha/understudy/fsm"
 	"github.com/understudy-ha/understudy/internal/ident"
 )
@@ -32,9 +31,7 @@ func TestReceiversAreKeptForTheAbsent(t *testing.T) {
 		t.Helper()
 		for range count {
 			n++
-			if _, err := a.client.Put(t.Context(), "file", fmt.Appendf(nil, "key%05d", n), []byte(strings.Repeat("x", 4000)), client.WriteOptions{}); err != nil {
-				t.Fatalf("write %d: %v\n%s", n, err, c.tail())
-			}
+			c.record(a, "file", fmt.Sprintf("key%05d", n), []byte(strings.Repeat("x", 4000)))
 		}
 	}
 	absent.Stop()

@@ -119,9 +119,7 @@ func (c *rotTest) fill(by *Node, count int) {
 	c.t.Helper()
 	for range count {
 		c.n++
-		if _, err := by.client.Put(c.t.Context(), "file", fmt.Appendf(nil, "key%05d", c.n), []byte(strings.Repeat(fmt.Sprint(c.n%10), 4000)), client.WriteOptions{}); err != nil {
-			c.t.Fatalf("write %d: %v\n%s", c.n, err, c.tail())
-		}
+		c.record(by, "file", fmt.Sprintf("key%05d", c.n), []byte(strings.Repeat(fmt.Sprint(c.n%10), 4000)))
 	}
 }
 

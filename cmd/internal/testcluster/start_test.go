@@ -35,9 +35,7 @@ func TestCopyToldWhereToBegin(t *testing.T) {
 	write := func(n int) {
 		t.Helper()
 		for i := range n {
-			if _, err := a.client.Put(t.Context(), "file", fmt.Appendf(nil, "key%05d", i), []byte(strings.Repeat("x", 4000)), client.WriteOptions{}); err != nil {
-				t.Fatalf("write %d: %v\n%s", i, err, c.tail())
-			}
+			c.record(a, "file", fmt.Sprintf("key%05d", i), []byte(strings.Repeat("x", 4000)))
 		}
 	}
 	name, member := string(target.ID), "b"
