@@ -1,12 +1,15 @@
 package replica
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/understudy-ha/understudy/fsm"
+	"github.com/understudy-ha/understudy/internal/ident"
 	"github.com/understudy-ha/understudy/journal"
+	"github.com/understudy-ha/understudy/replica/core"
 )
 
 // undoneBesideAFullCopy has a, which wrote what did not live on, undo it while its copy of the new primary's journal has room for
@@ -56,7 +59,7 @@ func undoneBesideAFullCopy(t *testing.T) (c *cluster, copied *journal.Journal) {
 	return c, copied
 }
 
-// Proves RJ-10, RJ-5: a copy that is full while an undo is pending gets room by itself: the undo is settled at the fork, receivers that
+// Proves RJ-10, RJ-5, TR-5: a copy that is full while an undo is pending gets room by itself: the undo is settled at the fork, receivers that
 // nobody needs go, and the node becomes level.
 func TestFullCopyWithAnUndo(t *testing.T) {
 	c, copied := undoneBesideAFullCopy(t)
@@ -84,4 +87,50 @@ func TestPowerCutAfterAnUndo(t *testing.T) {
 	}
 	c.level("a")
 	a.mustGet("k1", "common", true)
+}
+
+// Nothing is deleted, of any journal, while an undo is pending: after a crash it may be wanted again. Proves RJ-5, RJ-10.
+func TestNothingGoesWhileAnUndoIsPending(t *testing.T) {
+	c := newCluster(t, fsm.GroupSpec{}, "a", "b") // receivers stay
+	a, b := c.nodes["a"], c.nodes["b"]
+	c.inSync("a", "b")
+	for range 4 {
+		a.mustPut("k", strings.Repeat("x", 4<<10))
+		if _, err := a.rep.ChangeReceiver(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a.mustPut("k", "last")
+	c.level("b")
+	copied, _ := b.rep.Journal("a")
+	held := len(copied.Receivers())
+	look, _ := b.rep.assignment()
+	c.eventually("all is flushed and told", func() bool {
+		c.renew("a", "b")
+		look, _ = b.rep.assignment()
+		flushed, ok := core.LowestFlushed(look, b.rep.data.Flushed())
+		return ok && flushed == a.rep.Status().Applied && core.LowestCopy(look, "a") > copied.Receivers()[1].Last
+	})
+	g := *look.Group
+	g.Spec.KeepReceivers = 1
+	look.Group = &g
+	retain := func() (err error) {
+		for range 2 { // what may go is asked for in between
+			err = errors.Join(err, b.rep.retain(t.Context(), look))
+			b.rep.permits.work.Wait()
+		}
+		return err
+	}
+	at := b.rep.data.Position()
+	fork := ident.Position{Epoch: at.Epoch, History: at.History + 1} // not reached: no flush settles it
+	b.rep.undos.record(ident.Position{Epoch: at.Epoch, History: at.History + 9}, fork)
+	if err := retain(); err != nil || len(copied.Receivers()) != held {
+		t.Fatalf("%d of %d receivers are kept: %v", len(copied.Receivers()), held, err)
+	}
+	b.rep.undos.mu.Lock()
+	b.rep.undos.log = core.UndoLog{}
+	b.rep.undos.mu.Unlock()
+	if err := retain(); err != nil || len(copied.Receivers()) >= held {
+		t.Fatalf("without one %d of %d receivers are kept: %v", len(copied.Receivers()), held, err)
+	}
 }
