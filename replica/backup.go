@@ -179,7 +179,7 @@ func (b *backup) follow(ctx context.Context, a fsm.Assignment) error {
 	if err := b.compare(g); err != nil {
 		return err
 	}
-	if err := b.flushUndo(ctx, g); err != nil {
+	if err := r.flushUndo(ctx, g); err != nil {
 		return err
 	}
 	return b.prepare(ctx, a)
@@ -262,20 +262,6 @@ func (b *backup) compare(g *fsm.Group) error {
 	}
 	r.log.Info("compared with the primary after a torn tail: nothing committed is missing", "peer", g.Primary)
 	return r.shelf.compared()
-}
-
-// flushUndo makes an undo final as soon as the store is beyond the fork again, so that the undone receivers can go.
-func (b *backup) flushUndo(ctx context.Context, g *fsm.Group) error {
-	r := b.r
-	if !r.undos.settle(g.History, r.data.Flushed()) || r.data.Position().History <= r.undos.down().History {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	if err := r.data.Flush(ctx); err != nil && ctx.Err() == nil {
-		return storeFailed(fmt.Errorf("flush after an undo: %w", err))
-	}
-	return nil
 }
 
 // show keeps the status and tells of changes of the role.

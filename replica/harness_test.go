@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -38,11 +39,11 @@ var errNoQuorum = errors.New("no quorum")
 
 // node is one life of one node.
 type node struct {
-	t       *testing.T
+	t       testing.TB
 	c       *cluster
 	id      ident.NodeID
 	life    ident.Incarnation
-	fs      *vfs.MemFS
+	fs      vfs.FS
 	store   *store.Store
 	rep     *Replica
 	link    link
@@ -62,20 +63,26 @@ type node struct {
 
 // cluster is three nodes, their network and their control plane.
 type cluster struct {
-	t     *testing.T
+	t     testing.TB
+	dir   string // on a real disk; "": disks are memory
 	wires *wires
 	plane *plane
 	mu    sync.Mutex // guards writes to nodes, which load reads
 	nodes map[ident.NodeID]*node
-	disks map[ident.NodeID]*vfs.MemFS
+	disks map[ident.NodeID]vfs.FS // *vfs.MemFS where nodes crash
 	walls map[ident.NodeID]*wall
 	lives uint64
 	spec  fsm.GroupSpec
 }
 
-func newCluster(t *testing.T, spec fsm.GroupSpec, ids ...ident.NodeID) *cluster {
+func newCluster(t testing.TB, spec fsm.GroupSpec, ids ...ident.NodeID) *cluster {
 	t.Helper()
-	c := &cluster{t: t, wires: newWires(), plane: newPlane(), nodes: map[ident.NodeID]*node{}, disks: map[ident.NodeID]*vfs.MemFS{}, walls: map[ident.NodeID]*wall{}}
+	return newClusterIn(t, "", spec, ids...)
+}
+
+func newClusterIn(t testing.TB, dir string, spec fsm.GroupSpec, ids ...ident.NodeID) *cluster {
+	t.Helper()
+	c := &cluster{t: t, dir: dir, wires: newWires(), plane: newPlane(), nodes: map[ident.NodeID]*node{}, disks: map[ident.NodeID]vfs.FS{}, walls: map[ident.NodeID]*wall{}}
 	spec.Name, spec.Preferred = orders, ids[0]
 	if spec.ReceiverBytes == 0 {
 		spec.ReceiverBytes = 64 << 10
@@ -83,6 +90,9 @@ func newCluster(t *testing.T, spec fsm.GroupSpec, ids ...ident.NodeID) *cluster 
 	c.spec = spec.Normalize()
 	for i, id := range ids {
 		c.disks[id], c.walls[id] = vfs.NewCrashableMem(), &wall{Clock: host.Real().Clock}
+		if dir != "" {
+			c.disks[id] = vfs.Default
+		}
 		c.must(fsm.Command{RegisterNode: &fsm.RegisterNode{
 			ID: id, Directory: ident.DirectoryID("d-" + string(id)), Kind: fsm.KindData, Addresses: fsm.Addresses{Ship: string(id)}, Priority: i + 1,
 		}})
@@ -132,6 +142,14 @@ func (w *wall) Now() time.Time { return w.Clock.Now().Add(time.Duration(w.ahead.
 
 func (w *wall) set(ahead time.Duration) { w.ahead.Store(int64(ahead)) }
 
+// path is where a directory of a node is on its disk.
+func (c *cluster) path(id ident.NodeID, name string) string {
+	if c.dir == "" {
+		return name
+	}
+	return filepath.Join(c.dir, string(id), name)
+}
+
 // start begins a new life of a node on its disk.
 func (c *cluster) start(id ident.NodeID) *node {
 	c.t.Helper()
@@ -148,12 +166,12 @@ func (c *cluster) start(id ident.NodeID) *node {
 		return nil
 	}
 	var err error
-	n.store, err = store.Open(store.Options{FS: n.fs, Dir: "store", Logger: hclog.NewNullLogger()})
+	n.store, err = store.Open(store.Options{FS: n.fs, Dir: c.path(id, "store"), Logger: hclog.NewNullLogger()})
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	n.rep, err = Open(Options{
-		Cluster: testCluster, Node: id, Group: orders, Life: n.life, FS: n.fs, Dir: "data", Store: n.store, Host: h, Logger: log,
+		Cluster: testCluster, Node: id, Group: orders, Life: n.life, FS: n.fs, Dir: c.path(id, "data"), Store: n.store, Host: h, Logger: log,
 		ReceiverBytes: c.spec.ReceiverBytes, Events: n.heard, Veto: n.permit,
 		Timing: Timing{ShrinkAfter: 300 * time.Millisecond, OpenGrace: 300 * time.Millisecond, Heartbeat: 20 * time.Millisecond,
 			Timeout: 500 * time.Millisecond, Tick: 10 * time.Millisecond, Retention: 20 * time.Millisecond, Propose: time.Second,
@@ -191,7 +209,7 @@ func (c *cluster) start(id ident.NodeID) *node {
 type admitter struct{ *Replica }
 
 type testWriter struct {
-	t    *testing.T
+	t    testing.TB
 	mute *atomic.Bool
 }
 
@@ -340,7 +358,7 @@ func (n *node) crash(kept int) {
 	}
 	n.c.plane.isolate(n.id, true)
 	defer n.c.plane.isolate(n.id, false)
-	clone := n.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: kept, RNG: rand.New(rand.NewPCG(1, uint64(n.life)))})
+	clone := n.fs.(*vfs.MemFS).CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: kept, RNG: rand.New(rand.NewPCG(1, uint64(n.life)))})
 	n.mute.Store(true)
 	n.stop()
 	n.c.disks[n.id] = clone

@@ -12,15 +12,19 @@ import (
 
 // retain deletes detached receivers beyond those to be kept, oldest first, as far as nobody needs them: every data node that was
 // not dropped has flushed all their facts, this one too, no copy ends inside or before them, every consumer that holds the
-// journal has read them, and nobody vetoes it.
+// journal has read them, and nobody vetoes it. Of facts outside the history only this node's own store can need any: to undo
+// them, once more after a crash. So nothing goes while it stands outside, or an undo is not settled.
 func (r *Replica) retain(ctx context.Context, a fsm.Assignment) error {
 	g := a.Group
-	if g == nil || g.Phase != fsm.PhaseOpened || g.IsDropped(a.Self) {
+	if g == nil || g.Phase != fsm.PhaseOpened || g.IsDropped(a.Self) || !g.History.Contains(r.data.Position()) {
 		return nil
 	}
 	wanted := g.Spec.KeepReceivers >= 0 || g.Spec.MaximumBlocks > 0 // that receivers go whose facts everybody has
 	if !wanted && r.keepLocal(g) < 0 {
 		return nil
+	}
+	if err := r.flushUndo(ctx, g); err != nil {
+		return err
 	}
 	if err := r.flushDetached(ctx, g); err != nil {
 		return err
@@ -63,7 +67,7 @@ func sizes(receivers []journal.ReceiverInfo) []int64 {
 	return out
 }
 
-// flushTimeout bounds a flush that only lets receivers go.
+// flushTimeout bounds a flush that only lets receivers go; it is tried again.
 const flushTimeout = 5 * time.Second
 
 // flushDetached flushes the store when it has applied, but not flushed, what stands in receivers that could go: a group with

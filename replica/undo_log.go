@@ -1,8 +1,11 @@
 package replica
 
 import (
+	"context"
+	"fmt"
 	"sync"
 
+	"github.com/understudy-ha/understudy/fsm"
 	"github.com/understudy-ha/understudy/internal/ident"
 	"github.com/understudy-ha/understudy/replica/core"
 )
@@ -37,8 +40,33 @@ func (u *undoLog) guard(t ident.HistoryTable, position, flushed ident.Position) 
 	return u.log.Guard(t, position, flushed)
 }
 
-func (u *undoLog) down() ident.Position {
+func (u *undoLog) due(t ident.HistoryTable, position ident.Position) (generation uint64, due bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.log.Down()
+	return u.log.Due(t, position)
+}
+
+func (u *undoLog) flushed(t ident.HistoryTable, generation uint64, flushed ident.Position) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.log.Flushed(t, generation, flushed)
+}
+
+// flushUndo makes an undo final as soon as it has ended, so that the undone receivers can go, whether or not there is room for
+// anything that follows.
+func (r *Replica) flushUndo(ctx context.Context, g *fsm.Group) error {
+	generation, due := r.undos.due(g.History, r.data.Position())
+	if !due {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
+	defer cancel()
+	if err := r.data.Flush(ctx); err != nil {
+		if ctx.Err() != nil {
+			return storeFailed(r.o.Store.Err()) // it is tried again
+		}
+		return storeFailed(fmt.Errorf("flush after an undo: %w", err))
+	}
+	r.undos.flushed(g.History, generation, r.data.Flushed())
+	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 
 	"github.com/understudy-ha/understudy/internal/ident"
 )
@@ -15,6 +16,7 @@ type wires struct {
 	listeners map[string]*pipeListener
 	cut       map[string]bool // "a>b": nothing goes between them
 	conns     map[net.Conn]string
+	shipped   atomic.Int64 // bytes written by those who dialled
 }
 
 func newWires() *wires {
@@ -93,7 +95,19 @@ func (n wire1) Dial(ctx context.Context, addr string) (net.Conn, error) {
 	n.w.mu.Lock()
 	n.w.conns[here], n.w.conns[there] = pair(n.self, addr), pair(n.self, addr)
 	n.w.mu.Unlock()
-	return here, nil
+	return dialled{here, &n.w.shipped}, nil
+}
+
+// dialled counts what is written.
+type dialled struct {
+	net.Conn
+	bytes *atomic.Int64
+}
+
+func (d dialled) Write(b []byte) (int, error) {
+	n, err := d.Conn.Write(b)
+	d.bytes.Add(int64(n))
+	return n, err
 }
 
 func (l *pipeListener) Accept() (net.Conn, error) {

@@ -54,7 +54,8 @@ func LowestCopy(a fsm.Assignment, author ident.NodeID) ident.Sequence {
 }
 
 // Unneeded tells whether all facts in a receiver, which has the sequences first..last, are at or below flushed. Facts
-// outside the history are needed until the flushed position lies beyond the point where they left it.
+// outside the history are needed until the flushed position has reached the point where they left it. Whether the store here still
+// has some of them to undo is the UndoLog's to say: at the fork itself, the position does not tell which way it came.
 func Unneeded(t ident.HistoryTable, flushed ident.Position, runs []entry.Run, first, last ident.Sequence) bool {
 	for _, run := range runs {
 		if run.First > last || run.Last < first {
@@ -64,7 +65,11 @@ func Unneeded(t ident.HistoryTable, flushed ident.Position, runs []entry.Run, fi
 			return false
 		}
 		inside, ok := Clip(t, run)
-		if ok && run.To > inside.To && flushed.History <= inside.To || !ok && flushed.History < run.From {
+		fork := inside.To
+		if !ok {
+			fork = t.Fork(ident.Position{Epoch: run.Epoch, History: run.From}).History
+		}
+		if (!ok || run.To > fork) && flushed.History < fork {
 			return false // a part of it is outside, and not left behind for good
 		}
 		if !ok {

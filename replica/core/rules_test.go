@@ -235,6 +235,42 @@ func TestUndoLog(t *testing.T) {
 	}
 }
 
+// Proves RJ-10: an undo is settled by a flush that was asked for after it, at the fork; by none that began before it had ended, or before
+// another one.
+func TestUndoIsSettledByAFlush(t *testing.T) {
+	table := ident.HistoryTable{row(1, "a", 1), row(2, "b", 6)}
+	undone := func() (u UndoLog) { u.Record(pos(1, 9), pos(1, 5)); return u }
+	u := undone()
+	if _, due := u.Due(table, pos(1, 7)); due {
+		t.Error("due in the middle of the undo")
+	}
+	if _, due := u.Due(table, pos(1, 4)); due {
+		t.Error("due below the fork")
+	}
+	generation, due := u.Due(table, pos(1, 5))
+	if !due || !u.Settle(table, pos(1, 5)) {
+		t.Error("at the fork it is due, and no flush was asked for yet")
+	}
+	if u.Flushed(table, generation, pos(1, 8)); !u.Settle(table, pos(1, 5)) {
+		t.Error("settled by a flush of what is undone")
+	}
+	if u.Flushed(table, generation, pos(1, 5)); u.Settle(table, pos(1, 5)) {
+		t.Error("not settled by a flush at the fork")
+	}
+	if g := u.Guard(table, pos(1, 5), pos(1, 5)); g.Needs(pos(1, 6)) {
+		t.Errorf("settled, and needed: %+v", g)
+	}
+	if _, due := u.Due(table, pos(1, 5)); due {
+		t.Error("settled, and due")
+	}
+	u = undone()
+	generation, _ = u.Due(table, pos(2, 7))
+	u.Record(pos(2, 7), pos(1, 5)) // while that flush runs
+	if u.Flushed(table, generation, pos(1, 5)); !u.Settle(table, pos(1, 5)) {
+		t.Error("settled by a flush that began before the undo")
+	}
+}
+
 func TestKnownCommitted(t *testing.T) {
 	table := ident.HistoryTable{row(1, "a", 1), row(2, "b", 6)}
 	var k Known
@@ -273,7 +309,8 @@ func TestUnneeded(t *testing.T) {
 		{"events only", pos(1, 1), rec(1, 1), true},
 		{"part of a run, flushed", pos(2, 22), rec(1, 11), true},
 		{"part of a run, not flushed", pos(1, 8), rec(1, 11), false},
-		{"a run with a dead end, flushed to the fork", pos(1, 20), rec(12, 27), false},
+		{"a run with a dead end, flushed below the fork", pos(1, 19), rec(12, 27), false},
+		{"a run with a dead end, flushed to the fork", pos(1, 20), rec(12, 27), true},
 		{"a run with a dead end, flushed beyond the fork", pos(2, 21), rec(12, 27), true},
 		{"the newest", pos(2, 39), rec(28, 41), false},
 		{"the newest, flushed", pos(2, 40), rec(28, 41), true},
@@ -282,6 +319,11 @@ func TestUnneeded(t *testing.T) {
 		if got := Unneeded(table, c.flushed, runs, c.rec.first, c.rec.last); got != c.want {
 			t.Errorf("%s: %t", c.name, got)
 		}
+	}
+	never := []entry.Run{{Epoch: 2, From: 18, To: 22, First: 2, Last: 6}} // an epoch that never opened, beside it one that goes on from 17
+	apart := ident.HistoryTable{row(1, "a", 1), row(3, "c", 21)}
+	if Unneeded(apart, pos(1, 16), never, 1, 6) || !Unneeded(apart, pos(1, 17), never, 1, 6) {
+		t.Error("a run outside goes once flushed has reached where it left, and not before")
 	}
 	if Unneeded(table[:1], pos(1, 99), runs, 28, 41) {
 		t.Error("an epoch that the table does not know")

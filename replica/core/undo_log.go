@@ -4,7 +4,8 @@ import "github.com/understudy-ha/understudy/internal/ident"
 
 // UndoLog remembers the undo of this life, until a crash cannot bring the undone entries back any more. The store flushes
 // by itself, also in the middle of an undo, and a crash takes it to whatever was flushed: then it has to be undone again,
-// from the same receivers. Only a flushed position in the history beyond the fork rules that out.
+// from the same receivers. Two things rule that out: a flushed position in the history beyond the fork; or a flush that was asked for
+// after the undo, whatever it shows at or beyond the fork. Of one that began by itself, the fork may be that from the way up.
 type UndoLog struct {
 	pending bool
 	from    ident.Position // where the store stood
@@ -35,6 +36,19 @@ func (u *UndoLog) Settle(t ident.HistoryTable, flushed ident.Position) bool {
 	return u.pending
 }
 
+// Due tells whether a flush that begins now, with the store at position, settles the undo: all of it was taken back. The caller passes
+// generation on to Flushed. No entries beyond the fork are needed for that; a full journal may have no room for them before.
+func (u *UndoLog) Due(t ident.HistoryTable, position ident.Position) (generation uint64, due bool) {
+	return u.count, u.pending && t.Contains(position) && position.History >= u.fork.History
+}
+
+// Flushed says that a flush has ended that began when Due told generation, and what it shows. Once another undo began it settles nothing.
+func (u *UndoLog) Flushed(t ident.HistoryTable, generation uint64, flushed ident.Position) {
+	if generation == u.count && t.Contains(flushed) && flushed.History >= u.fork.History {
+		u.pending = false
+	}
+}
+
 // UndoGuard says which facts outside the history the store may have to undo.
 type UndoGuard struct{ UpTo ident.History }
 
@@ -54,6 +68,3 @@ func (u *UndoLog) Guard(t ident.HistoryTable, position, flushed ident.Position) 
 	}
 	return g
 }
-
-// Down returns down to where the pending undo went.
-func (u *UndoLog) Down() ident.Position { return u.fork }

@@ -156,6 +156,14 @@ func (c *copied) flush() {
 	}
 }
 
+// flushUndo makes an undo final once it has ended.
+func (c *copied) flushUndo(g *fsm.Group) {
+	if generation, due := c.undo.Due(g.History, c.at); due && c.n.hung <= c.n.w.now {
+		c.flush()
+		c.undo.Flushed(g.History, generation, c.flushed)
+	}
+}
+
 // report promises the fenced epoch and says what the node holds.
 func (c *copied) report(a fsm.Assignment) {
 	g, w := a.Group, c.n.w
@@ -218,9 +226,7 @@ func (c *copied) follow(a fsm.Assignment) {
 			}
 		}
 	}
-	if c.undo.Settle(g.History, c.flushed) && c.at.History > c.undo.Down().History {
-		c.flush()
-	}
+	c.flushUndo(g)
 	if c.lacks != "" && c.known.Epoch() == g.OpenEpoch && c.at.History >= c.known.Committed(g.History).History {
 		c.lacks = ""
 	}

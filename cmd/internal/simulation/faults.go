@@ -232,7 +232,6 @@ func (w *world) converge() {
 		}
 		if end-w.now < healTime-5*time.Second {
 			w.decide()
-			w.raise()
 		}
 		if end-w.now < healTime/2 && w.lost() {
 			return

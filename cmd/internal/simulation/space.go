@@ -36,6 +36,7 @@ func (c *copied) retain(a fsm.Assignment) {
 	if g.Phase != fsm.PhaseOpened || g.IsDropped(a.Self) || g.Spec.KeepReceivers < 0 && g.Spec.MaximumBlocks == 0 {
 		return
 	}
+	c.flushUndo(g)
 	flushed, ok := core.LowestFlushed(a, c.flushed)
 	settled := !c.undo.Settle(g.History, c.flushed)
 	for _, j := range c.journals {
@@ -225,24 +226,4 @@ func (w *world) lost() bool {
 			return g.InSet(r.Node) && r.Unable == ""
 		})
 	})
-}
-
-// raise is what the error of a full copy asks for. A copy that is full while an undo is pending does not get room by itself: nothing
-// is deleted before a flush beyond the fork, and nothing beyond the fork finds room.
-func (w *world) raise() {
-	for i, name := range w.groups {
-		g := w.raft.truth.Groups[name]
-		stuck := slices.ContainsFunc(w.nodes, func(n *node) bool {
-			if n.kind != fsm.KindData || !n.up {
-				return false
-			}
-			c := n.copies[i]
-			return c.undo.Settle(g.History, c.flushed) && slices.ContainsFunc(c.journals, func(j *journal) bool { return j != nil && j.full(g.Spec) })
-		})
-		if stuck {
-			to := g.Spec
-			to.MaximumBlocks += 20
-			w.order(fsm.Command{ChangeSpec: &fsm.ChangeSpec{Group: name, Version: g.SpecVersion, Spec: to, By: "asked"}})
-		}
-	}
 }
