@@ -119,7 +119,7 @@ func TestRedisAndHTTPShareRecords(t *testing.T) {
 	if err := a.PExpire(ctx, "p:1", time.Millisecond).Err(); err != nil {
 		t.Fatal(err)
 	}
-	c.Wait("what has expired is gone at the primary and on the backups", 20*time.Second, func() error {
+	c.Wait("what has expired is gone at the primary and on the backups", time.Minute, func() error {
 		if n, err := b.Exists(ctx, "p:1").Result(); err != nil || n != 0 {
 			return fmt.Errorf("%d, %v", n, err)
 		}
@@ -189,7 +189,7 @@ func TestRedisThroughSwitchovers(t *testing.T) {
 	}
 	for _, to := range []ident.NodeID{"b", "a", "b", "c", "a"} {
 		c.switchTo(to)
-		c.Wait("the client that asks Sentinel writes at "+string(to), 20*time.Second, func() error {
+		c.Wait("the client that asks Sentinel writes at "+string(to), time.Minute, func() error {
 			if addr, err := c.redisOf("c").Do(ctx, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", "default").StringSlice(); err != nil || strings.Join(addr, ":") != c.Node(to).config.Listen.Redis {
 				return fmt.Errorf("the master is %v, %v", addr, err)
 			}
@@ -207,7 +207,7 @@ func TestRedisThroughSwitchovers(t *testing.T) {
 			t.Errorf("counter %d is %d, %v; %d were acknowledged", i, v, err, want)
 		}
 	}
-	c.Wait("all have all", 20*time.Second, c.settled)
+	c.Wait("all have all", time.Minute, c.settled)
 	c.equalDigests()
 }
 
@@ -249,7 +249,7 @@ func TestRedisThroughAKill(t *testing.T) {
 		t.Errorf("after the takeover, through c: %v", err)
 	}
 	c.Node("a").Start()
-	c.Wait("all are level", 30*time.Second, c.settled)
+	c.Wait("all are level", time.Minute, c.settled)
 	close(over)
 	work.Wait()
 	v, err := c.redisOf("c").Get(ctx, "counter").Int64()

@@ -145,7 +145,7 @@ func (w *counting) read(cl *client.Client, self int) (value int, position string
 // repeat calls f until it says something definite.
 func (w *counting) repeat(f func(ctx context.Context) error) error {
 	for end := time.Now().Add(time.Minute); ; {
-		ctx, cancel := context.WithTimeout(context.Background(), 40*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 		err := f(ctx)
 		cancel()
 		if err == nil || errors.Is(err, client.ErrNotFound) || errors.Is(err, client.ErrPrecondition) {
@@ -164,7 +164,7 @@ func (w *counting) goesOn() {
 	w.mu.Lock()
 	before := w.count
 	w.mu.Unlock()
-	w.c.Wait("the counter goes on", 40*time.Second, func() error {
+	w.c.Wait("the counter goes on", 2*time.Minute, func() error {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		if w.count < before+40 {
@@ -202,7 +202,7 @@ func (w *counting) again(n *Node) {
 func (c *Cluster) dieBeforeItSyncs(p *Node) {
 	c.t.Helper()
 	p.disk.Hang("journal.sync:default/" + string(p.ID))
-	c.Wait("another node has more than the primary's disk", 20*time.Second, func() error {
+	c.Wait("another node has more than the primary's disk", time.Minute, func() error {
 		durable := func(n *Node) (uint64, error) {
 			journals, err := n.client.Journals(c.t.Context(), "default")
 			for _, j := range journals {
@@ -243,7 +243,7 @@ func TestCounterIsExact(t *testing.T) {
 		w.again(next)
 		w.goesOn()
 		p.Start()
-		c.Wait("somebody may take over", 30*time.Second, func() error {
+		c.Wait("somebody may take over", 2*time.Minute, func() error {
 			g, err := next.client.Group(t.Context(), "default")
 			if err == nil && len(g.InSync) == 0 {
 				err = errors.New("nobody is in sync")
