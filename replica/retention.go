@@ -97,3 +97,20 @@ func (r *Replica) flushDetached(ctx context.Context, g *fsm.Group) error {
 	}
 	return nil
 }
+
+// CopyEnds tells how far the journals held reach on this node's disk and on their authors'. A copy that does not go on from what
+// the store has counts as none.
+func (r *Replica) CopyEnds() fsm.Ends {
+	ends := fsm.Ends{}
+	table := r.table()
+	grove := core.NewGrove(table, r.data.Position(), r.shelf.runs(true)...)
+	for _, j := range r.shelf.all() {
+		author := j.ID().Node
+		ends[author] = 0
+		if held := j.Receivers(); author == r.o.Node || len(held) == 0 || core.Rooted(table, held[0].Start, grove) {
+			view, _ := j.View()
+			ends[author] = core.CopyEnd(view.Durable, view.Confirmed)
+		}
+	}
+	return ends
+}

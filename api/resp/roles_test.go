@@ -131,7 +131,9 @@ func TestPrimaryDiesWithARelayedWrite(t *testing.T) {
 	}
 	defer func() { _ = ln.Close() }()
 	dies := &fakeNode{w: w, id: "x", address: ln.Addr().String()}
+	w.mu.Lock()
 	w.nodes = append(w.nodes, dies)
+	w.mu.Unlock()
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)

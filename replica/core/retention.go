@@ -40,6 +40,13 @@ func LowestFlushed(a fsm.Assignment, own ident.Position) (ident.Position, bool) 
 // that others deleted receivers by. Up to the lowest of these ends all copies are the same, and none is ever cut.
 func CopyEnd(durable, confirmed ident.Sequence) ident.Sequence { return min(durable, confirmed) }
 
+// Rooted tells whether a copy that begins behind start goes on from what else the node holds. One that does not is no use to its
+// store, and its end says nothing: who reported it would be taken for connected, although what lies between is deleted everywhere.
+// Where start is outside the history, or newer than the table, others decide.
+func Rooted(t ident.HistoryTable, start ident.Position, holds *Grove) bool {
+	return start.IsZero() || !t.Contains(start) || holds.Connects(start)
+}
+
 // LowestCopy returns up to where every data node that was not dropped has its copy of what author wrote, as it reported. A copy goes on from its
 // end, even where the store needs nothing of what follows. A node that reported none may have begun one since, so nothing is
 // deleted before it has reported its end, too. This node's own copy counts like any other: it may have to be cut, too.

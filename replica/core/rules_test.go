@@ -398,3 +398,33 @@ func TestCopyEnd(t *testing.T) {
 		}
 	}
 }
+
+// Proves TR-5: a copy that begins behind a hole is no copy: its node would be taken for connected, and what is between is gone.
+func TestRooted(t *testing.T) {
+	at := func(e ident.Epoch, h ident.History) ident.Position { return ident.Position{Epoch: e, History: h} }
+	table := ident.HistoryTable{{Epoch: 1, Node: "a", SW: 1, First: 1}, {Epoch: 2, Node: "b", SW: 50, First: 1}}
+	run := func(e ident.Epoch, from, to ident.History, before ident.Position) entry.Run {
+		return entry.Run{Epoch: e, From: from, To: to, Before: before, First: 1, Last: 100}
+	}
+	bridge := Bough{Run: run(1, 20, 49, at(1, 19)), Author: "a"}
+	copied := Bough{Run: run(2, 61, 70, at(2, 60)), Author: "b"}
+	for name, c := range map[string]struct {
+		store, start ident.Position
+		boughs       []Bough
+		want         bool
+	}{
+		"from the beginning":               {at(1, 5), ident.Position{}, nil, true},
+		"the store is beyond":              {at(2, 65), at(2, 60), []Bough{copied}, true},
+		"the store is there":               {at(2, 60), at(2, 60), []Bough{copied}, true},
+		"a hole":                           {at(1, 5), at(2, 60), []Bough{copied}, false},
+		"a hole, and the copy is empty":    {at(1, 5), at(2, 60), nil, false},
+		"another journal fills the hole":   {at(1, 30), at(1, 49), []Bough{bridge}, true},
+		"another journal begins after it":  {at(1, 5), at(1, 49), []Bough{bridge}, false},
+		"outside the history":              {at(1, 5), at(1, 55), nil, true},
+		"of an epoch that is not open yet": {at(1, 5), at(3, 80), nil, true},
+	} {
+		if got := Rooted(table, c.start, NewGrove(table, c.store, c.boughs...)); got != c.want {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+}

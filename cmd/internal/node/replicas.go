@@ -16,7 +16,6 @@ import (
 	"github.com/understudy-ha/understudy/journal/remote"
 	"github.com/understudy-ha/understudy/journal/remote/wire"
 	"github.com/understudy-ha/understudy/replica"
-	"github.com/understudy-ha/understudy/replica/core"
 )
 
 // replicas are this node's copies of the groups: opened when a group appears, closed with the node.
@@ -157,12 +156,7 @@ func (r *replicas) copies() map[ident.GroupName]fsm.Ends {
 	defer r.mu.RUnlock()
 	out := make(map[ident.GroupName]fsm.Ends, len(r.open))
 	for name, rep := range r.open {
-		ends := fsm.Ends{}
-		for _, j := range rep.Journals() {
-			view, _ := j.View()
-			ends[j.ID().Node] = core.CopyEnd(view.Durable, view.Confirmed)
-		}
-		out[name] = ends
+		out[name] = rep.CopyEnds()
 	}
 	return out
 }

@@ -161,10 +161,17 @@ func (n *node) renewal(life ident.Incarnation) fsm.Command {
 		cmd.Renew.Flushed, cmd.Renew.Copies = map[ident.GroupName]ident.Position{}, map[ident.GroupName]fsm.Ends{}
 		for _, c := range n.copies {
 			cmd.Renew.Flushed[c.group] = c.flushed
-			ends := fsm.Ends{}
+			ends, table := fsm.Ends{}, ident.HistoryTable(nil)
+			if g := c.state().Group; g != nil {
+				table = g.History
+			}
+			grove := c.grove(table, true)
 			for _, j := range c.journals {
 				if j != nil {
-					ends[j.author] = core.CopyEnd(j.durable, j.confirmed)
+					ends[j.author] = 0
+					if j.author == n.id || core.Rooted(table, j.baseAt, grove) {
+						ends[j.author] = core.CopyEnd(j.durable, j.confirmed)
+					}
 				}
 			}
 			cmd.Renew.Copies[c.group] = ends
