@@ -20,8 +20,9 @@ const (
 	// maxQueue bounds what waits for the disk; Deposit and AppendRaw wait beyond it.
 	maxQueue = 64 << 20
 
-	// The writer lets others run for so long at most before it takes what is queued, and for so long after the last of them came.
-	maxGather, maxLull = 4 * time.Millisecond, time.Millisecond
+	// The writer lets others run for so long at most before it takes what is queued, for so long after the last of them came, and so
+	// often: a clock may stand still meanwhile.
+	maxGather, maxLull, maxYields = 4 * time.Millisecond, time.Millisecond, 2048
 
 	// maxShy bounds how many batches go by before it lets others run again, where that was of no use.
 	maxShy = 16
@@ -177,7 +178,7 @@ func (w *writer) gather() {
 	}
 	j, began, most := w.j, time.Now(), w.queued
 	came := began
-	for {
+	for range maxYields {
 		j.mu.RLock()
 		n := len(j.queue.operations)
 		urgent := n > 0 && j.queue.operations[0].do != nil || j.queue.closing

@@ -3,6 +3,7 @@ package resp
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -59,12 +60,14 @@ func (s *session) groupOf(keys []Key) (string, reply) {
 	group := ""
 	for i, k := range keys {
 		switch {
-		case k.File == "" || len(k.File) > s.srv.o.Limits.Names:
-			return "", failure("ERR the key has no valid file name: keys are `file:key`, or `key` in the file default")
+		case k.File == "":
+			return "", failure("ERR the key has no file name: keys are `file:key`, or `key` in the file default")
+		case len(k.File) > s.srv.o.Limits.File:
+			return "", failure(fmt.Sprintf("ERR the file name, which is what stands before the first colon of the key, has %d bytes, at most %d are possible", len(k.File), s.srv.o.Limits.File))
 		case len(k.Key) == 0:
 			return "", failure("ERR the key is empty")
 		case len(k.Key) > s.srv.o.Limits.Key:
-			return "", failure("ERR the key is too long")
+			return "", failure(fmt.Sprintf("ERR the key is too long: it has %d bytes, at most %d are possible", len(k.Key), s.srv.o.Limits.Key))
 		}
 		g, err := s.srv.o.Store.Group(k)
 		if err != nil {

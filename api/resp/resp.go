@@ -71,6 +71,7 @@ type Limits struct {
 	Bulk      int   // bytes of one argument
 	Command   int64 // bytes of one command, and of all commands of a transaction
 	Inline    int   // bytes of an inline command
+	File      int   // bytes of a file name
 	Key       int   // bytes of a key behind its file
 	Hash      int   // bytes of a hash as it is stored
 	Reply     int64 // bytes of one reply, and of the replies that one read's commands have in memory
@@ -109,6 +110,7 @@ func DefaultLimits() Limits {
 		Bulk:      16 << 20,
 		Command:   32 << 20,
 		Inline:    64 << 10,
+		File:      255,
 		Key:       4 << 10,
 		Hash:      16 << 20,
 		Reply:     64 << 20,
@@ -141,7 +143,7 @@ func DefaultLimits() Limits {
 func (l Limits) withDefaults() Limits {
 	d := DefaultLimits()
 	for _, p := range []struct{ to, from *int }{
-		{&l.Connections, &d.Connections}, {&l.Arguments, &d.Arguments}, {&l.Bulk, &d.Bulk}, {&l.Inline, &d.Inline}, {&l.Key, &d.Key},
+		{&l.Connections, &d.Connections}, {&l.Arguments, &d.Arguments}, {&l.Bulk, &d.Bulk}, {&l.Inline, &d.Inline}, {&l.File, &d.File}, {&l.Key, &d.Key},
 		{&l.Hash, &d.Hash}, {&l.Batch, &d.Batch}, {&l.Queue, &d.Queue}, {&l.Watches, &d.Watches}, {&l.Channels, &d.Channels},
 		{&l.Keys, &d.Keys}, {&l.Names, &d.Names}, {&l.LoginArguments, &d.LoginArguments}, {&l.LoginBulk, &d.LoginBulk},
 		{&l.Waiting, &d.Waiting}, {&l.Relays, &d.Relays},

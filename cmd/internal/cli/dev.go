@@ -157,7 +157,7 @@ Hand the role over, and back:
   %[5]s switchback %[3]s%[6]s
 
 Kill a node, watch the failover, and bring the node back:
-  kill -9 $(cat %[4]s/pid)
+  kill -9 $(cat %[4]s/data/pid)
   %[5]s status%[6]s
   %[5]s server --config %[4]s/understudy.yaml
 `, second, second, g.Name, shellQuote(dir), shellQuote(self), addr)
@@ -214,7 +214,7 @@ func (a *app) superviseDev(ctx context.Context, c *devCluster, restart bool) err
 			fmt.Fprintf(a.err, "understudy: %s\n", n.ended())
 			if !restart {
 				if alive--; alive == 0 {
-					return errors.New("no node is left")
+					return errors.New("none of the nodes that it started is left; what was started by hand goes on")
 				}
 				fmt.Fprintf(a.err, "  start it again: %s server --config %s\n", shellQuote(os.Args[0]), shellQuote(filepath.Join(n.dir, "understudy.yaml")))
 				continue

@@ -165,7 +165,7 @@ func writeAttention(w io.Writer, concerns []string) {
 }
 
 // shortRunway is how soon a journal has to be full to be a concern.
-const shortRunway = 24 * time.Hour
+const shortRunway = time.Hour
 
 // groupConcerns lists what an operator should know of before anything else.
 func groupConcerns(g client.GroupStatus) (all []string) {
@@ -270,7 +270,11 @@ func writeGroup(w io.Writer, g client.GroupStatus) {
 			state += " by " + x.FedBy
 			behind = "?" // its feeder knows
 		}
-		t.add(x.Node, g.Roles[x.Node], state, humanCount(x.Received), humanCount(x.Durable), humanCount(x.Applied), lag, behind)
+		applied := humanCount(x.Applied)
+		if x.FedBy != "" && x.Applied == 0 {
+			applied, lag = "?", "?"
+		}
+		t.add(x.Node, g.Roles[x.Node], state, humanCount(x.Received), humanCount(x.Durable), applied, lag, behind)
 	}
 	for _, n := range sortedKeys(g.Roles) {
 		if !shown[n] {

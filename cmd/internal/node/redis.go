@@ -214,6 +214,8 @@ func (s records) explainWrite(group ident.GroupName, err error) error {
 		return nil
 	case errors.As(err, &unknown):
 		return &resp.Unknown{Position: unknown.Position, Err: unknown.Reason}
+	case errors.As(err, &program) && replica.NotDone(program.Err):
+		return s.explain(group, program.Err)
 	case errors.As(err, &program):
 		return program.Err
 	case replica.NotDone(err):

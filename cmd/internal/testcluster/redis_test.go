@@ -68,6 +68,16 @@ func TestRedisAndHTTPShareRecords(t *testing.T) {
 		t.Errorf("a hash taken for a string: %v", err)
 	}
 
+	for n, want := range map[int]string{255: "", 256: "ERR "} { // what surely is not done is not said to be unknown
+		switch err := b.Set(ctx, strings.Repeat("f", n)+":k", "v", 0).Err(); {
+		case want == "" && err != nil, want != "" && (err == nil || !strings.HasPrefix(err.Error(), want)):
+			t.Errorf("a file name of %d bytes: %v", n, err)
+		}
+	}
+	if err := b.Del(ctx, strings.Repeat("f", 255)+":k").Err(); err != nil {
+		t.Error(err)
+	}
+
 	// One pipeline is one deposit, and reads in it see its writes.
 	before := c.Node("a").sequence(t)
 	pipe := a.Pipeline()
