@@ -25,7 +25,7 @@ const (
 	maxGather, maxLull, maxYields = 4 * time.Millisecond, time.Millisecond, 2048
 
 	// maxShy bounds how many batches go by before it lets others run again, where that was of no use.
-	maxShy = 16
+	maxShy = 3
 
 	// uncopied is the size from which a bundle is written with a call of its own.
 	uncopied = 64 << 10
