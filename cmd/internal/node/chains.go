@@ -75,6 +75,9 @@ func (c *chains) look() (due bool) {
 // compare compares with every node that came into view.
 func (c *chains) compare(ctx context.Context, s *scrubber) {
 	st, _ := c.n.cluster.State()
+	if !c.opened(st) {
+		return
+	}
 	c.mu.Lock()
 	var nodes []*fsm.Node
 	for id, life := range c.met {
@@ -92,6 +95,17 @@ func (c *chains) compare(ctx context.Context, s *scrubber) {
 			c.mu.Unlock()
 		}
 	}
+}
+
+// opened tells whether this node has opened its copies, but for those that are damaged. Before that there is nothing to compare, and
+// nobody would have been compared with.
+func (c *chains) opened(st *fsm.State) bool {
+	for name := range st.Groups {
+		if _, damaged := c.n.damages.of(name); !damaged && c.n.replicas.get(name) == nil {
+			return false
+		}
+	}
+	return true
 }
 
 // with compares all journals that both hold, and tells whether that is finished.
