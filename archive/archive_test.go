@@ -194,6 +194,7 @@ func TestDamagedObjectsNeverCount(t *testing.T) {
 				t.Errorf("%s: %v", what, err)
 			}
 		}
+		must(t, bucket.WriteAll(t.Context(), d.name.String(), other, nil)) // one that surely is damaged
 		written, err := a.Save(t.Context(), d.name, d.content)
 		if err != nil || !written {
 			t.Fatal(written, err)
