@@ -166,8 +166,8 @@ func (j *Journal) Close() error {
 		j.queue.closing = true
 		close(j.stock.stopping)
 	}
-	j.mu.Unlock()
 	j.queue.signal()
+	j.mu.Unlock()
 	<-j.done
 	<-j.stock.done
 	if err := j.writer.closeErr; err != nil {

@@ -3,7 +3,6 @@ package journal
 import (
 	"errors"
 	"fmt"
-	"runtime"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -19,13 +18,6 @@ const (
 
 	// maxQueue bounds what waits for the disk; Deposit and AppendRaw wait beyond it.
 	maxQueue = 64 << 20
-
-	// The writer lets others run for so long at most before it takes what is queued, for so long after the last of them came, and so
-	// often: a clock may stand still meanwhile.
-	maxGather, maxLull, maxYields = 4 * time.Millisecond, time.Millisecond, 2048
-
-	// maxShy bounds how many batches go by before it lets others run again, where that was of no use.
-	maxShy = 3
 
 	// uncopied is the size from which a bundle is written with a call of its own.
 	uncopied = 64 << 10
@@ -45,11 +37,12 @@ type operation struct {
 	done chan error          // gets its result, when somebody waits
 }
 
-// queue is what waits for the writer. It is guarded by Journal.mu, but for the channel.
+// queue is what waits for the writer. It is guarded by Journal.mu, but for receiving from the channel.
 type queue struct {
 	operations []operation
 	bytes      int64 // of bundles not yet durable
 	closing    bool
+	expected   int           // so many operations are worth a token; see ready
 	wake       chan struct{} // gets a token when there is something to do
 }
 
@@ -58,7 +51,20 @@ func (q *queue) push(o operation) {
 	q.bytes += int64(len(o.bundle.Raw))
 }
 
+// ready tells whether the writer has what it waits for.
+func (q *queue) ready() bool {
+	return len(q.operations) >= q.expected || q.urgent()
+}
+
+// urgent tells whether there is something to do at once.
+func (q *queue) urgent() bool {
+	return q.closing || len(q.operations) > 0 && q.operations[0].do != nil
+}
+
 func (q *queue) signal() {
+	if !q.ready() {
+		return
+	}
 	select {
 	case q.wake <- struct{}{}:
 	default:
@@ -162,42 +168,6 @@ func (w *writer) run() {
 		}
 		clear(w.batch)
 	}
-}
-
-// gather lets those deposit once more who have just learned that their bundle is on disk, so that the next sync is theirs, too.
-// Without it they would split into two halves that wait for each other's syncs. It goes on while they come, for half a sync at
-// most, and is left out for a while when nobody came.
-func (w *writer) gather() {
-	awaited := w.awaited
-	if w.awaited = 0; awaited == 0 {
-		return
-	}
-	if w.alone > 0 {
-		w.alone--
-		return
-	}
-	j, began, most := w.j, time.Now(), w.queued
-	came := began
-	for range maxYields {
-		j.mu.RLock()
-		n := len(j.queue.operations)
-		urgent := n > 0 && j.queue.operations[0].do != nil || j.queue.closing
-		j.mu.RUnlock()
-		now := time.Now()
-		if n > most {
-			most, came = n, now
-		}
-		if n >= awaited || urgent || now.Sub(came) >= min(w.took/16, maxLull) || now.Sub(began) >= min(w.took/2, maxGather) {
-			break
-		}
-		runtime.Gosched()
-	}
-	if most > w.queued {
-		w.shy = 0
-		return
-	}
-	w.shy = min(2*w.shy+1, maxShy)
-	w.alone = w.shy
 }
 
 // fail makes err final and returns what everybody gets to see from now on.
