@@ -157,6 +157,43 @@ func TestSwitchOverAborted(t *testing.T) {
 	}
 }
 
+// Proves RJ-11: the role does not go over between the commit of a write and its answer.
+func TestSwitchOverWaitsForAnswers(t *testing.T) {
+	c := newCluster(t, fsm.GroupSpec{}, "a", "b")
+	a := c.nodes["a"]
+	c.inSync("a", "b")
+	a.mustPut("k", "v")
+	committed, over := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	a.fail.Store("replica.commit:orders", func() error {
+		once.Do(func() {
+			close(committed)
+			<-over
+		})
+		return nil
+	})
+	done := a.asyncPut("k", "w")
+	<-committed
+	g := c.plane.group()
+	res := c.must(fsm.Command{StartSwitch: &fsm.StartSwitch{
+		Group: orders, Epoch: g.Epoch, To: "b", MaxPause: 300 * time.Millisecond, Deadline: time.Now().Add(time.Minute), Reason: "test",
+	}})
+	c.eventually("the switch-over has given up, or has not waited", func() bool {
+		g := c.plane.group()
+		return g.Operation == nil || g.Epoch != 1
+	})
+	close(over)
+	if err := <-done; err != nil {
+		t.Fatalf("a committed write: %v", err)
+	}
+	if op, ok := c.plane.state.Operation(res.Operation); !ok || op.State != fsm.OperationRolledBack {
+		t.Fatalf("operation %+v", op)
+	}
+	a.fail.Delete("replica.commit:orders")
+	c.switchover("b")
+	c.nodes["b"].mustGet("k", "w", false)
+}
+
 // The outcome of a Handover that gets lost is read from the state: nobody serves two epochs, nothing is lost.
 func TestHandoverOutcomeLost(t *testing.T) {
 	c := newCluster(t, fsm.GroupSpec{}, "a", "b")
