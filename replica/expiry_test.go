@@ -353,7 +353,7 @@ func TestUndoOfAnExpiry(t *testing.T) {
 
 // Very many records that are due at once do not keep writes waiting until they are all deleted.
 func TestManyAreDueAtOnce(t *testing.T) {
-	const many, each = 100_000, 4000
+	const many, each = 32_000, 4000
 	if testing.Short() {
 		t.Skip("takes ten seconds")
 	}
