@@ -93,7 +93,7 @@ func TestCascade(t *testing.T) {
 	}
 	c.nodes["b"].crash(50)
 	c.fedBy("c", "a")
-	c.inSync("a", "c") // nobody else is left
+	c.keepInSync("a", "c") // nobody else is left
 	w.goesOn()
 	c.start("b")
 	c.eventually("c leaves the set for b", func() bool { g := c.plane.group(); return g.InSet("b") && !g.InSet("c") })

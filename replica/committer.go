@@ -85,7 +85,13 @@ func (c *committer) step() (more bool, err error) {
 		p.r.known.learn(p.epoch, last.After(), time.Now())
 		p.r.o.Host.Trace("commit", "node", p.r.o.Node, "group", p.r.o.Group, "epoch", p.epoch, "position", last.After())
 	}
-	waiters := p.flights.land(n)
+	waiters := p.flights.land(n, &p.owed)
+	c.late = append(c.late, waiters...)
+	if n > 0 {
+		if err := p.r.o.Host.Failpoint("replica.commit:" + string(p.r.o.Group)); err != nil { // in the store, told to nobody
+			return false, err
+		}
+	}
 	for _, f := range inFlight[:n] {
 		p.overlay.release(f.touched)
 	}
@@ -96,8 +102,6 @@ func (c *committer) step() (more bool, err error) {
 	if n > 0 {
 		p.r.moved.fire()
 	}
-	c.late = append(c.late, waiters...)
-	p.owed.Store(int64(len(c.late)))
 	if n > 0 || len(waiters) > 0 {
 		c.answerLate()
 		p.landed.fire()
@@ -127,7 +131,7 @@ func (c *committer) answerLate() {
 
 // giveUp answers everybody who still waits. The session's other goroutines have ended.
 func (c *committer) giveUp() {
-	for _, w := range append(c.late, c.p.flights.land(len(c.p.flights.snapshot()))...) {
+	for _, w := range append(c.late, c.p.flights.land(len(c.p.flights.snapshot()), &c.p.owed)...) {
 		c.p.unanswered(w.request)
 	}
 	c.late = nil

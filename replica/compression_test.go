@@ -13,7 +13,7 @@ import (
 func TestCompressedGroup(t *testing.T) {
 	c := newCluster(t, fsm.GroupSpec{Compression: fsm.CompressionZstd, Images: fsm.ImagesBoth}, "a", "b", "c")
 	a := c.nodes["a"]
-	c.inSync("a", "b")
+	c.keepInSync("a", "b")
 	value := func(i int) string { return fmt.Sprint(i, strings.Repeat(" and so on", 50)) }
 	for i := range 30 {
 		a.mustPut(fmt.Sprint("k", i%7), value(i))

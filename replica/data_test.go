@@ -112,7 +112,7 @@ func TestTransactions(t *testing.T) {
 func TestRetention(t *testing.T) {
 	c := newCluster(t, fsm.GroupSpec{KeepReceivers: 1, ReceiverBytes: 64 << 10}, "a", "b", "c")
 	a := c.nodes["a"]
-	c.inSync("a", "b")
+	c.keepInSync("a", "b")
 	fill := func(n int) {
 		t.Helper()
 		for i := range n {
@@ -171,7 +171,7 @@ func TestRetention(t *testing.T) {
 func TestJournalFailureIsFatal(t *testing.T) {
 	c := newCluster(t, fsm.GroupSpec{}, "a", "b")
 	a, b := c.nodes["a"], c.nodes["b"]
-	c.inSync("a", "b")
+	c.keepInSync("a", "b")
 	a.mustPut("k", "v")
 	a.fail.Store("journal.sync:orders/a", func() error { return errors.New("the disk is broken") })
 	_, err := a.put("k", "w")

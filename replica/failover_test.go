@@ -38,7 +38,7 @@ func (n *node) asyncPut(key, value string) <-chan error {
 func TestTakeoverKeepsUnconfirmedTail(t *testing.T) {
 	c := newCluster(t, fsm.GroupSpec{}, "a", "b", "c")
 	a, b := c.nodes["a"], c.nodes["b"]
-	c.inSync("a", "b")
+	c.keepInSync("a", "b")
 	for i := range 5 {
 		a.mustPut(fmt.Sprint("k", i), "confirmed")
 	}
@@ -110,7 +110,7 @@ func TestFencedInMidWrite(t *testing.T) {
 		t.Run(fmt.Sprint("reaches the target ", reaches), func(t *testing.T) {
 			c := newCluster(t, fsm.GroupSpec{}, "a", "b", "c")
 			a, b := c.nodes["a"], c.nodes["b"]
-			c.inSync("a", "b")
+			c.keepInSync("a", "b")
 			a.mustPut("k", "old")
 			if !reaches {
 				c.plane.isolate("a", true) // else the set would shrink
@@ -239,7 +239,7 @@ func TestRestartBacksOut(t *testing.T) {
 // Another life of the promoted node never serves the epoch.
 func TestSecondLifeWaitsForFence(t *testing.T) {
 	c := newCluster(t, fsm.GroupSpec{}, "a", "b")
-	c.inSync("a", "b")
+	c.keepInSync("a", "b")
 	c.nodes["a"].mustPut("k", "v")
 	c.level("b")
 	c.nodes["a"].crash(0)
@@ -264,7 +264,7 @@ func TestSecondLifeWaitsForFence(t *testing.T) {
 // Proves RJ-9: after a power cut of all nodes the data is what was acknowledged.
 func TestPowerCutOfAll(t *testing.T) {
 	c := newCluster(t, fsm.GroupSpec{}, "a", "b", "c")
-	c.inSync("a", "b")
+	c.keepInSync("a", "b")
 	for i := range 50 {
 		c.nodes["a"].mustPut(fmt.Sprint("k", i), fmt.Sprint("v", i))
 	}
@@ -285,7 +285,7 @@ func TestPowerCutOfAll(t *testing.T) {
 // A node that is promoted twice without ever opening keeps what it had, and the rows name both epochs if both live on.
 func TestPromotedButNeverOpened(t *testing.T) {
 	c := newCluster(t, fsm.GroupSpec{Secondaries: 2}, "a", "b", "c")
-	c.inSync("a", "b", "c")
+	c.keepInSync("a", "b", "c")
 	c.nodes["a"].mustPut("k", "v")
 	c.level("b", "c")
 	opens := 0

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"github.com/understudy-ha/understudy/internal/ident"
 	"github.com/understudy-ha/understudy/journal"
@@ -96,8 +97,9 @@ func (f *flights) snapshot() []*flight {
 	return f.list[:len(f.list):len(f.list)]
 }
 
-// land removes the first n bundles, which are committed, and returns who waited for them.
-func (f *flights) land(n int) []waiter {
+// land removes the first n bundles, which are committed, and returns who waited for them. It counts them as owed before
+// anybody can see that nothing is in flight: who finds neither may take it that everybody was answered.
+func (f *flights) land(n int, owed *atomic.Int64) []waiter {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var out []waiter
@@ -109,6 +111,7 @@ func (f *flights) land(n int) []waiter {
 		out = append(out, f.idle...)
 		f.list, f.idle = nil, nil
 	}
+	owed.Add(int64(len(out)))
 	return out
 }
 

@@ -41,7 +41,7 @@ func TestFreshness(t *testing.T) {
 // A primary that was cut off, and replaced, does not tell the backups on its side of the cut that their copies are fresh.
 func TestDeposedPrimarySaysNothingAboutAge(t *testing.T) {
 	c := newCluster(t, fsm.GroupSpec{}, "a", "b", "c")
-	c.inSync("a", "b")
+	c.keepInSync("a", "b")
 	c.nodes["a"].mustPut("k", "old")
 	c.level("b", "c")
 	standby := c.nodes["c"].rep

@@ -17,7 +17,7 @@ func TestFullDisk(t *testing.T) {
 	for _, at := range []string{"journal.write:orders/a", "journal.sync:orders/a"} {
 		t.Run(at, func(t *testing.T) {
 			c := newCluster(t, fsm.GroupSpec{}, "a", "b", "c")
-			c.inSync("a", "b")
+			c.keepInSync("a", "b")
 			a := c.nodes["a"]
 			acked := map[string]string{}
 			for i := range 20 {

@@ -204,7 +204,7 @@ func (c *conductor) lacking(a fsm.Assignment, op *fsm.Operation) string {
 	return core.Drain{
 		Serving:   p.serving.Load(),
 		Committed: p.flights.empty() && view.Durable == view.Last && p.r.data.Position() == view.After,
-		Owed:      p.owed.Load() > 0,
+		Owed:      p.owed.Load() > 0, // after Committed: what has landed is owed
 		Growing:   p.targets.growing(),
 		Known:     a.Nodes[op.To] != nil,
 		Holds: func(fresh bool) bool {

@@ -91,7 +91,7 @@ func TestOnce(t *testing.T) {
 	c.switchover("b")
 	again(b)
 	c.level("a")
-	c.inSync("a", "b")
+	c.keepInSync("a", "b")
 	b.crash(0)
 	c.failover("a", false)
 	c.serves("a")
@@ -184,7 +184,7 @@ func TestOnceAcrossFailover(t *testing.T) {
 		t.Run(fmt.Sprint("reaches the target ", reaches), func(t *testing.T) {
 			c := newCluster(t, fsm.GroupSpec{}, "a", "b", "c")
 			a, b := c.nodes["a"], c.nodes["b"]
-			c.inSync("a", "b")
+			c.keepInSync("a", "b")
 			a.mustPut("k", "old")
 			if !reaches {
 				c.plane.isolate("a", true) // else the set would shrink

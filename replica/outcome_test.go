@@ -55,7 +55,7 @@ func TestUnknownOutcomesAreSettled(t *testing.T) {
 	for round := 0; round < 4 || round < 16 && settled[core.NotDone] == 0; round++ { // what a crash catches is chance
 		t.Run(fmt.Sprint(round), func(t *testing.T) {
 			c := newCluster(t, fsm.GroupSpec{}, "a", "b", "c")
-			c.inSync("a", "b")
+			c.keepInSync("a", "b") // alone, a would acknowledge what nobody else has
 			a, b := c.nodes["a"], c.nodes["b"]
 			l := &verdicts{done: map[string]ident.Position{}, unknown: map[string]ident.Position{}}
 			stop := make(chan struct{})
@@ -74,6 +74,7 @@ func TestUnknownOutcomesAreSettled(t *testing.T) {
 			} else { // what is sequenced from here on reaches nobody
 				c.wires.sever("a", "c", true)
 				c.wires.sever("a", "b", true)
+				writers.Go(func() { a.scribble(l, "late", stop) }) // the others may all wait for what b has received
 				c.eventually("something is on its way that nobody has", func() bool {
 					own, _ := a.rep.Journal("a")
 					view, _ := own.View()

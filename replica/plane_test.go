@@ -19,6 +19,7 @@ type plane struct {
 	alive   map[ident.NodeID]bool
 	away    map[ident.NodeID]*fsm.State   // cannot reach the others: its state stands still
 	looks   map[ident.NodeID]int          // how often each node looked at its state
+	fixed   ident.Epoch                   // changes of the set are lost in this epoch
 	veto    func(fsm.Command) (drop bool) // an outcome that gets lost: applied or not, the proposer hears an error
 }
 
@@ -47,6 +48,13 @@ func (p *plane) group() *fsm.Group {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.state.Snapshot().Groups[orders]
+}
+
+// operation returns what became of an operation.
+func (p *plane) operation(id uint64) (fsm.Operation, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.state.Snapshot().Operation(id)
 }
 
 // lease gives a node a valid lease or takes it away. Who cannot reach the others gets none.
@@ -127,7 +135,7 @@ func (l link) Propose(ctx context.Context, c fsm.Command) (fsm.Result, error) {
 	if l.p.away[l.self] != nil {
 		return fsm.Result{}, errNoQuorum
 	}
-	if l.p.veto != nil && l.p.veto(c) {
+	if l.p.veto != nil && l.p.veto(c) || c.ChangeSet != nil && c.ChangeSet.Epoch == l.p.fixed {
 		return fsm.Result{}, errNoQuorum
 	}
 	return l.p.applyLocked(c), nil

@@ -42,7 +42,7 @@ type primary struct {
 
 	serving    atomic.Bool  // opened, and the store has reached SW
 	stopped    atomic.Bool  // reads wait: a handover is proposed
-	owed       atomic.Int64 // committed, and not answered for want of a lease
+	owed       atomic.Int64 // committed, and not answered yet
 	entryBytes atomic.Int64 // size of an entry of the newest bundle
 	newest     atomic.Int64 // time of the newest bundle, unix nanoseconds
 	turned     pulse        // serving, stopped, held, paused or refuse changed

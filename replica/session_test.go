@@ -67,7 +67,7 @@ func TestGrowthDoesNotOutliveSession(t *testing.T) {
 	}
 	c.plane.intercept(func(fsm.Command) bool { return false })
 	c.wires.sever("a", "b", false)
-	c.inSync("a", "b")
+	c.keepInSync("a", "b")
 	a.crash(0)
 	c.failover("b", false)
 	c.serves("b")

@@ -73,7 +73,7 @@ func TestStallAtTheCap(t *testing.T) {
 		t.Fatalf("the role moved: %+v", g)
 	}
 	c.eventually("it was told", func() bool { _, ok := a.event(EventJournalFree); return ok })
-	c.inSync("a", "b")
+	c.keepInSync("a", "b")
 	c.level("b")
 	acked["after"], acked["first"] = strings.Repeat("v", 8<<10), "v"
 	c.failover("b", false)
@@ -124,7 +124,7 @@ func TestDropAtTheCap(t *testing.T) {
 		return false
 	})
 	// The one that is left takes over, with everything.
-	c.inSync("a", "c")
+	c.keepInSync("a", "c")
 	c.failover("c", false)
 	c.serves("c")
 	c.nodes["c"].mustGet("first", "v", false)
@@ -224,7 +224,7 @@ func TestFullCopy(t *testing.T) {
 		t.Fatalf("the node ended: %v", *b.fatal.Load())
 	}
 	copied.SetLimits(journal.Limits{})
-	c.inSync("a", "b")
+	c.keepInSync("a", "b")
 	c.level("b")
 	c.failover("b", false)
 	c.serves("b")

@@ -98,9 +98,9 @@ func TestSwitchOverAndBack(t *testing.T) {
 	c.eventually("the load runs", func() bool { l.mu.Lock(); defer l.mu.Unlock(); return len(l.acked) > 20 })
 	for range 3 {
 		c.switchover("b")
-		c.eventually("a is in sync", func() bool { return c.plane.group().InSet("a") })
+		c.inSync("a", "b")
 		c.switchover("a")
-		c.eventually("b is in sync", func() bool { return c.plane.group().InSet("b") })
+		c.inSync("a", "b")
 	}
 	l.end()
 	if l.failed.Load() > 0 || len(l.unknown) > 0 {
@@ -152,9 +152,46 @@ func TestSwitchOverAborted(t *testing.T) {
 	if g := c.plane.group(); g.Primary != "a" || g.Epoch != 1 {
 		t.Fatalf("group %+v", g)
 	}
-	if op, ok := c.plane.state.Operation(1); !ok || op.State != fsm.OperationRolledBack {
+	if op, ok := c.plane.operation(1); !ok || op.State != fsm.OperationRolledBack {
 		t.Fatalf("operation %+v", op)
 	}
+}
+
+// Proves RJ-11: the role does not go over between the commit of a write and its answer.
+func TestSwitchOverWaitsForAnswers(t *testing.T) {
+	c := newCluster(t, fsm.GroupSpec{}, "a", "b")
+	a := c.nodes["a"]
+	c.inSync("a", "b")
+	a.mustPut("k", "v")
+	committed, over := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	a.fail.Store("replica.commit:orders", func() error {
+		once.Do(func() {
+			close(committed)
+			<-over
+		})
+		return nil
+	})
+	done := a.asyncPut("k", "w")
+	<-committed
+	g := c.plane.group()
+	res := c.must(fsm.Command{StartSwitch: &fsm.StartSwitch{
+		Group: orders, Epoch: g.Epoch, To: "b", MaxPause: 300 * time.Millisecond, Deadline: time.Now().Add(time.Minute), Reason: "test",
+	}})
+	c.eventually("the switch-over has given up, or has not waited", func() bool {
+		g := c.plane.group()
+		return g.Operation == nil || g.Epoch != 1
+	})
+	close(over)
+	if err := <-done; err != nil {
+		t.Fatalf("a committed write: %v", err)
+	}
+	if op, ok := c.plane.operation(res.Operation); !ok || op.State != fsm.OperationRolledBack {
+		t.Fatalf("operation %+v", op)
+	}
+	a.fail.Delete("replica.commit:orders")
+	c.switchover("b")
+	c.nodes["b"].mustGet("k", "w", false)
 }
 
 // The outcome of a Handover that gets lost is read from the state: nobody serves two epochs, nothing is lost.
@@ -187,7 +224,7 @@ func TestHandoverOutcomeLost(t *testing.T) {
 func TestHandedOverButNeverServed(t *testing.T) {
 	c := newCluster(t, fsm.GroupSpec{}, "a", "b")
 	a, b := c.nodes["a"], c.nodes["b"]
-	c.inSync("a", "b")
+	c.keepInSync("a", "b")
 	a.mustPut("k", "v")
 	c.plane.mu.Lock()
 	c.plane.veto = func(cmd fsm.Command) bool { // b cannot reach a from the moment it has the role

@@ -287,7 +287,7 @@ func TestStopping(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- Serve(ctx, ln, s, ServeOptions{Cluster: cluster, Self: "b", Logger: logger(t)}) }()
+	go func() { done <- Serve(ctx, ln, s, ServeOptions{Cluster: cluster, Self: "b", Logger: logger(t), Timeouts: unhurried}) }()
 	r := ship(t, src, ln.Addr().String())
 	r.caughtUp(t, src)
 	cancel()
@@ -305,7 +305,7 @@ func TestClosedJournalEndsTheSource(t *testing.T) {
 	addr := s.serve(t)
 	o := SourceOptions{
 		Cluster: cluster, Self: "a", Target: "b", Life: 1, Epoch: 1, Journal: src.Journal, Author: true,
-		Addr: func() string { return addr }, Network: host.Real().Network, Sessions: new(atomic.Uint64),
+		Addr: func() string { return addr }, Network: host.Real().Network, Sessions: new(atomic.Uint64), Timeout: unhurried.Silent,
 	}
 	done := make(chan error, 1)
 	go func() { done <- RunSource(context.Background(), o) }()
@@ -354,7 +354,7 @@ func TestOverPipe(t *testing.T) {
 	s := newStage(dst)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- Serve(ctx, p, s, ServeOptions{Cluster: cluster, Self: "b"}) }()
+	go func() { done <- Serve(ctx, p, s, ServeOptions{Cluster: cluster, Self: "b", Timeouts: unhurried}) }()
 	r := ship(t, src, "pipe", func(o *SourceOptions) { o.Network = p })
 	eventually(t, "live", func() bool { return r.state().Phase == PhaseLive })
 	src.deposit(100, 1, "v")

@@ -32,7 +32,10 @@ const cluster = ident.ClusterID("c1")
 var ordersA = ident.JournalID{Group: "orders", Node: "a"}
 
 // patience is how long a test waits for a condition before it gives up.
-const patience = 20 * time.Second
+const patience = time.Minute
+
+// unhurried are timeouts for tests that are not about them: a machine that stalls is no silent peer.
+var unhurried = Timeouts{Silent: time.Minute, Hello: 30 * time.Second}
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
@@ -300,7 +303,7 @@ func (s *stage) serve(t *testing.T, change ...func(*ServeOptions)) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := ServeOptions{Cluster: cluster, Self: "b", Logger: logger(t)}
+	o := ServeOptions{Cluster: cluster, Self: "b", Logger: logger(t), Timeouts: unhurried}
 	for _, c := range change {
 		c(&o)
 	}
@@ -387,6 +390,7 @@ func ship(t *testing.T, src *paper, addr string, change ...func(*SourceOptions))
 	o := SourceOptions{
 		Cluster: cluster, Self: "a", Target: "b", Life: 1, Epoch: 1, Journal: src.Journal, Author: true,
 		Leads: func() bool { return true }, Addr: func() string { return addr }, Network: host.Real().Network, Logger: logger(t), Sessions: new(atomic.Uint64),
+		Timeout:   unhurried.Silent,
 		OnSession: func() { r.mu.Lock(); defer r.mu.Unlock(); r.acks, r.begun = nil, r.begun+1 },
 		OnAck:     func(a wire.Ack) { r.mu.Lock(); defer r.mu.Unlock(); r.acks = append(r.acks, a) },
 		OnState:   func(s SessionState) { r.mu.Lock(); defer r.mu.Unlock(); r.states = append(r.states, s) },

@@ -144,7 +144,7 @@ func (w *demoWriter) look() writerStats {
 	return s
 }
 
-// await returns when n more writes were acknowledged.
+// await returns when n more writes were acknowledged, and an error when for the limit none was.
 func (w *demoWriter) await(ctx context.Context, n int, limit time.Duration) error {
 	deadline := time.NewTimer(limit)
 	defer deadline.Stop()
@@ -160,6 +160,7 @@ func (w *demoWriter) await(ctx context.Context, n int, limit time.Duration) erro
 		}
 		select {
 		case <-advanced:
+			deadline.Reset(limit)
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-deadline.C:
