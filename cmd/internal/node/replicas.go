@@ -47,7 +47,8 @@ func (r *replicas) run(ctx context.Context) error {
 	started := map[ident.GroupName]bool{}
 	for {
 		st, changed := r.node.cluster.State()
-		for name, g := range st.Groups {
+		for _, g := range st.InOrder() {
+			name := g.Spec.Name
 			if started[name] {
 				continue
 			}
@@ -96,7 +97,7 @@ func (r *replicas) start(name ident.GroupName, spec fsm.GroupSpec) (*sessions, e
 		Host: n.host, Logger: log, Life: n.directory.life, ReceiverBytes: spec.ReceiverBytes, Network: n.host.Network,
 		Timing: replica.Timing{ShrinkAfter: n.config.Timing.ShrinkAfter}, Events: n.replicaEvent,
 		Replays: replica.ReplaysKept{Bytes: int64(n.config.Replays.Bytes), Age: n.config.Replays.Age},
-		Veto:    n.veto(), Rotten: n.scrub.suspect,
+		Veto:    n.veto(), Rotten: n.scrub.suspect, Selection: n.owns(name),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("recover group %s: %w", name, err)
