@@ -28,7 +28,7 @@ func (d data) List(ctx context.Context, file string, o client.ListOptions) (clie
 		}
 		return d.listHere(ctx, ident.GroupName(o.Group), file, o)
 	}
-	parts := s.parts(file)
+	parts := s.spans(file)
 	names := owners(parts)
 	switch len(names) {
 	case 0:
@@ -172,7 +172,7 @@ func heldFor(ctx context.Context, s *selection, rep *replica.Replica, group, to 
 		return "", err
 	}
 	for _, file := range files {
-		for _, p := range s.parts(file) {
+		for _, p := range s.spans(file) {
 			if p.group != to {
 				continue
 			}

@@ -167,7 +167,7 @@ func (s records) Scan(ctx context.Context, file string, from resp.Bound, limit i
 		key = append(bytes.Clone(key), 0) // the next one there can be
 	}
 	by := s.n.selection()
-	names := owners(by.parts(file))
+	names := owners(by.spans(file))
 	switch len(names) {
 	case 0:
 		return nil, true, nil // what is not selected any more is not shown

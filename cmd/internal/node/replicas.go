@@ -47,11 +47,8 @@ func (r *replicas) run(ctx context.Context) error {
 	started := map[ident.GroupName]bool{}
 	for {
 		st, changed := r.node.cluster.State()
-		for _, g := range st.InOrder() {
+		for _, g := range toStart(st, started) {
 			name := g.Spec.Name
-			if started[name] {
-				continue
-			}
 			started[name] = true
 			s, err := r.start(name, g.Spec)
 			if err != nil && !journal.Damaged(err) {
@@ -82,6 +79,12 @@ func (r *replicas) run(ctx context.Context) error {
 			return fatal
 		}
 	}
+}
+
+// toStart lists the groups without a replica, in the order in which they start: each is recovered before the next one, and its role
+// session begins first.
+func toStart(st *fsm.State, started map[ident.GroupName]bool) []*fsm.Group {
+	return slices.DeleteFunc(st.InOrder(), func(g *fsm.Group) bool { return started[g.Spec.Name] })
 }
 
 func (r *replicas) start(name ident.GroupName, spec fsm.GroupSpec) (*sessions, error) {

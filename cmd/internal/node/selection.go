@@ -35,8 +35,8 @@ type span struct {
 	group ident.GroupName // "": no group selects them
 }
 
-// parts cuts a file into ranges with one owner each, in key order. Together they are all keys, and neighbours have different owners.
-func (s *selection) parts(file string) []span {
+// spans cuts a file into ranges with one owner each, in key order. Together they are all keys, and neighbours have different owners.
+func (s *selection) spans(file string) []span {
 	bounds := []fsm.KeyBound{""}
 	for _, g := range s.specs {
 		if g.SelectsFile(file) {
@@ -82,6 +82,24 @@ func owners(all []span) (names []ident.GroupName) {
 		}
 	}
 	return names
+}
+
+// checkSelection checks what a configured group selects, and that it is clear which records are its and not those of the groups before it.
+func checkSelection(where string, g fsm.GroupSpec, before []fsm.GroupSpec) (p []error) {
+	if err := g.CheckSelection(); err != nil {
+		return []error{fmt.Errorf("%s.%w", where, err)}
+	}
+	g = g.Normalize()
+	for i, other := range before {
+		if other.CheckSelection() != nil || other.Name == g.Name { // said already
+			continue
+		}
+		other = other.Normalize()
+		if why, is := fsm.Ambiguous(&other, &g); is {
+			p = append(p, fmt.Errorf("%s.files: %s, as groups[%d] does (%s; %s): exclude with \"!pattern\", or give both ranges of keys that do not overlap", where, why, i, other.Keys, g.Keys))
+		}
+	}
+	return p
 }
 
 // selections remembers what was made of the newest state.
