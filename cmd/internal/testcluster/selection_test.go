@@ -302,6 +302,11 @@ func TestGroupFromAnotherOne(t *testing.T) {
 				if _, err := c.Node(id).Client().Delete(ctx, "stock", []byte(key), client.WriteOptions{Wait: 30 * time.Second}); err != nil {
 					t.Errorf("%s is not there to be deleted: %v", key, err)
 				}
+				for range 20 { // most of the time there is none
+					if _, err := c.Node(id).Client().Get(ctx, "stock", []byte(key), client.ReadOptions{Wait: 30 * time.Second}); !errors.Is(err, client.ErrNotFound) {
+						t.Errorf("%s was deleted: %v", key, err)
+					}
+				}
 			}
 		})
 	}
@@ -330,5 +335,77 @@ func TestGroupFromAnotherOne(t *testing.T) {
 	}
 	if _, err := c.Node("a").Client().Get(ctx, "system.x", []byte("k"), client.ReadOptions{Wait: time.Second}); err == nil {
 		t.Error("a file that nobody selects is read")
+	}
+}
+
+// TestWriteOnTheWayToAnotherGroup: a write that was routed to a group before another one was planned for it is not taken there any more once
+// that group has answered, and one that it had taken before keeps its records where they are. Proves TR-7, HB-2, I8.
+func TestWriteOnTheWayToAnotherGroup(t *testing.T) {
+	c := Start(t, Options{Group: fsm.GroupSpec{Preferred: "a"}, Watchdog: time.Minute})
+	ctx := t.Context()
+	a := c.Node("a")
+	put := func(file string) <-chan string {
+		done := make(chan string, 1)
+		go func() {
+			w, err := a.Client().Put(ctx, file, []byte("k"), []byte("v"), client.WriteOptions{Wait: 30 * time.Second})
+			if err != nil {
+				t.Errorf("write to %s: %v", file, err)
+			}
+			done <- w.Position
+		}()
+		return done
+	}
+	create := func(file string) <-chan error {
+		done := make(chan error, 1)
+		go func() {
+			done <- c.Node("b").Client().CreateGroup(ctx, client.GroupSpec{Name: file, Files: []string{file}, Preferred: "b"})
+		}()
+		return done
+	}
+	waiting := func(n int) {
+		t.Helper()
+		c.Wait(fmt.Sprintf("%d requests wait at a", n), 30*time.Second, func() error {
+			if have := a.Waiting(); have != n {
+				return fmt.Errorf("%d", have)
+			}
+			return nil
+		})
+	}
+
+	a.Disk().Pause("replica.seal:default")
+	wrote := put("stock")
+	waiting(1)
+	created := create("stock")
+	waiting(2) // what proves that nothing is on its way comes behind the write
+	a.Disk().Resume("replica.seal:default")
+	if err := <-created; err != nil {
+		t.Errorf("the group was not created: %v", err)
+	}
+	if at := <-wrote; !strings.HasPrefix(at, "stock@") {
+		t.Errorf("written at %s", at)
+	}
+
+	last := a.sequence(t)
+	a.Disk().Stall()
+	wrote = put("late")
+	c.Wait("the write is sequenced", 30*time.Second, func() error {
+		if a.sequence(t) == last {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	created = create("late")
+	waiting(1)
+	a.Disk().release()
+	if err := <-created; !errors.Is(err, client.ErrExists) {
+		t.Errorf("created over a record that was sequenced before: %v", err)
+	}
+	if at := <-wrote; !strings.HasPrefix(at, "default@") {
+		t.Errorf("written at %s", at)
+	}
+	for _, file := range []string{"stock", "late"} {
+		if r, err := c.Node("c").Client().Get(ctx, file, []byte("k"), client.ReadOptions{Wait: 30 * time.Second}); err != nil || string(r.Value) != "v" {
+			t.Errorf("%s: %+v, %v", file, r, err)
+		}
 	}
 }
