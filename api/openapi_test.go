@@ -149,6 +149,7 @@ func TestOpenAPIMatchesTypes(t *testing.T) {
 			client.GroupSpec
 			IfVersion uint64 `json:"if_version"`
 		}{},
+		"KeyRange": client.KeyRange{}, "RecordPart": client.RecordPart{}, "PlannedGroup": client.PlannedGroup{},
 		"EntryPage": client.EntryPage{}, "HistoryPage": client.HistoryPage{}, "Heartbeat": client.Heartbeat{}, "Rewound": client.Rewound{}, "StreamEnd": client.StreamEnd{}, "StreamLine": client.StreamLine{},
 	}
 	for name, v := range types {

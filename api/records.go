@@ -103,7 +103,7 @@ func (a *API) listRecords(r *request) (reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := client.ListOptions{Wait: r.wait, Prefix: []byte(r.query.Get("prefix")), From: []byte(r.query.Get("from"))}
+	o := client.ListOptions{Wait: r.wait, Group: r.query.Get("group"), Prefix: []byte(r.query.Get("prefix")), From: []byte(r.query.Get("from"))}
 	for name, key := range map[string][]byte{"prefix": o.Prefix, "from": o.From} {
 		if err := checkKey(name, len(key)); err != nil {
 			return nil, err

@@ -73,6 +73,7 @@ type ListOptions struct {
 	Prefix []byte        // only keys that begin so
 	From   []byte        // the first key wanted
 	Limit  int           // records per page; 0: 100, at most 1000
+	Group  string        // only what this group owns of the file; "": everything
 	Local  bool          // as in ReadOptions
 	Wait   time.Duration // as in WriteOptions
 }
@@ -106,8 +107,10 @@ type RecordPage struct {
 	Records []Record `json:"records"`
 	Next    *Key     `json:"next,omitempty"` // From of the next page; nil at the end
 	Node    string   `json:"node,omitempty"`
-	Applied string   `json:"applied"`
-	Age     float64  `json:"age_seconds"`
+	Applied string   `json:"applied"`     // "" when several groups own parts of the page: see Parts
+	Age     float64  `json:"age_seconds"` // of the oldest copy that was read; below 0: not known
+
+	Parts []RecordPart `json:"parts,omitempty"` // of a page from several groups, in key order
 }
 
 // Digest is a checksum over one node's copy of a group, content and attributes, at one position.

@@ -90,6 +90,7 @@ func (c *Client) List(ctx context.Context, file string, o ListOptions) (RecordPa
 	x.wait = o.Wait
 	setText(x.query, "prefix", string(o.Prefix))
 	setText(x.query, "from", string(o.From))
+	setText(x.query, "group", o.Group)
 	if o.Limit != 0 {
 		x.query.Set("limit", strconv.Itoa(o.Limit))
 	}

@@ -28,6 +28,8 @@ type Status struct {
 	Groups     []GroupStatus `json:"groups"`      // by order number, then by name
 	Pause      *Order        `json:"pause"`       // automatic actions do not begin; null: they do
 	Scrub      *Scrub        `json:"scrub"`       // the answering node's check of its journals; null: it holds none
+
+	Planned []PlannedGroup `json:"planned,omitempty"` // groups that will be created
 }
 
 // Group returns the group's status, and whether it stands in s.
@@ -61,7 +63,7 @@ type NodeStatus struct {
 type GroupSpec struct {
 	Name            string   `json:"name"`
 	Order           int      `json:"order,omitempty"`           // start order, lower first
-	Files           []string `json:"files,omitempty"`           // patterns, default "*"
+	Files           []string `json:"files,omitempty"`           // patterns, "!pattern" excludes; default "*"
 	Preferred       string   `json:"preferred,omitempty"`       // first primary, and where switchback goes
 	Delivery        string   `json:"delivery,omitempty"`        // sync (default) | async
 	Secondaries     int      `json:"secondaries,omitempty"`     // in-sync shadows wanted, default 1
@@ -79,6 +81,8 @@ type GroupSpec struct {
 	MaximumBlocks int      `json:"maximum_blocks,omitempty"` // MiB, hard cap of each journal on each node; 0: none
 	JournalFull   string   `json:"journal_full,omitempty"`   // at the cap: stall (default) | drop the absent node that receivers are kept for
 	ReceiverAge   Duration `json:"receiver_age,omitzero"`    // an attached receiver is changed when it is older, at least 1s; 0: never for that
+
+	Keys KeyRange `json:"keys,omitzero"` // of the files' records; zero: all
 
 	Feeds map[string]string `json:"feeds,omitempty"` // target to the backup that feeds it; the primary feeds all others
 }

@@ -61,11 +61,12 @@ func (c *Cluster) createGroups(ctx context.Context) error {
 			return fmt.Errorf("wait for the first lease: %w", ctx.Err())
 		}
 	}
+	specs, err := c.planGroups(ctx)
+	if err != nil {
+		return err
+	}
 	var later []fsm.GroupSpec
-	for _, spec := range c.o.Groups {
-		if spec.Preferred == "" {
-			spec.Preferred = c.o.Node
-		}
+	for _, spec := range specs {
 		if spec.Preferred != c.o.Node {
 			later = append(later, spec)
 		} else if err := c.createGroup(ctx, spec); err != nil {
@@ -76,6 +77,38 @@ func (c *Cluster) createGroups(ctx context.Context) error {
 		c.spawn(func() { c.createLater(later) })
 	}
 	return nil
+}
+
+// planGroups plans all configured groups at once, before there is any, so that none takes records of another one that has to wait for
+// its node. It returns them in the order in which they start.
+func (c *Cluster) planGroups(ctx context.Context) ([]fsm.GroupSpec, error) {
+	var specs, missing []fsm.GroupSpec
+	st, _ := c.board.read()
+	known := func(st *fsm.State, name ident.GroupName) bool {
+		_, planned := st.Plan(name)
+		return planned || st.Groups[name] != nil
+	}
+	for _, spec := range c.o.Groups {
+		if spec.Preferred == "" {
+			spec.Preferred = c.o.Node
+		}
+		spec = spec.Normalize()
+		specs = append(specs, spec)
+		if !known(st, spec.Name) {
+			missing = append(missing, spec)
+		}
+	}
+	slices.SortStableFunc(specs, func(a, b fsm.GroupSpec) int { return fsm.BySpec(&a, &b) })
+	if len(missing) == 0 {
+		return specs, nil
+	}
+	err := c.must(ctx, fsm.Command{PlanGroups: &fsm.PlanGroups{Specs: missing}}, func(st *fsm.State) bool {
+		return !slices.ContainsFunc(missing, func(s fsm.GroupSpec) bool { return !known(st, s.Name) })
+	})
+	if err != nil {
+		return nil, fmt.Errorf("plan the configured groups: %w", err)
+	}
+	return specs, nil
 }
 
 // createLater creates groups that prefer other nodes, once those have joined. If this node ends before, the groups are
@@ -106,7 +139,7 @@ func (c *Cluster) createLater(specs []fsm.GroupSpec) {
 // createGroup creates one group, with the present life of its preferred node as primary.
 func (c *Cluster) createGroup(ctx context.Context, spec fsm.GroupSpec) error {
 	st, _ := c.board.read()
-	cmd := fsm.Command{CreateGroup: &fsm.CreateGroup{Spec: spec.Normalize()}}
+	cmd := fsm.Command{CreateGroup: &fsm.CreateGroup{Spec: spec.Normalize(), Planned: true}}
 	if n := st.Nodes[spec.Preferred]; n != nil {
 		cmd.CreateGroup.Incarnation = n.Incarnation
 	}

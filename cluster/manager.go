@@ -105,6 +105,8 @@ func (c *Cluster) act(ctx context.Context, cmd fsm.Command) bool {
 		c.log.Info("promoted", "group", cmd.Promote.Group, "epoch", cmd.Promote.Epoch, "peer", cmd.Promote.To, "why", cmd.Promote.Why, "loss", cmd.Promote.Loss)
 	case cmd.StartSwitch != nil:
 		c.log.Info("switch-back started", "group", cmd.StartSwitch.Group, "operation", res.Operation, "peer", cmd.StartSwitch.To)
+	case cmd.CreateGroup != nil:
+		c.log.Info("a planned group was created", "group", cmd.CreateGroup.Spec.Name, "peer", cmd.CreateGroup.Spec.Preferred)
 	case cmd.SetPause != nil:
 		c.log.Info("the pause is over: automatic actions may begin again")
 	case cmd.SetMaintenance != nil:

@@ -72,6 +72,12 @@ func (s *State) Apply(c Command) Result {
 		return s.drop(c.Drop, at)
 	case c.Readmit != nil:
 		return s.readmit(c.Readmit, at)
+	case c.PlanGroups != nil:
+		return s.planGroups(c.PlanGroups)
+	case c.AnswerPlan != nil:
+		return s.answerPlan(c.AnswerPlan)
+	case c.DropPlan != nil:
+		return s.dropPlan(c.DropPlan)
 	case c.StartSwitch != nil:
 		return s.startSwitch(c.StartSwitch, at)
 	case c.AdvanceSwitch != nil:
@@ -92,6 +98,7 @@ func (c *Command) count() (n int) {
 		c.AdvanceSwitch != nil, c.Handover != nil, c.AbortSwitch != nil, c.FinishSwitch != nil,
 		c.SetPause != nil, c.SetMaintenance != nil,
 		c.ChangeSpec != nil, c.SetHold != nil, c.RemoveHold != nil, c.Drop != nil, c.Readmit != nil,
+		c.PlanGroups != nil, c.AnswerPlan != nil, c.DropPlan != nil,
 	} {
 		if set {
 			n++

@@ -38,6 +38,10 @@ type Command struct {
 	RemoveHold *RemoveHold `json:"remove_hold,omitempty"`
 	Drop       *Drop       `json:"drop,omitempty"`
 	Readmit    *Readmit    `json:"readmit,omitempty"`
+
+	PlanGroups *PlanGroups `json:"plan_groups,omitempty"`
+	AnswerPlan *AnswerPlan `json:"answer_plan,omitempty"`
+	DropPlan   *DropPlan   `json:"drop_plan,omitempty"`
 }
 
 // CommandVersion is the version this code writes; commands of a newer version are skipped and alarmed, never guessed.
@@ -72,6 +76,7 @@ const (
 	RefusedLoss        = "more_would_be_lost"   // than the operator accepted
 	RefusedDrop        = "not_to_be_dropped"    // the policy or the state does not let this node be dropped
 	RefusedDropped     = "dropped"              // the node was dropped from the group
+	RefusedSelection   = "selections_overlap"   // it would not be clear which group owns a record
 )
 
 // CreateCluster is the first command of a cluster.
@@ -94,6 +99,7 @@ type RegisterNode struct {
 type CreateGroup struct {
 	Spec        GroupSpec         `json:"spec"` // normalized, Preferred set
 	Incarnation ident.Incarnation `json:"incarnation"`
+	Planned     bool              `json:"planned,omitempty"` // only as it was planned; programs before there were plans do not set it
 }
 
 // Renew renews the lease of a node. A new Incarnation proves that the older life is over, since a life holds the exclusive

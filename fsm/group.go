@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"path"
 	"slices"
 	"time"
 
@@ -110,13 +109,9 @@ func (s GroupSpec) Validate() error {
 	if err := checkName(string(s.Name)); err != nil {
 		bad("name: %w", err)
 	}
-	if len(s.Files) == 0 {
-		bad("files: want at least one pattern, such as \"*\"")
-	}
-	for _, f := range s.Files {
-		if _, err := path.Match(f, ""); err != nil || f == "" {
-			bad("files: %q is not a pattern", f)
-		}
+	errs = append(errs, s.checkFiles()...)
+	if err := s.Keys.check(); err != nil {
+		errs = append(errs, err)
 	}
 	if s.Preferred != "" {
 		if err := checkName(string(s.Preferred)); err != nil {
@@ -167,7 +162,7 @@ func checkName(name string) error {
 }
 
 func sameSpec(a, b GroupSpec) bool {
-	if !slices.Equal(a.Files, b.Files) || !maps.Equal(a.Feeds, b.Feeds) {
+	if !slices.Equal(a.Files, b.Files) || a.Keys != b.Keys || !maps.Equal(a.Feeds, b.Feeds) {
 		return false
 	}
 	a.Files, b.Files = nil, nil
@@ -189,6 +184,11 @@ func (s *State) createGroup(c *CreateGroup, at time.Time) Result {
 		}
 		return refuse(RefusedExists, "group %s exists with another spec", spec.Name)
 	}
+	if c.Planned {
+		if r := s.asPlanned(&spec); r != nil {
+			return *r
+		}
+	}
 	n, r := s.dataNode(spec.Preferred)
 	if r != nil {
 		return *r
@@ -199,6 +199,7 @@ func (s *State) createGroup(c *CreateGroup, at time.Time) Result {
 	if !n.Lives(c.Incarnation) {
 		return refuse(RefusedIncarnation, "node %s does not live as %s: it has to renew its lease before it can be a primary", n.ID, c.Incarnation)
 	}
+	s.unplan(spec.Name)
 	set := []ident.NodeID{n.ID}
 	s.putGroup(&Group{
 		Spec: spec, Epoch: 1, Phase: PhasePromoted, Primary: n.ID, Incarnation: c.Incarnation,

@@ -83,7 +83,7 @@ func (g *generator) body() Command {
 	if p := g.s.Nodes[grp.Primary]; p != nil {
 		renewal = near(g, "renewal", p.Renewal, 0)
 	}
-	switch near(g, "kind", g.next(grp), "renew", "release", "group", "fence", "promise", "promote", "open", "set", "start", "advance", "handover", "abort", "finish", "register", "pause", "resume", "maintenance", "spec", "hold", "unhold", "drop", "readmit") {
+	switch near(g, "kind", g.next(grp), "renew", "release", "group", "fence", "promise", "promote", "open", "set", "start", "advance", "handover", "abort", "finish", "register", "pause", "resume", "maintenance", "spec", "hold", "unhold", "drop", "readmit", "plan", "answer", "give up", "planned") {
 	case "renew":
 		return Command{Renew: &Renew{Node: n, Directory: ident.DirectoryID("dir-" + n), Incarnation: pick(g, "renewing life", g.life(n), g.life(n), 1, 2, 3),
 			Flushed: map[ident.GroupName]ident.Position{name: {Epoch: last.Epoch, History: end}},
@@ -116,6 +116,20 @@ func (g *generator) body() Command {
 			n = near(g, "readmitted", grp.Dropped[0].Node, n)
 		}
 		return Command{Readmit: &Readmit{Group: name, Epoch: epoch, Node: n}}
+	case "plan":
+		return Command{PlanGroups: &PlanGroups{Specs: []GroupSpec{g.planned(name, to)}}}
+	case "answer", "give up", "planned":
+		p := Plan{Spec: g.planned(name, to)}
+		if len(g.s.Planned) > 0 {
+			p = pick(g, "plan", g.s.Planned...)
+		}
+		if rapid.Bool().Draw(g.T, "creates") {
+			return Command{CreateGroup: &CreateGroup{Spec: p.Spec, Incarnation: g.life(p.Spec.Preferred), Planned: true}}
+		}
+		if rapid.Bool().Draw(g.T, "gives up") {
+			return Command{DropPlan: &DropPlan{Plan: near(g, "plan id", p.ID, 1), Reason: "r"}}
+		}
+		return Command{AnswerPlan: &AnswerPlan{Plan: near(g, "plan id", p.ID, 1), Group: name, Epoch: epoch, Node: primary, Holds: near(g, "holds", "", "x")}}
 	case "release":
 		return Command{Release: &Release{Node: n, Incarnation: g.life(n)}}
 	case "register":
@@ -165,6 +179,12 @@ func (g *generator) body() Command {
 	default:
 		return Command{FinishSwitch: &FinishSwitch{Group: name, Operation: operation, Node: primary, First: 1}}
 	}
+}
+
+func (g *generator) planned(name ident.GroupName, to ident.NodeID) GroupSpec {
+	s := spec(name, to)
+	s.Files, s.Keys = []string{string(name) + "*"}, KeyRange{From: pick(g, "from", KeyBound(""), "m")}
+	return s
 }
 
 // next draws a kind of command that leads on from where the group is.

@@ -8,7 +8,7 @@ import (
 	"github.com/understudy-ha/understudy/internal/mutant"
 )
 
-// ChangeSpec gives a group another spec. Its name, order and files stay; its delivery changes only while it is open and
+// ChangeSpec gives a group another spec. Its name, order, files and keys stay; its delivery changes only while it is open and
 // nothing runs.
 type ChangeSpec struct {
 	Group   ident.GroupName `json:"group"`
@@ -33,8 +33,8 @@ func (s *State) changeSpec(c *ChangeSpec) Result {
 	switch {
 	case g.SpecVersion != c.Version:
 		return refuse(RefusedControl, "the spec of group %s is at version %d, not %d", c.Group, g.SpecVersion, c.Version)
-	case spec.Name != c.Group || spec.Order != g.Spec.Order || !slices.Equal(spec.Files, g.Spec.Files):
-		return refuse(RefusedInvalid, "name, order and files of group %s: %v", c.Group, errKeep)
+	case spec.Name != c.Group || spec.Order != g.Spec.Order || !slices.Equal(spec.Files, g.Spec.Files) || spec.Keys != g.Spec.Keys:
+		return refuse(RefusedInvalid, "name, order, files and keys of group %s: %v", c.Group, errKeep)
 	case sameSpec(spec, g.Spec):
 		return Result{}
 	case len(c.By) > maxBy:

@@ -19,6 +19,9 @@ type State struct {
 
 	Pause        *Pause `json:"pause,omitempty"`         // automatic actions do not begin; nil: they do
 	PauseVersion uint64 `json:"pause_version,omitempty"` // counts changes of Pause
+
+	Planned  []Plan     `json:"planned,omitempty"`  // groups that will be created, sorted by name
+	Declined []Declined `json:"declined,omitempty"` // plans that were given up, oldest first, bounded
 }
 
 // Addresses are where a node is reached, host:port each.
@@ -73,7 +76,7 @@ const (
 type GroupSpec struct {
 	Name          ident.GroupName `json:"name" yaml:"name"`
 	Order         int             `json:"order" yaml:"order"`
-	Files         []string        `json:"files" yaml:"files"`                   // patterns as in path.Match; "*" by default
+	Files         []string        `json:"files" yaml:"files"`                   // patterns as in a shell, "!pattern" excludes; "*" by default
 	Preferred     ident.NodeID    `json:"preferred" yaml:"preferred"`           // first primary, and where switchback goes; "" until known
 	Delivery      Delivery        `json:"delivery" yaml:"delivery"`             // default sync
 	Secondaries   int             `json:"secondaries" yaml:"secondaries"`       // in-sync shadows wanted, default 1
@@ -93,6 +96,8 @@ type GroupSpec struct {
 	MaximumBlocks int           `json:"maximum_blocks,omitempty" yaml:"maximum_blocks"` // MiB, hard cap of each journal on each node; 0: none
 	JournalFull   string        `json:"journal_full,omitempty" yaml:"journal_full"`     // "" (stall: writes are refused until there is room) | drop
 	ReceiverAge   time.Duration `json:"receiver_age,omitempty" yaml:"receiver_age"`     // an attached receiver is changed when it is older; 0: never for that
+
+	Keys KeyRange `json:"keys,omitzero" yaml:"keys"` // of the files' records; zero: all
 
 	Feeds map[ident.NodeID]ident.NodeID `json:"feeds,omitempty" yaml:"feeds"` // target to the backup that feeds it; the primary feeds all others
 }

@@ -32,6 +32,8 @@ var (
 	ErrInvalid = errors.New("invalid request")
 	// ErrCondition: a condition of the transaction does not hold. It was not done.
 	ErrCondition = errors.New("a condition of the transaction does not hold")
+	// ErrNotOwned: by the present selection the record is not one of this group. It was not done.
+	ErrNotOwned = errors.New("the record belongs to another group")
 	// ErrKeyReused: an idempotency key was used for another request before. It was not done.
 	ErrKeyReused = errors.New("the idempotency key belongs to another request")
 	// ErrNotReconciled: the store holds entries that are not known to be part of the committed history yet.
@@ -70,7 +72,7 @@ func NotDone(err error) bool {
 	}
 	for _, sure := range []error{
 		ErrNotPrimary, ErrNoLease, ErrNotSequenced, ErrNoSync, ErrQueueFull, ErrJournalFull, ErrTooLarge, ErrInvalid, ErrCondition, ErrKeyReused, ErrClosed,
-		ErrNotAttached,
+		ErrNotAttached, ErrNotOwned,
 	} {
 		if errors.Is(err, sure) {
 			return true

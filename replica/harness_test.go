@@ -54,10 +54,11 @@ type node struct {
 	events  []Event
 	fail    sync.Map // failpoint name -> func() error
 	mute    atomic.Bool
-	silent  atomic.Bool           // does not promise
-	gone    atomic.Bool           // crashed: its answers are not heard
-	veto    atomic.Pointer[error] // nil: every deletion is allowed
-	asked   atomic.Int64          // deletions asked for
+	silent  atomic.Bool            // does not promise
+	gone    atomic.Bool            // crashed: its answers are not heard
+	veto    atomic.Pointer[error]  // nil: every deletion is allowed
+	asked   atomic.Int64           // deletions asked for
+	foreign atomic.Pointer[string] // a file that is not the group's; nil: all are
 	stopped bool
 }
 
@@ -172,7 +173,7 @@ func (c *cluster) start(id ident.NodeID) *node {
 	}
 	n.rep, err = Open(Options{
 		Cluster: testCluster, Node: id, Group: orders, Life: n.life, FS: n.fs, Dir: c.path(id, "data"), Store: n.store, Host: h, Logger: log,
-		ReceiverBytes: c.spec.ReceiverBytes, Events: n.heard, Veto: n.permit,
+		ReceiverBytes: c.spec.ReceiverBytes, Events: n.heard, Veto: n.permit, Selection: n.selection,
 		Timing: Timing{ShrinkAfter: 300 * time.Millisecond, OpenGrace: 300 * time.Millisecond, Heartbeat: 20 * time.Millisecond,
 			Timeout: 500 * time.Millisecond, Tick: 10 * time.Millisecond, Retention: 20 * time.Millisecond, Propose: time.Second,
 			DropAfter: 200 * time.Millisecond, VetoRetry: 20 * time.Millisecond},

@@ -38,6 +38,10 @@ type Options struct {
 	// and ends with its context. nil: nobody is asked.
 	Veto func(ctx context.Context, d Doomed) error
 
+	// Selection is asked for each bundle and returns what tells of a record whether it belongs to the group: nil, or an ErrNotOwned. It
+	// looks at the state of that moment. nil: all records do.
+	Selection func() func(file string, key []byte) error
+
 	Rotten func(ident.JournalID, ident.ReceiverNumber) // told when a reader of a journal meets rot; must not block; nil: nobody
 }
 

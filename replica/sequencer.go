@@ -114,6 +114,9 @@ func (s *sequencer) noRoom(taken []*request, full error) {
 func (s *sequencer) deposit(g *fsm.Group, taken []*request) error {
 	p := s.p
 	d := draft{s: s, time: p.now(), images: wantsBefore(g, p.doubt.Load())}
+	if p.r.o.Selection != nil {
+		d.owns = p.r.o.Selection() // after the requests were taken: a barrier among them proves what those before it have met
+	}
 	for i, r := range taken {
 		err := d.add(r)
 		if errors.Is(err, errBundleFull) {
@@ -211,6 +214,7 @@ type draft struct {
 	s       *sequencer
 	time    int64
 	images  bool
+	owns    func(file string, key []byte) error // nil: everything is the group's
 	entries []entry.Entry
 	flight  *flight
 	refused []waiter
@@ -242,6 +246,10 @@ func (d *draft) add(r *request) error {
 			return err
 		}
 	}
+	if err := d.ownsAll(r); err != nil {
+		d.refuse(r, err)
+		return nil
+	}
 	refusal, err := d.checkAll(r.conditions)
 	if err != nil {
 		return err
@@ -266,7 +274,7 @@ func (d *draft) add(r *request) error {
 		}
 		d.refuse(r, fmt.Errorf("%w: with the records that it changes it is larger than a bundle, %d bytes: split the transaction", ErrTooLarge, entry.MaxBundle))
 		return nil
-	case errors.As(err, &program), errors.Is(err, ErrTooLarge), errors.Is(err, ErrInvalid):
+	case errors.As(err, &program), errors.Is(err, ErrTooLarge), errors.Is(err, ErrInvalid), errors.Is(err, ErrNotOwned):
 		d.rollback(begin)
 		if err := d.deleteLapsed(); err != nil {
 			return err
@@ -293,6 +301,28 @@ func (d *draft) add(r *request) error {
 	w.entry = len(d.entries) - 1
 	w.receipt.Position = d.end()
 	d.flight.waiters = append(d.flight.waiters, w)
+	return nil
+}
+
+// ownsAll refuses a request with a record that is not the group's. The product's own files are in every group.
+func (d *draft) ownsAll(r *request) error {
+	if d.owns == nil {
+		return nil
+	}
+	for i := range r.writes {
+		if w := &r.writes[i]; !Reserved(w.File) {
+			if err := d.owns(w.File, w.Key); err != nil {
+				return err
+			}
+		}
+	}
+	for i := range r.conditions {
+		if c := &r.conditions[i]; !Reserved(c.File) {
+			if err := d.owns(c.File, c.Key); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
 }
 

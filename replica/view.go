@@ -47,7 +47,7 @@ func (v *View) get(file string, key []byte) (*entry.Image, error) {
 	if v.err != nil {
 		return nil, v.err
 	}
-	if err := validateRecord(file, key); err != nil {
+	if err := v.validate(file, key); err != nil {
 		return nil, err
 	}
 	image, err := v.d.s.current(recordKey{file, string(key)}, key)
@@ -82,7 +82,7 @@ func (v *View) change(file string, key []byte, image *entry.Image) error {
 	if v.err != nil {
 		return v.err
 	}
-	if err := validateRecord(file, key); err != nil {
+	if err := v.validate(file, key); err != nil {
 		return err
 	}
 	v.changes++
@@ -102,6 +102,16 @@ func (v *View) change(file string, key []byte, image *entry.Image) error {
 		}
 	}
 	return v.err
+}
+
+// validate checks the name of a record. One that is not the group's ends the transaction.
+func (v *View) validate(file string, key []byte) error {
+	err := validateRecord(file, key)
+	if err == nil && v.d.owns != nil {
+		err = v.d.owns(file, key)
+		v.err = err
+	}
+	return err
 }
 
 // run runs a program. What made the transaction impossible counts for more than what the program says.

@@ -74,7 +74,7 @@ func (s *session) groupOf(keys []Key) (string, reply) {
 			return "", told(err)
 		}
 		if i > 0 && g != group {
-			return "", errCrossGroup
+			return "", crossGroup(keys[0], group, k, g)
 		}
 		group = g
 	}

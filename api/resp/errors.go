@@ -26,7 +26,6 @@ const (
 	errNoProto       = failure("NOPROTO unsupported protocol version")
 	errReadOnly      = failure("READONLY You can't write against a read only replica.")
 	errExecAbort     = failure("EXECABORT Transaction discarded because of previous errors.")
-	errCrossGroup    = failure("CROSSSLOT Keys in request don't belong to the same group: a command and a transaction touch one group")
 	errNestedMulti   = failure("ERR MULTI calls can not be nested")
 	errNoMulti       = failure("ERR EXEC without MULTI")
 	errNoDiscard     = failure("ERR DISCARD without MULTI")
@@ -82,4 +81,10 @@ func clean(a []byte, most int) string {
 		}
 		return r
 	}, string(a))
+}
+
+// crossGroup refuses a command, or a transaction, with keys of two groups. It begins as clients of a cluster know it.
+func crossGroup(a Key, of string, b Key, other string) reply {
+	return failure(fmt.Sprintf("CROSSSLOT Keys in request don't belong to the same group: %.100q is of group %s, %.100q of group %s; a command and a transaction touch one group",
+		nameOf(a.File, a.Key), of, nameOf(b.File, b.Key), other))
 }

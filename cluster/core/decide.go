@@ -1,9 +1,7 @@
 package core
 
 import (
-	"cmp"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/understudy-ha/understudy/fsm"
@@ -34,17 +32,21 @@ type GroupView struct {
 // Decide returns the commands that are due, at most one for each group beside the ends of what operators ordered. It is pure. It never chooses a primary by
 // itself: it fences what is proved or presumed dead, and promotes whom fsm.ChooseCandidate names among those that promised.
 func Decide(v View) []fsm.Command {
-	groups := make([]*fsm.Group, 0, len(v.State.Groups))
-	for _, g := range v.State.Groups {
-		groups = append(groups, g)
-	}
-	slices.SortFunc(groups, func(a, b *fsm.Group) int {
-		return cmp.Or(cmp.Compare(a.Spec.Order, b.Spec.Order), cmp.Compare(a.Spec.Name, b.Spec.Name))
-	})
 	out := v.expire()
-	for _, g := range groups {
+	for _, g := range v.State.InOrder() {
 		if cmd, ok := v.decideGroup(g); ok {
 			out = append(out, cmd)
+		}
+	}
+	return append(out, v.create()...)
+}
+
+// create returns the commands for planned groups that nobody has to be asked about any more and whose first primary lives. Whoever planned
+// them may be gone.
+func (v View) create() (out []fsm.Command) {
+	for _, p := range v.State.Planned {
+		if n := v.State.Nodes[p.Spec.Preferred]; len(p.Ask) == 0 && n != nil && n.Incarnation != 0 && !n.Released && v.lives(n.ID) {
+			out = append(out, fsm.Command{CreateGroup: &fsm.CreateGroup{Spec: p.Spec, Incarnation: n.Incarnation, Planned: true}})
 		}
 	}
 	return out

@@ -62,7 +62,7 @@ func writeSpec(w io.Writer, c client.GroupChange) {
 		age = s.ReceiverAge.String()
 	}
 	all := pairs{
-		{"name", s.Name}, {"order", fmt.Sprint(s.Order)}, {"files", strings.Join(s.Files, " ")}, {"preferred", s.Preferred}, {"delivery", s.Delivery},
+		{"name", s.Name}, {"order", fmt.Sprint(s.Order)}, {"files", strings.Join(s.Files, " ")}, {"keys", s.Keys.String()}, {"preferred", s.Preferred}, {"delivery", s.Delivery},
 		{"secondaries", fmt.Sprint(s.Secondaries)}, {"on_no_sync", s.OnNoSync}, {"auto_failover", s.AutoFailover}, {"images", s.Images},
 		{"switchback", word(s.Switchback, "manual")},
 	}

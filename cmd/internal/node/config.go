@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -421,11 +420,7 @@ func checkGroups(groups []fsm.GroupSpec, name *regexp.Regexp) (p []error) {
 			add("name", "%s is used twice", g.Name)
 		}
 		seen[g.Name] = true
-		for _, pattern := range g.Files {
-			if _, err := path.Match(pattern, ""); err != nil {
-				add("files", "%q is not a pattern: %w", pattern, err)
-			}
-		}
+		p = append(p, checkSelection(where, g, groups[:i])...)
 		oneOf("delivery", string(g.Delivery), "sync", "async")
 		oneOf("on_no_sync", g.OnNoSync, "degrade", "hold", "refuse")
 		oneOf("auto_failover", g.AutoFailover, "lossless", "off")

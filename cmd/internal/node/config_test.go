@@ -95,6 +95,13 @@ func TestReadConfigRefuses(t *testing.T) {
 		{name: "group twice", text: minimal + "groups: [{name: x}, {name: x}]\n", want: "used twice"},
 		{name: "delivery", text: minimal + "groups: [{name: x, delivery: maybe}]\n", want: "sync, async"},
 		{name: "pattern", text: minimal + "groups: [{name: x, files: [\"[\"]}]\n", want: "is not a pattern"},
+		{name: "only excluded", text: minimal + "groups: [{name: x, files: [\"!a\"]}]\n", want: "groups[0].files: [\"!a\"] only exclude"},
+		{name: "keys", text: minimal + "groups: [{name: x, keys: {from: b, to: a}}]\n", want: "groups[0].keys: from \"b\" is not below"},
+		{name: "half a byte", text: minimal + "groups: [{name: x, keys: {from: hex:0}}]\n", want: "hexadecimal"},
+		{name: "no such bound", text: minimal + "groups: [{name: x, keys: {form: a}}]\n", want: "form"},
+		{name: "two take all", text: minimal + "groups: [{name: x}, {name: y}]\n", want: "groups[1].files: \"*\" of group x and \"*\" of group y"},
+		{name: "two take some", text: minimal + "groups: [{name: x, files: [orders*]}, {name: z}, {name: y, files: [\"*s-1\"]}]\n", want: "groups[2].files"},
+		{name: "ranges overlap", text: minimal + "groups: [{name: x, keys: {to: n}}, {name: y, keys: {from: m}}]\n", want: "ranges of keys that do not overlap"},
 		{name: "receiver size", text: minimal + "groups: [{name: x, receiver_bytes: 5}]\n", want: "1 MiB"},
 		{name: "switch-back at once", text: minimal + "groups: [{name: x, switchback: auto, switchback_after: 1ms}]\n", want: "at least 1s"},
 		{name: "lease", text: minimal + "timing: {lease: 600ms}\n", want: "three times"},
@@ -145,5 +152,25 @@ func TestUnknownOverrides(t *testing.T) {
 	got := UnknownOverrides([]string{"HOME=/", "UNDERSTUDY_NODE=a", "UNDERSTUDY_TIMING_LEES=3s", "UNDERSTUDY_ADDR=x", "UNDERSTUDY_LISTEN_HTTP=y"})
 	if len(got) != 1 || got[0] != "UNDERSTUDY_TIMING_LEES" {
 		t.Errorf("got %q", got)
+	}
+}
+
+// TestReadConfigSelection: groups with excluding patterns and ranges of keys stand beside each other. Proves TR-7, HB-2, IC-1.
+func TestReadConfigSelection(t *testing.T) {
+	c, err := readConfig(writeConfig(t, minimal+`groups:
+  - {name: default, files: ["*", "!tmp*"]}
+  - {name: system, files: ["system.*"]}
+  - {name: low, files: [big], keys: {to: 5}, preferred: a}
+  - {name: middle, files: [big], keys: {from: "5", to: hex:ff00}, preferred: b}
+  - {name: high, files: [big], keys: {from: hex:ff00}, preferred: c}
+`), environment(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []fsm.KeyRange{{}, {}, {To: "5"}, {From: "5", To: "\xff\x00"}, {From: "\xff\x00"}}
+	for i, g := range c.Groups {
+		if g.Keys != want[i] {
+			t.Errorf("%s has %q, want %q", g.Name, g.Keys, want[i])
+		}
 	}
 }

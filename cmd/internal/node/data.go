@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path"
-	"sort"
 	"time"
 
 	"github.com/understudy-ha/understudy/api"
@@ -16,50 +14,15 @@ import (
 	"github.com/understudy-ha/understudy/replica"
 )
 
-// data answers for records: it finds the group of a file and asks this node's replica.
+// data answers for records: it finds the group of a record and asks this node's replica.
 type data struct{ n *Node }
 
-// groupOf returns the group that owns a file: the first, by order number and name, one of whose patterns matches.
-func groupOf(st *fsm.State, file string) (ident.GroupName, bool) {
-	groups := make([]*fsm.Group, 0, len(st.Groups))
-	for _, g := range st.Groups {
-		groups = append(groups, g)
-	}
-	// A group with narrower patterns wins over one that takes everything.
-	sort.Slice(groups, func(i, j int) bool {
-		if a, b := takesAll(groups[i]), takesAll(groups[j]); a != b {
-			return b
-		}
-		if groups[i].Spec.Order != groups[j].Spec.Order {
-			return groups[i].Spec.Order < groups[j].Spec.Order
-		}
-		return groups[i].Spec.Name < groups[j].Spec.Name
-	})
-	for _, g := range groups {
-		for _, pattern := range g.Spec.Files {
-			if ok, err := path.Match(pattern, file); err == nil && ok {
-				return g.Spec.Name, true
-			}
-		}
-	}
-	return "", false
-}
-
-func takesAll(g *fsm.Group) bool {
-	for _, p := range g.Spec.Files {
-		if p == "*" {
-			return true
-		}
-	}
-	return false
-}
-
-// replicaOf returns the replica of the file's group; when this node has none, where to go instead.
-func (d data) replicaOf(file string) (ident.GroupName, *replica.Replica, error) {
-	st, _ := d.n.cluster.State()
-	name, ok := groupOf(st, file)
+// replicaOf returns the replica of the record's group; when this node has none, where to go instead.
+func (d data) replicaOf(file string, key []byte) (ident.GroupName, *replica.Replica, error) {
+	s := d.n.selection()
+	name, ok := s.owner(file, key)
 	if !ok {
-		return "", nil, d.noGroup(st, file)
+		return "", nil, d.noGroup(s.state, file)
 	}
 	rep := d.n.replicas.get(name)
 	if rep == nil {
@@ -73,7 +36,7 @@ func (d data) noGroup(st *fsm.State, file string) error {
 	if len(st.Groups) == 0 {
 		return &client.Error{Code: client.CodeUnavailable, Detail: "the cluster has no group yet", Remedy: "wait until the bootstrapping node has created it, or create one with POST /v1/groups"}
 	}
-	return &client.Error{Code: client.CodeUnknownGroup, Detail: fmt.Sprintf("no group selects file %q", file), Remedy: "add a group whose patterns match it (POST /v1/groups)"}
+	return &client.Error{Code: client.CodeUnknownGroup, Detail: fmt.Sprintf("no group selects this record of file %q", file), Remedy: "add a group whose patterns match the file, and whose keys hold the record's (POST /v1/groups); \"*\" leaves out what begins with local. and system."}
 }
 
 func (d data) Put(ctx context.Context, file string, key, value []byte, o api.WriteOptions) (client.WriteResult, error) {
@@ -95,7 +58,7 @@ func (d data) Delete(ctx context.Context, file string, key []byte, o api.WriteOp
 
 // write does one write; found tells whether the record existed before.
 func (d data) write(ctx context.Context, w replica.Write, o api.WriteOptions) (_ client.WriteResult, found bool, _ error) {
-	group, rep, err := d.replicaOf(w.File)
+	group, rep, err := d.replicaOf(w.File, w.Key)
 	if err != nil {
 		return client.WriteResult{}, false, err
 	}
@@ -133,7 +96,7 @@ func writeResult(group ident.GroupName, r replica.Receipt) client.WriteResult {
 }
 
 func (d data) Get(ctx context.Context, file string, key []byte, o client.ReadOptions) (client.Record, error) {
-	group, rep, err := d.replicaOf(file)
+	group, rep, err := d.replicaOf(file, key)
 	if err != nil {
 		return client.Record{}, err
 	}
@@ -147,26 +110,6 @@ func (d data) Get(ctx context.Context, file string, key []byte, o client.ReadOpt
 	r := record(group, file, key, image)
 	r.Node, r.Applied, r.Age = string(d.n.config.Node), at.Format(group), d.n.age(rep, o.Local)
 	return r, nil
-}
-
-func (d data) List(ctx context.Context, file string, o client.ListOptions) (client.RecordPage, error) {
-	group, rep, err := d.replicaOf(file)
-	if err != nil {
-		return client.RecordPage{}, err
-	}
-	page, err := rep.List(ctx, file, o.Prefix, o.From, o.Limit, o.Local)
-	if err != nil {
-		return client.RecordPage{}, d.n.explain(group, err)
-	}
-	out := client.RecordPage{File: file, Records: []client.Record{}, Node: string(d.n.config.Node), Applied: page.Position.Format(group), Age: d.n.age(rep, o.Local)}
-	for _, r := range page.Records {
-		out.Records = append(out.Records, record(group, file, r.Key, r.Image))
-	}
-	if len(page.Next) > 0 {
-		next := client.MakeKey(page.Next)
-		out.Next = &next
-	}
-	return out, nil
 }
 
 func record(group ident.GroupName, file string, key []byte, image entry.Image) client.Record {
@@ -245,6 +188,8 @@ func (n *Node) explain(group ident.GroupName, err error) error {
 	switch {
 	case errors.Is(err, replica.ErrNotPrimary), errors.Is(err, replica.ErrNoLease):
 		return n.elsewhere(group)
+	case errors.Is(err, replica.ErrNotOwned):
+		return &api.Elsewhere{Retry: true} // who asks again asks the group that owns it now
 	case errors.Is(err, replica.ErrNotFound):
 		return &client.Error{Code: client.CodeNotFound, Detail: "no such record"}
 	case errors.Is(err, replica.ErrNoSync):

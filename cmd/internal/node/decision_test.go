@@ -147,22 +147,6 @@ func TestReadiness(t *testing.T) {
 	}
 }
 
-func TestGroupOf(t *testing.T) {
-	st := &fsm.State{Groups: map[ident.GroupName]*fsm.Group{
-		"default": {Spec: fsm.GroupSpec{Name: "default", Order: 1, Files: []string{"*"}}},
-		"orders":  {Spec: fsm.GroupSpec{Name: "orders", Order: 5, Files: []string{"ord*", "invoice"}}},
-	}}
-	for file, want := range map[string]ident.GroupName{"orders": "orders", "invoice": "orders", "customers": "default"} {
-		if got, ok := groupOf(st, file); !ok || got != want {
-			t.Errorf("file %s belongs to %q, want %q", file, got, want)
-		}
-	}
-	delete(st.Groups, "default")
-	if got, ok := groupOf(st, "customers"); ok {
-		t.Errorf("file customers belongs to %q, want no group", got)
-	}
-}
-
 // pastClock is a wall clock that was set back.
 type pastClock struct{ host.Clock }
 

@@ -41,8 +41,8 @@ func fixed(key string) string {
 	case "name":
 		return "it is part of every position and of the paths of the journals"
 	case "order":
-		return "it decides together with files which group owns a file"
-	case "files":
+		return "it is the order in which groups start, and part of what decides which group owns a file"
+	case "files", "keys":
 		return "files that move to another group take their records along, which this version does not do"
 	}
 	return "it is no key of a group"
@@ -136,7 +136,7 @@ func specOf(s client.GroupSpec) fsm.GroupSpec {
 		Images: s.Images, ReceiverBytes: s.ReceiverBytes, KeepReceivers: s.KeepReceivers, Compression: s.Compression, JournalReplays: s.JournalReplays,
 		Switchback: s.Switchback, SwitchbackAfter: time.Duration(s.SwitchbackAfter),
 		Blocks: s.Blocks, MaximumBlocks: s.MaximumBlocks, JournalFull: s.JournalFull, ReceiverAge: time.Duration(s.ReceiverAge),
-		Feeds: feeds[ident.NodeID](s.Feeds)}
+		Feeds: feeds[ident.NodeID](s.Feeds)} // without Keys: their text may be wrong
 }
 
 func (r roles) Readmit(ctx context.Context, group, node, by string) (client.Readmission, error) {

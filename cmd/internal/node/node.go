@@ -64,6 +64,8 @@ type Node struct {
 	damages   damages
 	mendNow   chan struct{} // an operator asks for a repair of what is closed
 
+	selections selections
+
 	cancel context.CancelCauseFunc
 	work   sync.WaitGroup
 	failed chan error // the first fatal error
@@ -225,6 +227,7 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 
 	n.spawn(func() error { return n.replicas.run(run) })
 	n.spawn(func() error { return n.watch(run) })
+	n.spawn(func() error { return n.answerPlans(run) })
 	if c.Kind == fsm.KindData {
 		n.spawn(func() error { return n.scrub.run(run) })
 		n.spawn(func() error { return n.scrub.attend(run) })

@@ -49,10 +49,10 @@ func (s records) Group(k resp.Key) (string, error) {
 	if replica.Reserved(k.File) {
 		return "", &resp.Refusal{Text: "the file name of the key begins with a zero byte: such files are the product's own"}
 	}
-	st, _ := s.n.cluster.State()
-	name, ok := groupOf(st, k.File)
+	by := s.n.selection()
+	name, ok := by.owner(k.File, k.Key)
 	if !ok {
-		return "", refusal(data{s.n}.noGroup(st, k.File))
+		return "", refusal(data{s.n}.noGroup(by.state, k.File))
 	}
 	return string(name), nil
 }
@@ -157,21 +157,28 @@ func (s records) Files(context.Context) ([]string, error) {
 		}
 		files = append(files, slices.DeleteFunc(some, replica.Reserved)...)
 	}
-	return files, nil
+	slices.Sort(files)
+	return slices.Compact(files), nil // groups with ranges of one file have it both
 }
 
 func (s records) Scan(ctx context.Context, file string, from resp.Bound, limit int, local bool) ([]resp.Scanned, bool, error) {
-	group, err := s.Group(resp.Key{File: file})
-	if err != nil {
-		return nil, false, err
-	}
-	rep, err := s.replica(group)
-	if err != nil {
-		return nil, false, err
-	}
 	key := from.Key
 	if from.After {
 		key = append(bytes.Clone(key), 0) // the next one there can be
+	}
+	by := s.n.selection()
+	names := owners(by.spans(file))
+	switch len(names) {
+	case 0:
+		return nil, true, nil // what is not selected any more is not shown
+	case 1:
+	default:
+		return s.scanParts(ctx, file, key, limit, local)
+	}
+	group := string(names[0])
+	rep, err := s.replica(group)
+	if err != nil {
+		return nil, false, err
 	}
 	for {
 		page, err := rep.List(ctx, file, nil, key, limit, local)
@@ -228,6 +235,9 @@ func (s records) explainWrite(group ident.GroupName, err error) error {
 func (s records) explain(group ident.GroupName, err error) error {
 	if errors.Is(err, replica.ErrNotSequenced) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		return &resp.Refusal{Code: "TRYAGAIN", Text: "the time for the command was over before it was taken: nothing was done"}
+	}
+	if errors.Is(err, replica.ErrNotOwned) {
+		return &resp.Refusal{Code: "TRYAGAIN", Text: "the key has just become another group's: nothing was done"}
 	}
 	err = s.n.explain(group, err)
 	var other *api.Elsewhere

@@ -47,10 +47,8 @@ func (r *replicas) run(ctx context.Context) error {
 	started := map[ident.GroupName]bool{}
 	for {
 		st, changed := r.node.cluster.State()
-		for name, g := range st.Groups {
-			if started[name] {
-				continue
-			}
+		for _, g := range toStart(st, started) {
+			name := g.Spec.Name
 			started[name] = true
 			s, err := r.start(name, g.Spec)
 			if err != nil && !journal.Damaged(err) {
@@ -83,6 +81,12 @@ func (r *replicas) run(ctx context.Context) error {
 	}
 }
 
+// toStart lists the groups without a replica, in the order in which they start: each is recovered before the next one, and its role
+// session begins first.
+func toStart(st *fsm.State, started map[ident.GroupName]bool) []*fsm.Group {
+	return slices.DeleteFunc(st.InOrder(), func(g *fsm.Group) bool { return started[g.Spec.Name] })
+}
+
 func (r *replicas) start(name ident.GroupName, spec fsm.GroupSpec) (*sessions, error) {
 	n := r.node
 	log := n.log.With("group", string(name))
@@ -96,7 +100,7 @@ func (r *replicas) start(name ident.GroupName, spec fsm.GroupSpec) (*sessions, e
 		Host: n.host, Logger: log, Life: n.directory.life, ReceiverBytes: spec.ReceiverBytes, Network: n.host.Network,
 		Timing: replica.Timing{ShrinkAfter: n.config.Timing.ShrinkAfter}, Events: n.replicaEvent,
 		Replays: replica.ReplaysKept{Bytes: int64(n.config.Replays.Bytes), Age: n.config.Replays.Age},
-		Veto:    n.veto(), Rotten: n.scrub.suspect,
+		Veto:    n.veto(), Rotten: n.scrub.suspect, Selection: n.owns(name),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("recover group %s: %w", name, err)

@@ -60,6 +60,8 @@ func (n *Node) propose(ctx context.Context, cmd fsm.Command) (fsm.Result, error)
 		return res, &client.Error{Code: client.CodeUnknownNode, Detail: res.Detail}
 	case fsm.RefusedInvalid:
 		return res, &client.Error{Code: client.CodeInvalid, Detail: res.Detail}
+	case fsm.RefusedSelection:
+		return res, &client.Error{Code: client.CodeInvalid, Detail: res.Detail, Remedy: "exclude with \"!pattern\", or give the groups ranges of keys that do not overlap"}
 	case fsm.RefusedDropped:
 		return res, &client.Error{Code: client.CodePrecondition, Detail: res.Detail, Reason: res.Refused, Remedy: "readmit the node if its copy still connects (POST …/nodes/NODE/readmit)"}
 	case fsm.RefusedPaused:
@@ -85,6 +87,10 @@ func (n *Node) group(name string) (*fsm.State, *fsm.Group, error) {
 
 func (r roles) CreateGroup(ctx context.Context, spec client.GroupSpec) error {
 	s := specOf(spec)
+	var err error
+	if s.Keys, err = rangeOf(spec.Keys); err != nil {
+		return err
+	}
 	if s.Preferred == "" {
 		s.Preferred = r.n.config.Node
 	}
@@ -97,8 +103,7 @@ func (r roles) CreateGroup(ctx context.Context, spec client.GroupSpec) error {
 	if p == nil || p.Kind != fsm.KindData {
 		return &client.Error{Code: client.CodeUnknownNode, Detail: fmt.Sprintf("preferred node %q is not a registered data node", s.Preferred), Remedy: "name one that `status` lists as data"}
 	}
-	_, err := r.n.propose(ctx, fsm.Command{CreateGroup: &fsm.CreateGroup{Spec: s, Incarnation: p.Incarnation}})
-	return err
+	return r.n.createPlanned(ctx, s, p.Incarnation)
 }
 
 // assess gathers the facts for a switch-over on the primary and judges them.

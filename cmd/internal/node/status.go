@@ -19,22 +19,12 @@ func (r roles) Status(ctx context.Context, local bool) (client.Status, error) {
 	n := r.n
 	st, _ := n.cluster.State()
 	out := client.Status{Node: string(n.config.Node), Cluster: n.config.Cluster, ClusterID: string(n.cluster.ID()), RaftLeader: string(n.cluster.Leader()),
-		Version: version(), Started: n.started, Nodes: n.nodes(st), Groups: []client.GroupStatus{}, Pause: pauseOf(st)}
+		Version: version(), Started: n.started, Nodes: n.nodes(st), Groups: []client.GroupStatus{}, Planned: plannedGroups(st), Pause: pauseOf(st)}
 	if n.config.Kind == fsm.KindData {
 		out.Scrub = n.scrub.now()
 	}
-	groups := make([]*fsm.Group, 0, len(st.Groups))
-	for _, g := range st.Groups {
-		groups = append(groups, g)
-	}
-	sort.Slice(groups, func(i, j int) bool {
-		if groups[i].Spec.Order != groups[j].Spec.Order {
-			return groups[i].Spec.Order < groups[j].Spec.Order
-		}
-		return groups[i].Spec.Name < groups[j].Spec.Name
-	})
 	asked := map[string]*client.Status{} // by address: one question per primary
-	for _, g := range groups {
+	for _, g := range st.InOrder() {
 		s := n.groupStatus(st, g)
 		if p := st.Nodes[g.Primary]; s.Stale && !local && p != nil && g.Phase == fsm.PhaseOpened && n.cluster.Alive(g.Primary) {
 			far, ok := asked[p.Addresses.HTTP]
@@ -226,5 +216,5 @@ func spec(s fsm.GroupSpec) client.GroupSpec {
 		Compression: s.Compression, JournalReplays: s.JournalReplays,
 		Switchback: s.Switchback, SwitchbackAfter: client.Duration(s.SwitchbackAfter),
 		Blocks: s.Blocks, MaximumBlocks: s.MaximumBlocks, JournalFull: s.JournalFull, ReceiverAge: client.Duration(s.ReceiverAge),
-		Feeds: feeds[string](s.Feeds)}
+		Feeds: feeds[string](s.Feeds), Keys: keysOf(s.Keys)}
 }

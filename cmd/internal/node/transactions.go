@@ -106,43 +106,38 @@ func (d data) Transact(ctx context.Context, t client.Transaction, o api.WriteOpt
 	return out, nil
 }
 
-// groupOfAll returns the group that all files of a transaction belong to.
+// groupOfAll returns the group that all records of a transaction belong to.
 func (d data) groupOfAll(t *client.Transaction) (ident.GroupName, error) {
 	if t.Group != "" {
 		if _, _, err := d.n.group(t.Group); err != nil {
 			return "", err
 		}
 	}
-	st, _ := d.n.cluster.State()
+	s := d.n.selection()
 	var group ident.GroupName
 	var first string
-	seen := map[string]bool{}
-	look := func(file string) error {
-		if seen[file] {
-			return nil
-		}
-		seen[file] = true
-		name, ok := groupOf(st, file)
+	look := func(file string, key client.Key) error {
+		name, ok := s.owner(file, key.Bytes())
 		switch {
 		case !ok:
-			return d.noGroup(st, file)
+			return d.noGroup(s.state, file)
 		case t.Group != "" && string(name) != t.Group:
-			return &client.Error{Code: client.CodeInvalid, Detail: fmt.Sprintf("file %q belongs to group %s, not to group %s", file, name, t.Group), Remedy: "a transaction is of one group: leave files of others out, and send them a transaction of their own"}
+			return &client.Error{Code: client.CodeInvalid, Detail: fmt.Sprintf("key %q of file %q belongs to group %s, not to group %s", key, file, name, t.Group), Remedy: "a transaction is of one group: leave records of others out, and send them a transaction of their own"}
 		case group != "" && name != group:
-			return &client.Error{Code: client.CodeInvalid, Detail: fmt.Sprintf("file %q belongs to group %s, file %q to group %s", first, group, file, name), Remedy: "a transaction is of one group: split it, or let one group select both files"}
+			return &client.Error{Code: client.CodeInvalid, Detail: fmt.Sprintf("%s belongs to group %s, key %q of file %q to group %s", first, group, key, file, name), Remedy: "a transaction is of one group: split it, or let one group select both records"}
 		}
 		if group == "" {
-			group, first = name, file
+			group, first = name, fmt.Sprintf("key %q of file %q", key, file)
 		}
 		return nil
 	}
 	for i := range t.Changes {
-		if err := look(t.Changes[i].File); err != nil {
+		if err := look(t.Changes[i].File, t.Changes[i].Key); err != nil {
 			return "", err
 		}
 	}
 	for i := range t.Conditions {
-		if err := look(t.Conditions[i].File); err != nil {
+		if err := look(t.Conditions[i].File, t.Conditions[i].Key); err != nil {
 			return "", err
 		}
 	}

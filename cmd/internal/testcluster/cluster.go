@@ -32,6 +32,8 @@ type Options struct {
 	Nodes []ident.NodeID // default a, b, c; the first one bootstraps
 	Group fsm.GroupSpec  // of group "default"; zero fields take the product's defaults
 
+	Others []fsm.GroupSpec // further groups
+
 	Later     []ident.NodeID // those of Nodes that are not started with the others: Node.Start makes them members
 	Witnesses []ident.NodeID // those of Nodes that hold no data; not the first one
 	Watchdog  time.Duration  // of the data disks; 0: the product's default
@@ -111,7 +113,7 @@ func Start(t testing.TB, o Options) *Cluster {
 		if o.Replays != (node.Replays{}) {
 			n.config.Replays = o.Replays
 		}
-		n.config.Groups = []fsm.GroupSpec{o.Group}
+		n.config.Groups = append([]fsm.GroupSpec{o.Group}, o.Others...)
 		c.join = append(c.join, n.config.Listen.Raft)
 		c.nodes[id] = n
 	}

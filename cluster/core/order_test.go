@@ -1,0 +1,47 @@
+package core
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/understudy-ha/understudy/fsm"
+	"github.com/understudy-ha/understudy/internal/ident"
+)
+
+// TestDecideInOrder: when a node takes several groups with it, the group system is fenced first, then the others by order and name.
+// Proves IC-1.
+func TestDecideInOrder(t *testing.T) {
+	nobody := func(ident.NodeID) bool { return false }
+	st := &fsm.State{Nodes: map[ident.NodeID]*fsm.Node{}, Groups: map[ident.GroupName]*fsm.Group{}}
+	for _, id := range []ident.NodeID{"a", "b"} {
+		st.Nodes[id] = &fsm.Node{ID: id, Kind: fsm.KindData, Incarnation: 7, Renewal: 1}
+	}
+	st.Nodes["a"].Released = true
+	for name, order := range map[ident.GroupName]int{"z": 0, "b": 1, "a": 1, "system": 0, "early": -3} {
+		st.Groups[name] = &fsm.Group{Spec: fsm.GroupSpec{Name: name, Order: order, Delivery: fsm.DeliverySync, AutoFailover: fsm.FailoverLossless}, Epoch: 2, OpenEpoch: 2, OpenNode: "a",
+			Phase: fsm.PhaseOpened, Primary: "a", Incarnation: 7, InSync: []ident.NodeID{"a", "b"}}
+	}
+	var got []ident.GroupName
+	for _, c := range Decide(View{State: st, Dead: nobody, Silent: nobody, Groups: map[ident.GroupName]GroupView{}}) {
+		if c.Fence != nil {
+			got = append(got, c.Fence.Group)
+		}
+	}
+	if fmt.Sprint(got) != "[system early z a b]" {
+		t.Errorf("fenced %v", got)
+	}
+}
+
+// TestDecideCreatesWhatIsPlanned: once nobody is asked any more and the first primary lives. Proves IC-1.
+func TestDecideCreatesWhatIsPlanned(t *testing.T) {
+	nobody := func(ident.NodeID) bool { return false }
+	st := &fsm.State{Nodes: map[ident.NodeID]*fsm.Node{"a": {ID: "a", Incarnation: 7}, "b": {ID: "b"}, "c": {ID: "c", Incarnation: 7, Released: true}}, Groups: map[ident.GroupName]*fsm.Group{}}
+	for name, preferred := range map[ident.GroupName]ident.NodeID{"k": "a", "l": "b", "m": "c", "n": "x"} {
+		st.Planned = append(st.Planned, fsm.Plan{Spec: fsm.GroupSpec{Name: name, Preferred: preferred}})
+	}
+	st.Planned = append(st.Planned, fsm.Plan{Spec: fsm.GroupSpec{Name: "o", Preferred: "a"}, Ask: []ident.GroupName{"default"}})
+	got := Decide(View{State: st, Dead: nobody, Silent: nobody})
+	if len(got) != 1 || got[0].CreateGroup == nil || got[0].CreateGroup.Spec.Name != "k" || got[0].CreateGroup.Incarnation != 7 || !got[0].CreateGroup.Planned {
+		t.Errorf("%+v", got)
+	}
+}
