@@ -3,9 +3,11 @@ package replica
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/understudy-ha/understudy/fsm"
+	"github.com/understudy-ha/understudy/internal/ident"
 	"github.com/understudy-ha/understudy/journal"
 	"github.com/understudy-ha/understudy/replica/core"
 )
@@ -99,18 +101,38 @@ func (r *Replica) flushDetached(ctx context.Context, g *fsm.Group) error {
 }
 
 // CopyEnds tells how far the journals held reach on this node's disk and on their authors'. A copy that does not go on from what
-// the store has counts as none.
+// the store has counts as none. Its end and its start are of one moment, and what they are judged by is read afterwards: a copy may be
+// removed at any time and begin elsewhere, and its new end must not be taken for one that goes on from what the removed one held.
 func (r *Replica) CopyEnds() fsm.Ends {
 	ends := fsm.Ends{}
-	table := r.table()
-	grove := core.NewGrove(table, r.data.Position(), r.shelf.runs(true)...)
+	starts := make(map[ident.NodeID]ident.Position)
 	for _, j := range r.shelf.all() {
 		author := j.ID().Node
-		ends[author] = 0
-		if held := j.Receivers(); author == r.o.Node || len(held) == 0 || core.Rooted(table, held[0].Start, grove) {
-			view, _ := j.View()
-			ends[author] = core.CopyEnd(view.Durable, view.Confirmed)
+		if ends[author], starts[author] = extent(j); author == r.o.Node {
+			delete(starts, author)
+		}
+	}
+	at, held := r.data.Position(), r.shelf.runs(true)
+	table := r.table() // last: a start beyond what it knows passes
+	for author, start := range starts {
+		others := slices.DeleteFunc(slices.Clone(held), func(b core.Bough) bool { return b.Author == author })
+		if !core.Rooted(table, start, core.NewGrove(table, at, others...)) { // by what else is held: its own may be of another moment
+			ends[author] = 0
 		}
 	}
 	return ends
+}
+
+// extent returns how far a journal reaches on this disk and on its author's, and the position before what it holds. A journal whose
+// beginning moves again and again while it is looked at reaches nowhere.
+func extent(j *journal.Journal) (end ident.Sequence, start ident.Position) {
+	for range 3 {
+		view, _ := j.View()
+		if held := j.Receivers(); len(held) > 0 && held[0].First == view.First {
+			return core.CopyEnd(view.Durable, view.Confirmed), held[0].Start
+		} else if len(held) == 0 && view.First == 0 {
+			break
+		}
+	}
+	return 0, ident.Position{}
 }
