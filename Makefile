@@ -3,7 +3,7 @@ GO ?= go
 BIN := bin/understudy
 DATA ?= understudy-dev
 
-.PHONY: all build run test soak lint bench demo clean
+.PHONY: all build run test soak lint bench bench-peers demo clean
 
 all: build
 
@@ -47,6 +47,11 @@ lint:
 
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem -timeout 30m ./...
+
+# A cluster of three nodes next to a Redis with two replicas (Debian: apt-get install redis-server redis-tools), in the same run. More in
+# docs/redis.md; PEERS="-tests set,get -time 5s" and the like choose what is run.
+bench-peers: build
+	$(GO) run ./cmd/internal/peersbench $(PEERS)
 
 # Loads the Go source tree, fails a primary under load, brings it back, and compares everything.
 demo: build

@@ -32,7 +32,9 @@ type job struct {
 	direct func(ctx context.Context) (reply, error)
 	// wire are the commands by which another node is asked; the reply to the last one is the answer.
 	wire [][][]byte
-	slot *slot
+	// local are the parts of a transaction's answer that this node gives, by their place; another node is asked something that is nobody's.
+	local map[int]reply
+	slot  *slot
 }
 
 // jobOf makes a job of a data command.

@@ -2,6 +2,7 @@ package resp
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,7 +21,8 @@ func connectionCommands() []command {
 		{name: "readwrite", arity: 1, flags: fast | noMulti, family: "cluster", since: "3.0.0", summary: "Lets this connection read from the primary.", own: ownReadOnly(false)},
 		{name: "reset", arity: 1, flags: fast | early | subscribed, family: family, since: "6.2.0", summary: "Resets the connection.", own: ownReset},
 		{name: "quit", arity: -1, flags: fast | early | subscribed, family: family, since: "1.0.0", summary: "Closes the connection.", own: ownQuit, light: true},
-		{name: "client", arity: -2, family: family, since: "2.4.0", summary: "A container for client connection commands.", own: ownClient, light: true},
+		{name: "client", arity: -2, family: family, since: "2.4.0", summary: "A container for client connection commands.", own: ownClient, light: true,
+			parts: map[string]int{"id": 2, "getname": 2, "setname": 3, "setinfo": 4, "info": 2, "list": -2, "no-evict": 3, "no-touch": 3, "help": 2, "getredir": 2}},
 	}
 }
 
@@ -147,6 +149,8 @@ func ownSelect(_ *session, args [][]byte) reply {
 	switch {
 	case !valid:
 		return errNotInteger
+	case n < math.MinInt32 || n > math.MaxInt32:
+		return errSelect
 	case n != 0:
 		return errIndex
 	}
@@ -179,12 +183,7 @@ func ownQuit(s *session, _ [][]byte) reply {
 }
 
 func ownClient(s *session, args [][]byte) reply {
-	sub := lower(args[1][:min(len(args[1]), 32)])
-	want := map[string]int{"id": 2, "getname": 2, "setname": 3, "setinfo": 4, "info": 2, "no-evict": 3, "no-touch": 3, "help": 2, "getredir": 2}
-	if n, exact := want[sub]; exact && n != len(args) {
-		return errArity("client|" + sub)
-	}
-	switch sub {
+	switch lower(args[1][:min(len(args[1]), 32)]) {
 	case "id":
 		return integer(s.id)
 	case "getname":

@@ -27,8 +27,18 @@ const (
 )
 
 func cursorOf(arg []byte) (uint64, bool) {
-	n, err := strconv.ParseUint(string(arg), 10, 64)
-	return n, err == nil && len(arg) <= 20
+	if len(arg) == 0 || len(arg) > 21 {
+		return 0, len(arg) == 0 // none is the beginning, as in Redis
+	}
+	digits, negative := string(arg), arg[0] == '-'
+	if negative || arg[0] == '+' {
+		digits = digits[1:]
+	}
+	n, err := strconv.ParseUint(digits, 10, 64)
+	if negative {
+		n = -n
+	}
+	return n, err == nil
 }
 
 func makeCursor(code, prefix, sum uint64) uint64 {

@@ -1,6 +1,7 @@
 package resp
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 )
@@ -32,6 +33,9 @@ const (
 	errWatchMulti    = failure("ERR WATCH inside MULTI is not allowed")
 	errInMulti       = failure("ERR Command not allowed inside a transaction")
 	errQueueFull     = failure("ERR the transaction has too many or too large commands: split it")
+	errSelect        = failure("ERR value is out of range, value must between -2147483648 and 2147483647")
+	errTimeout       = failure("ERR timeout is not an integer or out of range")
+	errInfinite      = failure("ERR value is NaN or Infinity")
 	errIndex         = failure("ERR DB index is out of range")
 	errCursor        = failure("ERR invalid cursor")
 	errNoSuchMaster  = failure("ERR No such master with that name")
@@ -50,6 +54,16 @@ func errArity(name string) failure {
 	return failure("ERR wrong number of arguments for '" + name + "' command")
 }
 
+// errExecRefused is the answer to an EXEC that cannot be run at all.
+func errExecRefused(why reply) failure {
+	f, _ := why.(failure)
+	text := string(f)
+	if _, rest, cut := strings.Cut(text, " "); cut {
+		text = rest
+	}
+	return failure("EXECABORT Transaction discarded because of: " + text)
+}
+
 func errExpire(name string) failure {
 	return failure("ERR invalid expire time in '" + name + "' command")
 }
@@ -58,16 +72,31 @@ func errExpire(name string) failure {
 func errUnknownCommand(args [][]byte) failure {
 	var b strings.Builder
 	for _, a := range args[1:] {
-		if b.Len() > 128 {
+		if b.Len() >= 128 {
 			break
 		}
-		fmt.Fprintf(&b, "'%s' ", clean(a, 128-min(b.Len(), 127)))
+		fmt.Fprintf(&b, "'%s' ", quoted(a, 128-b.Len()))
 	}
-	return failure(fmt.Sprintf("ERR unknown command '%s', with args beginning with: %s", clean(args[0], 128), b.String()))
+	return failure(fmt.Sprintf("ERR unknown command '%s', with args beginning with: %s", quoted(args[0], 128), b.String()))
 }
 
 func errSubcommand(command string, sub []byte) failure {
-	return failure(fmt.Sprintf("ERR unknown subcommand '%s'. Try %s HELP.", clean(sub, 128), strings.ToUpper(command)))
+	return failure(fmt.Sprintf("ERR unknown subcommand '%s'. Try %s HELP.", quoted(sub, 128), strings.ToUpper(command)))
+}
+
+// quoted is what Redis repeats of an argument: the bytes up to the first zero, without line ends.
+func quoted(a []byte, most int) []byte {
+	a = a[:min(len(a), most)]
+	if i := bytes.IndexByte(a, 0); i >= 0 {
+		a = a[:i]
+	}
+	a = bytes.Clone(a)
+	for i, c := range a {
+		if c == '\r' || c == '\n' {
+			a[i] = ' '
+		}
+	}
+	return a
 }
 
 // clean makes what a client sent fit for a line.

@@ -234,8 +234,11 @@ func planHIncr(c *call) (step, reply) {
 
 func planHIncrFloat(c *call) (step, reply) {
 	by, valid := floatOf(c.args[3])
-	if !valid {
+	switch {
+	case !valid:
 		return nil, errNotFloat
+	case by.IsInf():
+		return nil, errInfinite
 	}
 	k, name := c.keys[0], c.args[2]
 	return func(t *tx) reply {
@@ -264,15 +267,15 @@ func planHScan(c *call) (step, reply) {
 	if _, valid := cursorOf(c.args[2]); !valid {
 		return nil, errCursor
 	}
-	o, bad := scanOptionsOf(c.args[3:], true)
-	if bad != nil {
-		return nil, bad
-	}
+	o, late := scanOptionsOf(c.args[3:], true)
 	k := c.keys[0]
 	return func(t *tx) reply {
-		h, _, bad := t.hash(k)
+		h, r, bad := t.hash(k)
 		if bad != nil {
 			return bad
+		}
+		if r != nil && late != nil { // a key that is not there is answered first
+			return late
 		}
 		all := array{}
 		for _, f := range h {

@@ -54,9 +54,18 @@ func TestProtocolErrors(t *testing.T) {
 			t.Errorf("inline: %q, want %q", got, want)
 		}
 	}
-	c.send("POST / HTTP/1.1\r\nHost: x\r\n\r\nSET k bad\r\n")
-	c.read()
-	c.closed()
+	// What a browser sends ends the connection without an answer, as in Redis; what came before it is answered.
+	for _, request := range []string{"POST / HTTP/1.1\r\nHost: x\r\n\r\n", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "Host: x\r\n", frame("post", "/")} {
+		c := w.nodes[0].dial(t)
+		c.send(frame("PING") + request + "SET k bad\r\n")
+		if got := c.read(); got != "PONG" {
+			t.Errorf("before a request of HTTP: %s", got)
+		}
+		if strings.HasPrefix(request, "GET") { // a command of Redis with too many arguments
+			c.read()
+		}
+		c.closed()
+	}
 	if got := w.nodes[0].dial(t).do("GET", "k"); got != "it's" {
 		t.Errorf("a browser has written: %s", got)
 	}

@@ -80,15 +80,6 @@ func planType(c *call) (step, reply) {
 // planExpire sets the time that m describes, without its value.
 func planExpire(m moment) func(*call) (step, reply) {
 	return func(c *call) (step, reply) {
-		n, valid := integerOf(c.args[2])
-		if !valid {
-			return nil, errNotInteger
-		}
-		m := m
-		m.value = n
-		if _, fits := m.at(0); !fits {
-			return nil, errExpire(c.name)
-		}
 		var nx, xx, gt, lt bool
 		for _, a := range c.args[3:] {
 			switch {
@@ -101,7 +92,7 @@ func planExpire(m moment) func(*call) (step, reply) {
 			case is(a, "LT"):
 				lt = true
 			default:
-				return nil, failure("ERR Unsupported option " + clean(a, 64))
+				return nil, failure("ERR Unsupported option " + string(quoted(a, 64)))
 			}
 		}
 		switch {
@@ -109,6 +100,15 @@ func planExpire(m moment) func(*call) (step, reply) {
 			return nil, failure("ERR NX and XX, GT or LT options at the same time are not compatible")
 		case gt && lt:
 			return nil, failure("ERR GT and LT options at the same time are not compatible")
+		}
+		n, valid := integerOf(c.args[2])
+		if !valid {
+			return nil, errNotInteger
+		}
+		m := m
+		m.value = n
+		if _, fits := m.at(0); !fits {
+			return nil, errExpire(c.name)
 		}
 		k, name := c.keys[0], c.name
 		return func(t *tx) reply {
@@ -145,7 +145,7 @@ func planTTL(unit time.Duration, absolute bool) func(*call) (step, reply) {
 			case r.Expiry == 0:
 				return integer(-1)
 			case absolute:
-				return integer(r.Expiry / int64(unit))
+				return integer((r.Expiry + int64(unit)/2) / int64(unit))
 			}
 			return integer((max(r.Expiry-t.now(), 0) + int64(unit)/2) / int64(unit)) // rounded, as Redis does
 		}, nil

@@ -125,7 +125,7 @@ func (s *session) receive(c *peerConn, jobs []*job) error {
 		if elsewhere { // the order of the client is gone for those before
 			s.answerAll(s.unanswered(jobs[from:i]), failure("TRYAGAIN the primary changed: nothing was done"))
 		}
-		s.answer(j, r, c.charged)
+		s.answer(j, j.complete(r), c.charged)
 		c.charged = 0
 		s.advance()
 	}

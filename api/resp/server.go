@@ -19,8 +19,10 @@ import (
 func serverCommands() []command {
 	const family = "server"
 	return []command{
-		{name: "command", arity: -1, family: family, since: "2.8.13", summary: "Returns detailed information about all commands.", own: ownCommand, light: true},
-		{name: "config", arity: -2, flags: admin | noMulti, family: family, since: "2.0.0", summary: "A container for server configuration commands.", own: ownConfig, light: true},
+		{name: "command", arity: -1, family: family, since: "2.8.13", summary: "Returns detailed information about all commands.", own: ownCommand, light: true,
+			parts: map[string]int{"count": 2, "docs": -2, "info": -2, "list": -2, "help": 2}},
+		{name: "config", arity: -2, flags: admin | noMulti, family: family, since: "2.0.0", summary: "A container for server configuration commands.", own: ownConfig, light: true,
+			parts: map[string]int{"get": -3, "set": -4, "resetstat": 2, "help": 2}},
 		{name: "info", arity: -1, family: family, since: "1.0.0", summary: "Returns information and statistics about the server.", own: ownInfo},
 		{name: "role", arity: 1, flags: fast, family: family, since: "2.8.12", summary: "Returns the replication role.", own: ownRole},
 		{name: "time", arity: 1, flags: fast, family: family, since: "2.6.0", summary: "Returns the server time.", own: ownTime, light: true},

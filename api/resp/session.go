@@ -229,12 +229,20 @@ func (s *session) dispatch(q request) {
 		name = lower(q.args[0])
 	}
 	c := s.srv.commands[name]
+	if name == "host:" || name == "post" { // a browser was made to speak to this port: as in Redis there is no answer
+		s.srv.counters.broken.Inc()
+		s.srv.o.Logger.Warn("a Redis connection that speaks HTTP is closed", "peer", s.conn.RemoteAddr())
+		s.quit = true
+		s.give(q.size)
+		return
+	}
 	if bad := s.check(c, name, q.args); bad != nil {
-		if s.multi != nil && (c == nil || c.name != "exec") {
+		switch {
+		case c != nil && c.name == "exec": // there is nothing else to be done with the transaction
+			s.endMulti()
+			bad = errExecRefused(bad)
+		case s.multi != nil:
 			s.multi.dirty = true
-		}
-		if name == "host:" || name == "post" { // a browser was made to speak to this port
-			s.quit = true
 		}
 		s.push(bad, q.size)
 		return
@@ -288,8 +296,11 @@ func (s *session) check(c *command, name string, args [][]byte) reply {
 		return errNoAuth
 	case c == nil:
 		return errUnknownCommand(args)
-	case !c.fits(len(args)):
-		return errArity(c.name)
+	}
+	if bad := c.fits(args); bad != nil {
+		return bad
+	}
+	switch {
 	case s.rights == 0 && c.flags&early == 0:
 		return errNoAuth
 	case c.rights()&^s.rights != 0:

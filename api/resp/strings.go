@@ -1,9 +1,7 @@
 package resp
 
 import (
-	"math/big"
 	"strconv"
-	"strings"
 	"time"
 )
 
@@ -54,11 +52,12 @@ func planGet(c *call) (step, reply) {
 // setting is what SET and GETEX say beside key and value.
 type setting struct {
 	nx, xx, get, keep, persist bool
-	expiry                     *moment
+	expiry                     *moment // without its value, until it is resolved
+	time                       []byte
 }
 
-// settingOf parses options; getex: those of GETEX, else those of SET.
-func settingOf(name string, args [][]byte, getex bool) (s setting, bad reply) {
+// settingOf parses options; getex: those of GETEX, else those of SET. The time is still to be read.
+func settingOf(args [][]byte, getex bool) (s setting, bad reply) {
 	for i := 0; i < len(args); i++ {
 		m := moment{}
 		switch a := args[i]; {
@@ -88,16 +87,23 @@ func settingOf(name string, args [][]byte, getex bool) (s setting, bad reply) {
 		default:
 			return s, errSyntax
 		}
-		if s.expiry != nil || s.keep || s.persist || i+1 == len(args) {
+		if s.expiry != nil && *s.expiry != m || s.keep || s.persist || i+1 == len(args) { // the same option twice: the last one counts
 			return s, errSyntax
 		}
 		i++
-		if m, bad = momentOf(name, args[i], m); bad != nil {
-			return s, bad
-		}
-		s.expiry = &m
+		s.expiry, s.time = &m, args[i]
 	}
 	return s, nil
+}
+
+// resolve reads the time, which Redis looks at after all options.
+func (s *setting) resolve(name string) reply {
+	if s.expiry == nil {
+		return nil
+	}
+	m, bad := momentOf(name, s.time, *s.expiry)
+	s.expiry = &m
+	return bad
 }
 
 // momentOf parses a time that must be positive.
@@ -114,7 +120,10 @@ func momentOf(name string, arg []byte, m moment) (moment, reply) {
 }
 
 func planSet(c *call) (step, reply) {
-	s, bad := settingOf("set", c.args[3:], false)
+	s, bad := settingOf(c.args[3:], false)
+	if bad == nil {
+		bad = s.resolve("set")
+	}
 	if bad != nil {
 		return nil, bad
 	}
@@ -207,15 +216,19 @@ func planGetDel(c *call) (step, reply) {
 }
 
 func planGetEX(c *call) (step, reply) {
-	s, bad := settingOf("getex", c.args[2:], true)
+	s, bad := settingOf(c.args[2:], true)
 	if bad != nil {
 		return nil, bad
 	}
+	late := s.resolve("getex") // a key that is not there is answered first
 	k := c.keys[0]
 	return func(t *tx) reply {
 		r, bad := t.bytes(k)
 		if bad != nil || r == nil {
 			return or(bad, null{})
+		}
+		if late != nil {
+			return late
 		}
 		switch {
 		case s.persist && r.Expiry != 0:
@@ -319,68 +332,6 @@ func planIncr(sign int64, operand bool) func(*call) (step, reply) {
 			return integer(n)
 		}, nil
 	}
-}
-
-const floatBits = 64 // of the mantissa: what Redis calculates with on most machines
-
-// floatOf parses a number; no infinities, nothing whose digits would fill memory.
-func floatOf(arg []byte) (*big.Float, bool) {
-	if len(arg) == 0 || len(arg) > 256 {
-		return nil, false
-	}
-	for _, c := range arg {
-		if (c < '0' || c > '9') && !strings.ContainsRune("+-.eE", rune(c)) {
-			return nil, false
-		}
-	}
-	if f, err := strconv.ParseFloat(string(arg), 64); err != nil && f != 0 { // its exponent is bounded
-		return nil, false
-	}
-	f, _, err := big.ParseFloat(string(arg), 10, floatBits, big.ToNearestEven)
-	return f, err == nil && !f.IsInf()
-}
-
-// added returns a+b as text.
-func added(a, b *big.Float) ([]byte, bool) {
-	f := new(big.Float).SetPrec(floatBits).Add(a, b)
-	if f.MantExp(nil) > 1024 {
-		return nil, false
-	}
-	s := f.Text('f', 17)
-	s = strings.TrimRight(strings.TrimRight(s, "0"), ".")
-	if s == "-0" || s == "" || s == "-" {
-		s = "0"
-	}
-	return []byte(s), true
-}
-
-func planIncrFloat(c *call) (step, reply) {
-	by, valid := floatOf(c.args[2])
-	if !valid {
-		return nil, errNotFloat
-	}
-	k := c.keys[0]
-	return func(t *tx) reply {
-		r, bad := t.bytes(k)
-		if bad != nil {
-			return bad
-		}
-		n, next := new(big.Float), Record{}
-		if r != nil {
-			var valid bool
-			if n, valid = floatOf(r.Value); !valid {
-				return errNotFloat
-			}
-			next.Expiry = r.Expiry
-		}
-		value, fits := added(n, by)
-		if !fits {
-			return errNaN
-		}
-		next.Value = value
-		t.put(k, next)
-		return bulk(value)
-	}, nil
 }
 
 func planAppend(c *call) (step, reply) {

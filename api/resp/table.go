@@ -31,6 +31,8 @@ type command struct {
 	plan func(c *call) (step, reply)
 	// own answers without records. It is run in the order of the connection: everything before it was answered.
 	own func(s *session, args [][]byte) reply
+	// parts are the subcommands with their arity, both names included; nil: it has none, or looks itself.
+	parts map[string]int
 	// light: own needs nothing of what is still pending, and so does not end a batch.
 	light bool
 }
@@ -80,12 +82,30 @@ func nameOf(file string, key []byte) []byte {
 	return append(append(append(make([]byte, 0, len(file)+1+len(key)), file...), ':'), key...)
 }
 
-// fits tells whether a command may have that many arguments.
-func (c *command) fits(n int) bool {
-	if c.arity < 0 {
-		return n >= -c.arity
+// fits finds what is wrong with the number of arguments, or with the subcommand.
+func (c *command) fits(args [][]byte) reply {
+	if !enough(c.arity, len(args)) {
+		return errArity(c.name)
 	}
-	return n == c.arity
+	if c.parts == nil || len(args) < 2 {
+		return nil
+	}
+	part := lower(args[1][:min(len(args[1]), 32)])
+	switch arity, known := c.parts[part]; {
+	case !known:
+		return errSubcommand(c.name, args[1])
+	case !enough(arity, len(args)):
+		return errArity(c.name + "|" + part)
+	}
+	return nil
+}
+
+// enough compares a number of arguments with an arity.
+func enough(arity, n int) bool {
+	if arity < 0 {
+		return n >= -arity
+	}
+	return n == arity
 }
 
 // commands is the one table of commands.

@@ -180,13 +180,24 @@ func ownExec(s *session, args [][]byte) reply {
 	}
 	j.wire = append(j.wire, [][]byte{[]byte("multi")})
 	steps := make([]step, len(m.queued))
+	var local int64 // bytes of what is answered here
 	for i, q := range m.queued {
-		j.wire = append(j.wire, q.args)
 		if q.command.plan == nil {
 			r := q.command.own(s, q.args)
+			n := r.weight()
+			if bad := s.chargeLocal(&local, n); bad != nil {
+				return done(bad)
+			}
+			m.size += n
+			if j.local == nil {
+				j.local = map[int]reply{}
+			}
+			j.local[i] = r
+			j.wire = append(j.wire, [][]byte{[]byte("ping")})
 			steps[i] = func(*tx) reply { return r }
 			continue
 		}
+		j.wire = append(j.wire, q.args)
 		keys := q.command.keysOf(q.args)
 		p, bad := q.command.plan(&call{name: q.command.name, args: q.args, keys: keys, limits: &s.srv.o.Limits})
 		if bad != nil {
@@ -200,7 +211,7 @@ func ownExec(s *session, args [][]byte) reply {
 		}
 	}
 	j.wire = append(j.wire, args)
-	j.size = m.size
+	j.size = m.size - local
 	group, bad := s.groupOf(j.keys)
 	if bad != nil {
 		return done(bad)
@@ -240,14 +251,40 @@ func ownExec(s *session, args [][]byte) reply {
 	return nil
 }
 
+// chargeLocal takes memory for a part of an answer that is given here; a reply says why it cannot be had.
+func (s *session) chargeLocal(sum *int64, n int64) reply {
+	if *sum += n; *sum > s.srv.o.Limits.Reply {
+		return errReplyTooLarge
+	}
+	if !s.charge(n) {
+		return errReplyMemory
+	}
+	return nil
+}
+
+// complete puts the parts that this node gives into what another node has answered to a transaction.
+func (j *job) complete(r reply) reply {
+	if all, is := r.(array); is && len(j.local) > 0 {
+		for i, part := range j.local {
+			if i < len(all) {
+				all[i] = part
+			}
+		}
+	}
+	return r
+}
+
 // ownWait counts the nodes that hold the connection's last writes.
 func ownWait(s *session, args [][]byte) reply {
-	want, valid1 := integerOf(args[1])
-	ms, valid2 := integerOf(args[2])
-	if !valid1 || !valid2 {
+	want, valid := integerOf(args[1])
+	if !valid {
 		return errNotInteger
 	}
-	if ms < 0 {
+	ms, valid := integerOf(args[2])
+	switch {
+	case !valid:
+		return errTimeout
+	case ms < 0:
 		return failure("ERR timeout is negative")
 	}
 	end := s.srv.o.Limits.Wait

@@ -69,10 +69,13 @@ type moment struct {
 	absolute bool
 }
 
-// at resolves it; false when it lies beyond what can be told (the year 2262).
+// at resolves it; false when it lies beyond what can be told (the year 2262), or is more milliseconds than there are numbers.
 func (m moment) at(now int64) (int64, bool) {
-	if m.value > math.MaxInt64/int64(m.unit) || m.value < math.MinInt64/int64(m.unit) {
+	if m.value > math.MaxInt64/int64(m.unit) || m.value < math.MinInt64/int64(m.unit/time.Millisecond) {
 		return 0, false
+	}
+	if m.value < math.MinInt64/int64(m.unit) {
+		return 1, true // longer ago than can be told
 	}
 	ns := m.value * int64(m.unit)
 	if m.absolute {
@@ -80,6 +83,9 @@ func (m moment) at(now int64) (int64, bool) {
 	}
 	if ns > 0 && now > math.MaxInt64-ns {
 		return 0, false
+	}
+	if ns < 0 && now < math.MinInt64-ns {
+		return 1, true
 	}
 	return max(now+ns, 1), true
 }

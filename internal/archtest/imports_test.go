@@ -71,6 +71,8 @@ func house() map[string]room {
 			"the only place where the rooms of floor 3 meet"},
 		"cmd/internal/journalbench": {4, []string{"internal/ident", "journal", "journal/entry"},
 			"measures a journal alone: with a node around it the figures would be about the node"},
+		"cmd/internal/peersbench": {4, nil,
+			"measures programs from outside, this one like the other: nothing of it may run in the measuring process"},
 		"cmd/internal/cli": {4, []string{"client", "cmd/internal/journalbench", "cmd/internal/node", "internal/ident", "journal", "journal/entry", "archive", "replica/restore"},
 			"talks to nodes only through client; journal and entry, archive and restore are for receivers without a node"},
 		"cmd/internal/testcluster": {4, append([]string{"archive/fakestore", "cmd/internal/node", "cmd/internal/oracle", "internal/watchdog", "replica/restore"}, floor3...),
