@@ -136,12 +136,13 @@ type Backout struct {
 	Node    string         `json:"node"`
 	Time    time.Time      `json:"time"`
 	Journal string         `json:"journal"`           // whose entries were undone
-	Known   uint64         `json:"known"`             // last sequence number of that journal known to the new primary
-	From    string         `json:"from"`              // store position before
+	Known   uint64         `json:"known"`             // sequence number before the first entry listed
+	From    string         `json:"from"`              // store position before: the last entry that was undone; "to" when none was
 	To      string         `json:"to"`                // store position after: the fork
 	Epoch   uint64         `json:"epoch"`             // of the new primary
 	Undone  int            `json:"undone"`            // entries undone in the store
 	Lost    int            `json:"lost"`              // of all listed, those that do not live on
+	Unheard int            `json:"unacknowledged"`    // of those lost, how many no client can have heard to be done
 	Entries []BackoutEntry `json:"entries,omitempty"` // only when one report is asked for
 }
 
@@ -155,6 +156,7 @@ type BackoutEntry struct {
 	Key                // fields key, key_base64
 	Before   *Image    `json:"before,omitempty"`
 	After    *Image    `json:"after,omitempty"`
-	LivesOn  bool      `json:"lives_on"` // the new primary has it all the same
-	Undone   bool      `json:"undone"`   // it had been applied here and was undone
+	LivesOn  bool      `json:"lives_on"`       // the new primary has it all the same
+	Undone   bool      `json:"undone"`         // it had been applied here and was undone
+	Unheard  bool      `json:"unacknowledged"` // it does not live on, and no client can have heard that it was done
 }

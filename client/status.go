@@ -45,9 +45,10 @@ func (s Status) Group(name string) (GroupStatus, bool) {
 // NodeStatus is one member of the cluster.
 type NodeStatus struct {
 	ID          string    `json:"id"`
-	Kind        string    `json:"kind"`  // data | witness
-	State       string    `json:"state"` // alive | suspect | dead | left, by the answering node's failure detector
-	Lease       string    `json:"lease"` // held | expired | released | none
+	Kind        string    `json:"kind"`                // data | witness
+	State       string    `json:"state"`               // alive | suspect | dead | left, by the answering node's failure detector
+	Suspicion   string    `json:"suspicion,omitempty"` // why State is suspect
+	Lease       string    `json:"lease"`               // held | expired | released | none
 	Priority    int       `json:"priority"`
 	Maintenance *Order    `json:"maintenance"` // null: not in maintenance
 	Incarnation string    `json:"incarnation"` // of the life that renewed last, hexadecimal

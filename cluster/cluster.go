@@ -134,12 +134,12 @@ func (c *Cluster) startRaft(from origin) error {
 	conf.SnapshotThreshold, conf.SnapshotInterval, conf.TrailingLogs = 2048, 30*time.Second, 10240
 	conf.ShutdownOnRemove = false
 	conf.NoLegacyTelemetry = true
-	conf.Logger = newQuiet(c.log.Named("raft"))
+	conf.Logger = newQuiet(c.log.Named("raft"), c.stopping)
 	conf.NotifyCh = notices
 	trans := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: streams{c.port}, MaxPool: 3, Timeout: 2 * time.Second,
 		MaxRPCsInFlight:       1, // no pipeline: a follower's slow disk wedges it
-		ServerAddressProvider: c.book, Logger: c.log.Named("transport"), MsgpackUseNewTimeFormat: true,
+		ServerAddressProvider: c.book, Logger: newQuiet(c.log.Named("transport"), c.stopping), MsgpackUseNewTimeFormat: true,
 	})
 	c.trans = trans
 	fail := func(err error) error { return errors.Join(err, trans.Close()) }
@@ -158,6 +158,9 @@ func (c *Cluster) startRaft(from origin) error {
 	c.spawn(func() { c.lead(notices) })
 	return nil
 }
+
+// stopping tells whether Close has begun to end things.
+func (c *Cluster) stopping() bool { return c.ctx.Err() != nil }
 
 // spawn runs f under the cluster's care. After Close has begun it is not run, and spawn returns false.
 func (c *Cluster) spawn(f func()) bool {

@@ -3,9 +3,11 @@ package cluster
 import (
 	"context"
 	"fmt"
+	stdlog "log"
 	"net"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -43,6 +45,7 @@ type gossip struct {
 	kick      chan struct{}          // buffered by one: something changed
 	events    chan gossipEvent       // from the callbacks, which must not block and call nothing of memberlist
 	stop      chan struct{}          // closed when list has ended
+	leaving   atomic.Bool            // set when close begins
 	work      sync.WaitGroup
 
 	mu    sync.Mutex
@@ -89,7 +92,7 @@ func BindGossip(bind string, log hclog.Logger) (memberlist.Transport, int, error
 	for range 10 { // with port 0 the kernel may choose a TCP port whose UDP twin is taken
 		var t *memberlist.NetTransport
 		t, err = memberlist.NewNetTransport(&memberlist.NetTransportConfig{
-			BindAddrs: []string{ip}, BindPort: addr.Port, Logger: log.StandardLogger(&hclog.StandardLoggerOptions{InferLevels: true}),
+			BindAddrs: []string{ip}, BindPort: addr.Port, Logger: stdlog.New(chatter{log, func() bool { return false }}, "", 0),
 		})
 		if err == nil {
 			return t, t.GetAutoBindPort(), nil
@@ -142,7 +145,7 @@ func (g *gossip) start(ctx context.Context, label ident.ClusterID, advertise str
 	c.TCPTimeout = time.Second
 	c.DeadNodeReclaimTime = 4 * t.Probe // a node may come back with another address; its directory id says whether it is the one
 	c.Delegate, c.Events, c.Conflict, c.Ping = g, g, g, g
-	c.Logger = g.log.StandardLogger(&hclog.StandardLoggerOptions{InferLevels: true})
+	c.Logger = stdlog.New(chatter{g.log, g.leaving.Load}, "", 0)
 	g.work.Go(g.note)
 	list, err := memberlist.Create(c)
 	if err != nil {
@@ -155,6 +158,7 @@ func (g *gossip) start(ctx context.Context, label ident.ClusterID, advertise str
 
 // close leaves the conversation, politely or not. ctx of start must have ended.
 func (g *gossip) close(leave bool) error {
+	g.leaving.Store(true)
 	var err error
 	if g.list != nil {
 		if leave {

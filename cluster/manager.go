@@ -95,6 +95,8 @@ func (c *Cluster) act(ctx context.Context, cmd fsm.Command) bool {
 	defer cancel()
 	res, err := c.Propose(ctx, cmd)
 	switch {
+	case ended(err):
+		c.log.Debug("decision not applied: this node stops", "error", err)
 	case err != nil:
 		c.log.Warn("decision not applied", "error", err)
 	case res.Refused != "":

@@ -14,9 +14,10 @@ import (
 const repeatAfter = 30 * time.Second
 
 // quiet is a logger that drops warnings and errors that it has said a moment ago. What is dropped is counted, and the next
-// one says how many there were.
+// one says how many there were. Their level is that of their cause.
 type quiet struct {
 	hclog.Logger
+	closing func() bool
 
 	mu   sync.Mutex
 	said map[string]*repeated
@@ -31,17 +32,21 @@ type repeated struct {
 // maxRepeated bounds what is remembered. A log that repeats so many different messages is not made quieter.
 const maxRepeated = 256
 
-func newQuiet(l hclog.Logger) *quiet { return &quiet{Logger: l, said: map[string]*repeated{}} }
+func newQuiet(l hclog.Logger, closing func() bool) *quiet {
+	return &quiet{Logger: l, closing: closing, said: map[string]*repeated{}}
+}
 
 func (q *quiet) Warn(msg string, args ...any) {
-	if args, ok := q.fresh(msg, args); ok {
-		q.Logger.Warn(msg, args...)
-	}
+	q.complain(hclog.Warn, msg, args)
 }
 
 func (q *quiet) Error(msg string, args ...any) {
-	if args, ok := q.fresh(msg, args); ok {
-		q.Logger.Error(msg, args...)
+	q.complain(hclog.Error, msg, args)
+}
+
+func (q *quiet) complain(level hclog.Level, msg string, args []any) {
+	if fresh, ok := q.fresh(msg, args); ok {
+		q.Logger.Log(weigh(level, args, q.closing()), msg, fresh...)
 	}
 }
 

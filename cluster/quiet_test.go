@@ -16,7 +16,7 @@ import (
 func TestRepeatedComplaintsAreDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
-		q := newQuiet(hclog.New(&hclog.LoggerOptions{Output: &out}))
+		q := newQuiet(hclog.New(&hclog.LoggerOptions{Output: &out}), func() bool { return false })
 		for range 100 {
 			q.Error("failed to heartbeat to", "peer", "b", "backoff time", time.Second, "error", errors.New("refused"))
 			q.Error("failed to heartbeat to", "peer", "c", "error", errors.New("refused"))

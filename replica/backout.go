@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -68,12 +69,20 @@ func (r *Replica) backouts() backouts {
 // Backouts returns all reports of this node, oldest first.
 func (r *Replica) Backouts() ([]BackoutReport, error) { return r.backouts().all() }
 
-// Backout returns one report; ErrNotFound when there is none of that id.
-func (r *Replica) Backout(id string) (BackoutReport, error) { return r.backouts().read(id) }
+// Backout returns one report; ErrNotFound when there is none of that id. The zeros before an id may be left out.
+func (r *Replica) Backout(id string) (BackoutReport, error) {
+	if n, err := strconv.ParseUint(id, 10, 64); err == nil {
+		id = backoutID(ident.Epoch(n))
+	}
+	return r.backouts().read(id)
+}
+
+// backoutID is the id of the report of an opened epoch; their order as text is that of the epochs.
+func backoutID(e ident.Epoch) string { return fmt.Sprintf("%08d", e) }
 
 // add writes the report of the opened epoch, or completes it: after a crash in the middle of an undo the rest is added.
 func (s backouts) add(g *fsm.Group, node ident.NodeID, lost, undone []located, now time.Time) error {
-	id := fmt.Sprintf("%08d", g.OpenEpoch)
+	id := backoutID(g.OpenEpoch)
 	report, err := s.read(id)
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return err
@@ -120,7 +129,7 @@ func (s backouts) add(g *fsm.Group, node ident.NodeID, lost, undone []located, n
 // addLiving adds the entries of the author's own journal that live on although the new primary had not heard them
 // confirmed, to a report that exists. It does nothing when there is none.
 func (s backouts) addLiving(g *fsm.Group, own ident.JournalID, bundles []located) error {
-	report, err := s.read(fmt.Sprintf("%08d", g.OpenEpoch))
+	report, err := s.read(backoutID(g.OpenEpoch))
 	if errors.Is(err, ErrNotFound) {
 		return nil
 	}

@@ -101,6 +101,18 @@ func (e *ConditionError) Error() string {
 // Is makes it an ErrCondition.
 func (e *ConditionError) Is(target error) bool { return target == ErrCondition }
 
+// KeyReusedError says where the request stands that the idempotency key belongs to. It is an ErrKeyReused.
+type KeyReusedError struct {
+	Position ident.Position // of the last entry of that transaction
+}
+
+func (e *KeyReusedError) Error() string {
+	return fmt.Sprintf("%v, done at %s", ErrKeyReused, e.Position)
+}
+
+// Is makes it an ErrKeyReused.
+func (e *KeyReusedError) Is(target error) bool { return target == ErrKeyReused }
+
 // ProgramError says that the program of a transaction ended with an error or panicked. Nothing of the transaction was done.
 type ProgramError struct {
 	Err error // what it returned

@@ -179,7 +179,7 @@ func (c *conductor) switchOver(ctx context.Context, a fsm.Assignment) {
 			}
 		case core.SwitchAdvances:
 			c.note(c.propose(ctx, fsm.Command{AdvanceSwitch: &fsm.AdvanceSwitch{
-				Group: p.r.o.Group, Operation: op.ID, From: fsm.StepHold, Node: a.Self, Detail: fmt.Sprintf("%d writes wait", p.queue.length()),
+				Group: p.r.o.Group, Operation: op.ID, From: fsm.StepHold, Node: a.Self, Detail: p.left(),
 			}}))
 		case core.SwitchHandsOver:
 			p.stopped.Store(true) // reads too, before Handover can be applied
@@ -224,6 +224,15 @@ func (c *conductor) handover(a fsm.Assignment, op *fsm.Operation) fsm.Command {
 		Group: p.r.o.Group, Operation: op.ID, Epoch: p.epoch, From: a.Self, FromLife: a.Life, To: op.To,
 		Incarnation: a.Nodes[op.To].Incarnation, Last: view.After, InSync: set,
 	}}
+}
+
+// left says what the drain of a switch-over begins with.
+func (p *primary) left() string {
+	inFlight := 0
+	for _, f := range p.flights.snapshot() {
+		inFlight += len(f.waiters)
+	}
+	return fmt.Sprintf("to be confirmed: %d; held back: %d", inFlight, p.queue.length())
 }
 
 // reopen goes on as primary after an abort.

@@ -113,7 +113,7 @@ func (d *draft) recall(r *request) (known bool, err error) {
 		return true, nil
 	}
 	if kept.Request != hex.EncodeToString(r.once.Request[:]) {
-		d.refuse(r, fmt.Errorf("%w, done at %s", ErrKeyReused, record.Position))
+		d.refuse(r, &KeyReusedError{Position: kept.receipt(d.s.p.r.o.Group, record).Position})
 		return true, nil
 	}
 	if k := kept.Refused; k != nil {

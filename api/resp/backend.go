@@ -160,11 +160,14 @@ func (e *Refusal) Error() string {
 
 // Unknown says that a program was sequenced, and that nobody knows yet whether it will be done.
 type Unknown struct {
-	Position ident.Position // of its last change
+	Position ident.Position // of its last change; zero: not known
 	Err      error
 }
 
 func (e *Unknown) Error() string {
+	if e.Position.IsZero() {
+		return fmt.Sprintf("it may have been sequenced and is not confirmed: %v", e.Err)
+	}
 	return fmt.Sprintf("it was sequenced at %s and is not confirmed: %v", e.Position, e.Err)
 }
 

@@ -335,6 +335,10 @@ func (s *session) failure(j *job, err error) reply {
 	case errors.As(err, &f), errors.As(err, &r), j.reads:
 		return told(err)
 	}
+	var at *Unknown
+	if errors.As(err, &at) && !at.Position.IsZero() {
+		return s.unknownAt(at.Position.Format(ident.GroupName(j.group)), at.Err)
+	}
 	return s.unknown(err.Error())
 }
 
@@ -342,6 +346,13 @@ func (s *session) failure(j *job, err error) reply {
 func (s *session) unknown(why string) reply {
 	s.srv.counters.unknown.Inc()
 	return failure("UNKNOWNOUTCOME the write may have been done, or will be: read what it should have changed before you repeat it: " + why)
+}
+
+// unknownAt is unknown for a write that was sequenced: its position is what a receipt is asked for with.
+func (s *session) unknownAt(position string, why error) reply {
+	s.srv.counters.unknown.Inc()
+	return failure(fmt.Sprintf("UNKNOWNOUTCOME the write at %s may have been done, or will be: ask `understudy receipt %s`, or read what it should have changed, before you repeat it: %v",
+		position, position, why))
 }
 
 // attempt is one try of one job. The Store may run its program several times, and even after the try is over.

@@ -234,18 +234,25 @@ func ownClient(s *session, args [][]byte) reply {
 	return errSubcommand("client", args[1])
 }
 
+// peerName is what CLIENT LIST shows as the name of a connection over which another node relays.
+const peerName = "understudy-relay"
+
 // describe is a line of CLIENT LIST. It may be asked of any session.
 func (s *session) describe() string {
 	i := s.identity.Load()
 	now := s.srv.o.Clock()
 	flag := "N"
 	subs := s.subscriptions()
-	if subs > 0 {
+	name, library := i.name, i.library
+	switch {
+	case i.peer: // as Redis marks the connections of its replicas
+		flag, name, library = "S", peerName, "understudy"
+	case subs > 0:
 		flag = "P"
 	}
 	return fmt.Sprintf("id=%d addr=%s laddr=%s name=%s age=%d idle=%d flags=%s db=0 sub=%d tot-mem=%d resp=%d lib-name=%s lib-ver=%s cmd=%s",
-		s.id, s.conn.RemoteAddr(), s.conn.LocalAddr(), i.name, int(now.Sub(i.since).Seconds()), int(now.Sub(i.at).Seconds()), flag, subs,
-		s.held.Load(), i.proto, i.library, i.version, i.command)
+		s.id, s.conn.RemoteAddr(), s.conn.LocalAddr(), name, int(now.Sub(i.since).Seconds()), int(now.Sub(i.at).Seconds()), flag, subs,
+		s.held.Load(), i.proto, library, i.version, i.command)
 }
 
 // help is what HELP answers.

@@ -20,7 +20,7 @@ func TestProtocolErrors(t *testing.T) {
 	for sent, want := range map[string]string{
 		"*1\r\n$9223372036854775807\r\n":     "invalid bulk length",
 		"*1\r\n$-1\r\n":                      "invalid bulk length",
-		"*1\r\n$16777217\r\n":                "invalid bulk length",
+		"*1\r\n$16777217\r\n":                "invalid bulk length: 16777217 bytes, at most 16777216 are possible",
 		"*1\r\n$99999999999999999999999\r\n": "invalid bulk length",
 		"*1\r\n$+4\r\nPING\r\n":              "invalid bulk length",
 		"*101\r\n":                           "invalid multibulk length",

@@ -118,8 +118,10 @@ func (rd *reader) argument() (bool, error) {
 			return false, err
 		}
 		switch {
-		case n < 0 || n > rd.limits.Bulk:
+		case n < 0:
 			return false, &protocolError{"invalid bulk length"}
+		case n > rd.limits.Bulk:
+			return false, &protocolError{fmt.Sprintf("invalid bulk length: %d bytes, at most %d are possible", n, rd.limits.Bulk)}
 		case rd.login && n > rd.limits.LoginBulk:
 			return false, &protocolError{"unauthenticated bulk length"}
 		case rd.size+int64(n) > rd.limits.Command:

@@ -263,8 +263,13 @@ func (srv *Server) runID() string {
 }
 
 func (s *session) infoClients(put func(string, any)) {
-	all := s.srv.sessions.list()
-	put("connected_clients", len(all))
+	clients := 0
+	for _, other := range s.srv.sessions.list() {
+		if !other.identity.Load().peer { // as Redis leaves its replicas out
+			clients++
+		}
+	}
+	put("connected_clients", clients)
 	put("maxclients", s.srv.o.Limits.Connections)
 	put("blocked_clients", s.srv.waiting.used.Load())
 }

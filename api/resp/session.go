@@ -164,6 +164,7 @@ func (s *session) refuse(err error) {
 	s.write.out = text.render(s.write.out, s.proto)
 	s.writeLocked()
 	s.write.Unlock()
+	s.discard()
 }
 
 func (s *session) failed() bool {

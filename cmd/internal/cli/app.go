@@ -53,7 +53,8 @@ func Main(args []string, in io.Reader, out, errOut io.Writer) int {
 	if err == nil {
 		return exitDone
 	}
-	if !a.began {
+	var told *exitError
+	if !a.began && !errors.As(err, &told) {
 		err = &exitError{exitUsage, fmt.Errorf("%w\nrun `%s --help` for what it takes", err, commandPath(root, args))}
 	}
 	if !errors.Is(err, errReported) {
@@ -110,6 +111,13 @@ journal and to journals on other nodes, where it is replayed. When the primary f
 
 Exit codes: 0 done, 1 failed, 2 usage, 12 precondition failed and nothing changed, 18 failed and rolled back,
 22 done but a follow-up is incomplete, 74 a node gave up, 75 still running or not decided yet.`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return unknownCommand(cmd, args[0])
+			}
+			return cmd.Help()
+		},
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		PersistentPreRunE: func(*cobra.Command, []string) error {
@@ -140,6 +148,7 @@ Exit codes: 0 done, 1 failed, 2 usage, 12 precondition failed and nothing change
 	section("act", "Change roles:", newSwitchover(a), newCancel(a), newFailover(a), newSwitchback(a), newMaintenance(a), newPause(a), newResume(a), newGroup(a))
 	section("data", "Records:", newGet(a), newPut(a), newDelete(a), newList(a), newReceipt(a), newLoad(a))
 	root.AddCommand(newDemo(a), newMeasure(a), family("bench", "Measure this machine", newBenchJournal(a)))
+	explainUsage(root)
 	return root
 }
 
@@ -151,7 +160,7 @@ func family(use, short string, cmds ...*cobra.Command) *cobra.Command {
 		Args:  cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usagef("unknown command %q for %q\nrun `%s --help` for what it takes", args[0], use, cmd.CommandPath())
+				return unknownCommand(cmd, args[0])
 			}
 			return usagef("%q needs a command after it\nrun `%s --help` for what it takes", use, cmd.CommandPath())
 		},

@@ -195,8 +195,9 @@ func TestOtherCommandsPrintWhatTheyGet(t *testing.T) {
 	at := time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC)
 	key := client.MakeKey([]byte("k1"))
 	list := func(v any) map[string]any { return map[string]any{"items": v} }
+	nodes := []client.NodeStatus{{ID: "a", Kind: "data"}}
 	url := fakeNode(t, map[string]any{
-		"GET /v1/nodes":                                          list([]client.NodeStatus{{ID: "a", HTTP: "127.0.0.1:1"}}),
+		"GET /v1/nodes":                                          map[string]any{"items": nodes},
 		"GET /v1/operations":                                     list([]client.Operation{someOperation(client.OperationDone, true)}),
 		"GET /v1/operations/7":                                   someOperation(client.OperationDone, true),
 		"GET /v1/operations/8":                                   &client.Error{Code: client.CodeNotFound, Detail: "no operation 8"},
@@ -212,12 +213,13 @@ func TestOtherCommandsPrintWhatTheyGet(t *testing.T) {
 		"POST /v1/groups/default/journals/local/change-receiver": client.Receiver{Journal: "default/a", Number: 4},
 		"POST /v1/groups/default/journals/a/start":               client.CopyStart{Journal: "default/a", Target: "c", Receiver: 4, From: 101, Note: "the copy begins with receiver 000004"},
 		"POST /v1/groups/default/journals/a/verify":              client.Verification{Journal: "default/a", OK: true},
-		"GET /v1/groups/default/backouts":                        list([]client.Backout{{ID: "x1", Journal: "default/a", Known: 19, Undone: 6, Lost: 2}}),
-		"GET /v1/groups/default/backouts/x1":                     client.Backout{ID: "x1", Group: "default", Journal: "default/a", Entries: []client.BackoutEntry{{Sequence: 20, Type: "PT", Key: key, Undone: true}}},
+		"GET /v1/groups/default/backouts":                        list([]client.Backout{{ID: "x1", Journal: "default/a", From: "default@1.19", To: "default@0.0", Undone: 6, Lost: 5, Unheard: 3}}),
+		"GET /v1/groups/default/backouts/x1":                     client.Backout{ID: "x1", Group: "default", Journal: "default/a", Lost: 2, Unheard: 1, Entries: []client.BackoutEntry{{Sequence: 20, Type: "PT", Key: key, Undone: true}, {Sequence: 21, Type: "PT", Key: key, Unheard: true}}},
 		"PUT /v1/files/orders/records/k1":                        client.WriteResult{Position: "default@4.43", Journal: "default/a", Sequence: 43},
 		"DELETE /v1/files/orders/records/k1":                     client.WriteResult{Position: "default@4.44", Journal: "default/a", Sequence: 44},
 		"GET /v1/files/orders/records":                           client.RecordPage{Records: []client.Record{{Key: key, Value: []byte("three apples"), Position: "default@4.43"}}},
 	})
+	nodes[0].HTTP = url
 	for _, tc := range []struct {
 		args  string
 		code  int
@@ -240,8 +242,8 @@ func TestOtherCommandsPrintWhatTheyGet(t *testing.T) {
 		{"journal dump default", 0, []string{"default@4.42", "three apples"}},
 		{"journal change default", 0, []string{"Receiver 000004 is attached"}},
 		{"journal verify default/a", 0, []string{"Journal default/a is sound."}},
-		{"backout list default", 0, []string{"x1", "19"}},
-		{"backout show default x1", 0, []string{"LOST"}},
+		{"backout list default", 0, []string{"x1", "default@1.19 → the beginning       6                   3     2"}},
+		{"backout show default x1", 0, []string{"LOST", "no, never acknowledged", "1 lost"}},
 		{"backout show default x1 --on z", exitUsage, []string{"no such node; there are a"}},
 		{"put orders k1 v", 0, []string{"updated at default@4.43, entry 43 of journal default/a"}},
 		{"put orders k1 v --if-position default@4.42 --idempotency-key once", 0, []string{"updated at default@4.43"}},

@@ -115,7 +115,7 @@ func writeStatus(w io.Writer, st client.Status) {
 		}
 		switch {
 		case n.State != "alive" && n.State != "":
-			concerns = append(concerns, fmt.Sprintf("node %s is %s%s", n.ID, n.State, lastSeen(n.LastContact)))
+			concerns = append(concerns, nodeConcern(n))
 		case n.Lease == "expired":
 			concerns = append(concerns, fmt.Sprintf("node %s does not renew its lease", n.ID))
 		}
@@ -145,6 +145,20 @@ func writeStatus(w io.Writer, st client.Status) {
 		fmt.Fprintln(w)
 		writeGroup(w, g)
 	}
+}
+
+// nodeConcern says what is wrong with a node that is not alive.
+func nodeConcern(n client.NodeStatus) string {
+	seen := lastSeen(n.LastContact)
+	switch n.State {
+	case "suspect":
+		return fmt.Sprintf("node %s is suspect%s: %s", n.ID, seen, n.Suspicion)
+	case "left":
+		return fmt.Sprintf("node %s has stopped, or its end was reported%s: start it again", n.ID, seen)
+	case "unknown":
+		return fmt.Sprintf("node %s was never heard of by the node that answered: is it running, and is its gossip address %s reachable over TCP and UDP?", n.ID, n.Gossip)
+	}
+	return fmt.Sprintf("node %s is %s%s: start it, or repair the network to it", n.ID, n.State, seen)
 }
 
 func lastSeen(t time.Time) string {

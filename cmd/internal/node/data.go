@@ -210,7 +210,7 @@ func (n *Node) explain(group ident.GroupName, err error) error {
 	case errors.As(err, &condition):
 		return failedCondition(group, condition)
 	case errors.Is(err, replica.ErrKeyReused):
-		return &client.Error{Code: client.CodeKeyReused, Detail: err.Error()}
+		return keyReused(group, err)
 	case errors.Is(err, replica.ErrCondition):
 		return &client.Error{Code: client.CodePrecondition, Detail: err.Error()}
 	case errors.Is(err, replica.ErrClosed), errors.Is(err, replica.ErrNotAttached):

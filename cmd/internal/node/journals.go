@@ -174,13 +174,14 @@ func (j journals) Backouts(_ context.Context, group string) ([]client.Backout, e
 	if err != nil {
 		return nil, err
 	}
+	promotions := j.promotions(group)
 	reports, err := rep.Backouts()
 	if err != nil {
 		return nil, err
 	}
 	out := []client.Backout{}
 	for i := range reports {
-		b := backout(&reports[i])
+		b := backout(&reports[i], promotions)
 		b.Entries = nil
 		out = append(out, b)
 	}
@@ -194,27 +195,14 @@ func (j journals) Backout(_ context.Context, group, id string) (client.Backout, 
 		return client.Backout{}, err
 	}
 	b, err := rep.Backout(id)
+	if errors.Is(err, replica.ErrNotFound) {
+		return client.Backout{}, &client.Error{Code: client.CodeNotFound, Detail: fmt.Sprintf("node %s has no back-out report %q of group %s", j.n.config.Node, id, group),
+			Remedy: "GET /v1/groups/" + group + "/backouts lists the reports of a node; each node has its own"}
+	}
 	if err != nil {
 		return client.Backout{}, j.n.explain(ident.GroupName(group), err)
 	}
-	return backout(&b), nil
-}
-
-func backout(b *replica.BackoutReport) client.Backout {
-	out := client.Backout{ID: b.ID, Group: string(b.Group), Node: string(b.Node), Time: b.At, To: b.Fork.Format(b.Group), Epoch: uint64(b.Epoch), Undone: b.Undone, Lost: b.Lost}
-	for i := range b.Entries {
-		e := &b.Entries[i]
-		out.Journal = e.Journal.String()
-		c := client.BackoutEntry{Sequence: uint64(e.Sequence), Position: e.Position.Format(b.Group), Type: e.Type, File: e.File, Key: client.MakeKey(e.Key), LivesOn: e.LivesOn, Undone: e.Undone}
-		if e.BeforeExists {
-			c.Before = &client.Image{Kind: uint8(e.BeforeKind), Expiry: wallTime(e.BeforeExpiry), Value: e.Before}
-		}
-		if e.AfterExists {
-			c.After = &client.Image{Kind: uint8(e.AfterKind), Expiry: wallTime(e.AfterExpiry), Value: e.After}
-		}
-		out.Entries = append(out.Entries, c)
-	}
-	return out
+	return backout(&b, j.promotions(group)), nil
 }
 
 func (j journals) Digest(ctx context.Context, group string) (client.Digest, error) {

@@ -15,6 +15,9 @@ import (
 // askPrimary bounds how long a status waits for what only the primary knows.
 const askPrimary = time.Second
 
+// leaseReleased is the lease of a node whose life is over.
+const leaseReleased = "released"
+
 func (r roles) Status(ctx context.Context, local bool) (client.Status, error) {
 	n := r.n
 	st, _ := n.cluster.State()
@@ -36,6 +39,7 @@ func (r roles) Status(ctx context.Context, local bool) (client.Status, error) {
 		}
 		out.Groups = append(out.Groups, s)
 	}
+	n.doubt(st, out.Nodes, out.Groups)
 	return out, nil
 }
 
@@ -114,7 +118,7 @@ func (n *Node) nodes(st *fsm.State) []client.NodeStatus {
 		case x.Renewal == 0:
 			lease = "none"
 		case x.Released:
-			lease = "released"
+			lease = leaseReleased
 		case !n.cluster.LeaseHeld(x.ID):
 			lease = "expired"
 		}

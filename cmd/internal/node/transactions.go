@@ -161,6 +161,16 @@ func conditionOf(group ident.GroupName, file string, key []byte, absent, exists 
 	return c, true, nil
 }
 
+// keyReused tells a caller over HTTP that another request had the idempotency key.
+func keyReused(group ident.GroupName, err error) *client.Error {
+	e := &client.Error{Code: client.CodeKeyReused, Detail: replica.ErrKeyReused.Error()}
+	var other *replica.KeyReusedError
+	if errors.As(err, &other) {
+		e.Detail += ", which was done at " + other.Position.Format(group)
+	}
+	return e
+}
+
 // failedCondition tells a caller over HTTP which condition does not hold.
 func failedCondition(group ident.GroupName, c *replica.ConditionError) *client.Error {
 	f := &client.FailedCondition{Index: c.Index, File: c.File, Key: client.MakeKey(c.Key), Exists: c.Exists}
