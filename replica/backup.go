@@ -103,6 +103,11 @@ func (b *backup) pass(ctx context.Context, a fsm.Assignment) error {
 	if err := r.shelf.failed(); err != nil {
 		return err
 	}
+	if core.OwesPromise(g, r.gate.epoch()) { // before the new primary's session asks for it
+		if err := r.promise(ctx, g.Epoch, nil); err != nil {
+			return err
+		}
+	}
 	for _, j := range r.shelf.all() {
 		if v := r.visitors.from(j.ID().Node); v != nil {
 			v.learn(g)

@@ -18,7 +18,8 @@ type conductor struct {
 	p        *primary
 	set      []ident.NodeID // in-sync set seen last
 	switches core.Switchover
-	finished bool // the switch-over that led here was reported
+	held     time.Time // when writes were held for it, as the node's clock shows
+	finished bool      // the switch-over that led here was reported
 }
 
 func (c *conductor) run(ctx context.Context) error {
@@ -164,8 +165,11 @@ func (c *conductor) switchOver(ctx context.Context, a fsm.Assignment) {
 		case core.SwitchReopens:
 			c.reopen(a)
 			continue
-		case core.SwitchHolds:
-			p.hold(true)
+		case core.SwitchGrows, core.SwitchHolds:
+			if e.Action == core.SwitchHolds {
+				c.held = p.r.o.Host.Clock.Now()
+				p.hold(true)
+			}
 			if !a.Group.InSet(op.To) {
 				p.targets.wait(op.To) // its acknowledgements have to count, as those of a member
 			}
@@ -179,7 +183,7 @@ func (c *conductor) switchOver(ctx context.Context, a fsm.Assignment) {
 			}
 		case core.SwitchAdvances:
 			c.note(c.propose(ctx, fsm.Command{AdvanceSwitch: &fsm.AdvanceSwitch{
-				Group: p.r.o.Group, Operation: op.ID, From: fsm.StepHold, Node: a.Self, Detail: fmt.Sprintf("%d writes wait", p.queue.length()),
+				Group: p.r.o.Group, Operation: op.ID, From: fsm.StepHold, Node: a.Self,
 			}}))
 		case core.SwitchHandsOver:
 			p.stopped.Store(true) // reads too, before Handover can be applied
@@ -222,7 +226,7 @@ func (c *conductor) handover(a fsm.Assignment, op *fsm.Operation) fsm.Command {
 	})
 	return fsm.Command{Handover: &fsm.Handover{
 		Group: p.r.o.Group, Operation: op.ID, Epoch: p.epoch, From: a.Self, FromLife: a.Life, To: op.To,
-		Incarnation: a.Nodes[op.To].Incarnation, Last: view.After, InSync: set,
+		Incarnation: a.Nodes[op.To].Incarnation, Last: view.After, InSync: set, Held: c.held,
 	}}
 }
 

@@ -179,8 +179,23 @@ func (p *primary) run(ctx context.Context) (err error) {
 	}
 	parts.start(ctx, (&sequencer{p: p, overlay: &p.overlay}).run)
 	parts.start(ctx, p.expirer.run)
+	if err := p.settleCopies(); err != nil {
+		return err
+	}
 	<-ctx.Done()
 	return context.Cause(ctx)
+}
+
+// settleCopies makes every journal but the local one INACTIVE. Nobody waits for that: writes are served meanwhile.
+func (p *primary) settleCopies() error {
+	for _, j := range p.r.shelf.all() {
+		if j != p.own {
+			if err := setState(j, journal.Inactive); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // parts are the goroutines of a session. The first that fails ends the others.
@@ -290,13 +305,6 @@ func (p *primary) awaitLanded(ctx context.Context) error {
 // serve opens the gates: the state shows the epoch opened and the store has reached SW. The lease is checked at each reply.
 func (p *primary) serve(ctx context.Context) error {
 	r := p.r
-	for _, j := range r.shelf.all() {
-		if j != p.own {
-			if err := setState(j, journal.Inactive); err != nil {
-				return err
-			}
-		}
-	}
 	r.picture.reconciled.Store(true)
 	r.picture.resync.Store(nil)
 	r.picture.needsPriming.Store(nil)
