@@ -85,6 +85,9 @@ func (c *committer) step() (more bool, err error) {
 		p.r.known.learn(p.epoch, last.After(), time.Now())
 		p.r.o.Host.Trace("commit", "node", p.r.o.Node, "group", p.r.o.Group, "epoch", p.epoch, "position", last.After())
 	}
+	if n > 0 || p.flights.idles() { // counts as owed before it leaves the flights: a hand-over must find it in one of the two
+		p.owed.Store(int64(len(c.late)) + 1)
+	}
 	waiters := p.flights.land(n)
 	for _, f := range inFlight[:n] {
 		p.overlay.release(f.touched)

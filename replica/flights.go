@@ -112,6 +112,13 @@ func (f *flights) land(n int) []waiter {
 	return out
 }
 
+// idles tells whether requests wait for nothing but their turn.
+func (f *flights) idles() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.idle) > 0
+}
+
 // raise computes the committed end of the journal: everything durable before the first bundle that is not committed. Events
 // without facts in between move it too.
 func (f *flights) raise(own *journal.Journal) ident.Sequence {

@@ -18,6 +18,7 @@ type conductor struct {
 	p        *primary
 	set      []ident.NodeID // in-sync set seen last
 	switches core.Switchover
+	aside    uint64    // switch-over for which a file was made for what its target will ship
 	held     time.Time // when writes were held for it, as the node's clock shows
 	finished bool      // the switch-over that led here was reported
 }
@@ -46,6 +47,10 @@ func (c *conductor) run(ctx context.Context) error {
 
 func (c *conductor) look(ctx context.Context, a fsm.Assignment) {
 	c.tell(a)
+	if err := c.p.r.setAside(a.Group, &c.aside); err != nil {
+		c.p.fail(err)
+		return
+	}
 	c.members(ctx, a)
 	c.switchOver(ctx, a)
 	c.finish(ctx, a)
@@ -206,7 +211,8 @@ func (c *conductor) lacking(a fsm.Assignment, op *fsm.Operation) string {
 	p := c.p
 	view, _ := p.own.View()
 	return core.Drain{
-		Serving:   p.serving.Load(),
+		Serving: p.serving.Load(),
+		// Before Owed, in this order: what leaves the flights is owed first.
 		Committed: p.flights.empty() && view.Durable == view.Last && p.r.data.Position() == view.After,
 		Owed:      p.owed.Load() > 0,
 		Growing:   p.targets.growing(),

@@ -151,6 +151,13 @@ func (p *primary) run(ctx context.Context) (err error) {
 	if p.own, err = p.r.own(); err != nil {
 		return err
 	}
+	// After a Handover everything before SW is decided, so sessions are made while this node promises and deposits SW. A takeover first
+	// makes up its journal.
+	a, _ := p.control.Assignment()
+	early := p.mine(a) && core.BeginningOf(a.Group, false) == core.HandedRole
+	if early {
+		parts.start(ctx, p.targets.run)
+	}
 	if err := p.r.promise(ctx, p.epoch, nil); err != nil {
 		return err
 	}
@@ -158,9 +165,10 @@ func (p *primary) run(ctx context.Context) (err error) {
 		return err
 	}
 	p.recovered = p.r.o.Host.Clock.Now()
-	parts.start(ctx, p.targets.run)
-	a, err := p.openedState(ctx)
-	if err != nil {
+	if !early {
+		parts.start(ctx, p.targets.run)
+	}
+	if a, err = p.openedState(ctx); err != nil {
 		return err
 	}
 	if err := p.reachSwitch(ctx, a.Group, c); err != nil {
