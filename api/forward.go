@@ -22,9 +22,13 @@ import (
 
 // Pauses between two looks at who is primary, when no change is signalled.
 const (
-	firstPause = 10 * time.Millisecond
+	firstPause = 2 * time.Millisecond
 	lastPause  = 250 * time.Millisecond
 )
+
+// aboutToServe is how long a forwarded request waits at a node that by its own state is the primary, and does not serve yet: it has just been
+// given the role. One that is cut off thinks so for longer, and the sender may know better.
+const aboutToServe = 100 * time.Millisecond
 
 // maxForwarded bounds the answer to a forwarded change, which is kept in memory to be sure that it is complete.
 const maxForwarded = 4 << 20
@@ -35,7 +39,7 @@ var errNotThere = errors.New("not done there")
 // resolve lets the route answer, here or where its *Elsewhere points to. Only the node that the client spoke to (no hops)
 // waits, so one clock decides when it is over.
 func (a *API) resolve(rt route, r *request) (reply, error) {
-	pause := firstPause
+	pause, about := firstPause, time.Now().Add(aboutToServe)
 	for {
 		changed := a.changed() // before the question, so that no change is missed
 		rep, err := rt.serve(a, r)
@@ -49,7 +53,7 @@ func (a *API) resolve(rt route, r *request) (reply, error) {
 				return rep, err
 			}
 		}
-		if r.hops > 0 {
+		if r.hops > 0 && (!other.Retry || time.Now().After(about)) {
 			return nil, &client.Error{Code: client.CodeNotPrimary, Detail: other.Error(), Reason: fmt.Sprintf("the request was forwarded %d times", r.hops)}
 		}
 		if err := a.pause(r, changed, &pause); err != nil {

@@ -184,10 +184,10 @@ func (c *Cluster) apply(ctx context.Context, cmd fsm.Command) attempt {
 	if !ok {
 		return attempt{verdict: verdictUnknown, err: fmt.Errorf("unexpected answer of the state machine: %v", f.Response())}
 	}
-	if deciding(cmd, res) { // so that followers learn of it now, not with the next heartbeat
+	st, _ := c.board.read()                     // may be later already, which only makes the proposer wait for more
+	if deciding(cmd, res) || awaited(cmd, st) { // so that followers learn of it now, not with the next heartbeat
 		c.spawn(func() { _ = c.raft.Barrier(settle) })
 	}
-	st, _ := c.board.read() // may be later already, which only makes the proposer wait for more
 	return attempt{verdict: verdictApplied, outcome: outcome{result: res, applied: st.Applied}}
 }
 
@@ -195,6 +195,19 @@ func (c *Cluster) apply(ctx context.Context, cmd fsm.Command) attempt {
 // apply only makes a cover longer.
 func deciding(cmd fsm.Command, res fsm.Result) bool {
 	return res.Refused == "" && (cmd.Renew == nil || len(res.Ended) > 0)
+}
+
+// awaited tells whether a renewal is what a node that was just given a role waits for: without a lease that covers it, it answers nobody.
+func awaited(cmd fsm.Command, st *fsm.State) bool {
+	if cmd.Renew == nil {
+		return false
+	}
+	for _, g := range st.Groups {
+		if op := g.Operation; op != nil && op.Committed && g.Holds(cmd.Renew.Node, cmd.Renew.Incarnation) {
+			return true
+		}
+	}
+	return false
 }
 
 // shown waits until the state here has counted as far as the leader's had after the command.

@@ -226,9 +226,10 @@ type Handover struct {
 	From        ident.NodeID      `json:"from"`
 	FromLife    ident.Incarnation `json:"from_life"` // of the old primary
 	To          ident.NodeID      `json:"to"`
-	Incarnation ident.Incarnation `json:"incarnation"` // the present life of To
-	Last        ident.Position    `json:"last"`        // SW gets the next h
-	InSync      []ident.NodeID    `json:"in_sync"`     // all that hold everything up to Last
+	Incarnation ident.Incarnation `json:"incarnation"`   // the present life of To
+	Last        ident.Position    `json:"last"`          // SW gets the next h
+	InSync      []ident.NodeID    `json:"in_sync"`       // all that hold everything up to Last
+	Held        time.Time         `json:"held,omitzero"` // when writes were held, by the clock of From; zero: not told
 }
 
 // AbortSwitch rolls a switch-over back; refused after the commit point.

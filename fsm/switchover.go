@@ -124,6 +124,7 @@ func (s *State) handover(c *Handover, at time.Time) Result {
 	g.OpenEpoch, g.OpenNode = g.Epoch, c.To
 	g.SetVersion++
 	op = g.editOperation()
+	op.date(StepDrain, normal(c.Held), at)
 	op.enter(StepHandover, at, c.From, "up to "+c.Last.Format(c.Group))
 	op.enter(StepOpen, at, c.To, "")
 	op.Committed, op.Epoch = true, g.Epoch

@@ -166,6 +166,7 @@ func (j *Journal) provide(d demand) (blank, error) {
 		if j.needLocked(begin, d, len(j.stock.ready)-1) <= b.allotted {
 			j.stock.ready = append(j.stock.ready[:i:i], j.stock.ready[i+1:]...)
 			j.stock.granted = b.allotted
+			j.stock.aside = max(0, j.stock.aside-1)
 			j.stock.signal()
 			j.mu.Unlock()
 			return b, nil

@@ -39,6 +39,7 @@ type stock struct {
 	making  int64   // size of the one that is being made
 	granted int64   // what the holder of appending is about to take
 	serial  int     // of the newest name
+	aside   int     // so many of ready are kept although nobody else would want them, see SetAside
 	tidy    bool    // the limits have changed: there may be too many
 	full    *FullError
 	need    int64      // what must be free before full goes
@@ -206,6 +207,9 @@ func (s *stock) tooManyLocked() bool {
 	l := &s.j.limits
 	if l.MaximumBytes > 0 && s.j.heldLocked() > l.MaximumBytes {
 		return true
+	}
+	if len(s.ready) <= s.aside {
+		return false
 	}
 	most := max(0, l.SpareBytes)
 	if l.SpareBytes == 0 {

@@ -384,7 +384,11 @@ func (w *writer) begin(r *receiver, b blank) error {
 			}
 			size = want
 		}
-		if err := file.Sync(); err != nil {
+		sync := file.Sync
+		if size == b.size { // its size is on disk
+			sync = file.SyncData
+		}
+		if err := sync(); err != nil {
 			return err
 		}
 		if err := d.fs.Rename(d.path(b.name), path); err != nil {

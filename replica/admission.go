@@ -57,11 +57,8 @@ func (r *Replica) Admit(ctx context.Context, h wire.Hello) (remote.Admission, er
 	if r.closed.Load() {
 		return nil, &remote.Refusal{Code: wire.CodeStopping, Text: "the node is shutting down"}
 	}
-	a, _ := r.assignment()
-	if h.Journal.Group != r.o.Group || a.Group == nil {
-		return nil, &remote.Refusal{Code: wire.CodeGroup, Text: fmt.Sprintf("group %s is not known here yet", h.Journal.Group)}
-	}
-	if err := refusal(core.Admissible(a.Group, r.gate.epoch(), r.o.Node, caller(h)), h); err != nil {
+	a, err := r.admissible(ctx, h)
+	if err != nil {
 		return nil, err
 	}
 	j, err := r.shelf.open(h.Journal.Node)
@@ -80,6 +77,33 @@ func (r *Replica) Admit(ctx context.Context, h wire.Hello) (remote.Admission, er
 			"node %s was dropped from group %s for a full journal: prime it anew, or readmit it if its copy still connects", r.o.Node, r.o.Group)}
 	}
 	return v, nil
+}
+
+// knowsSoon is how long a session at an epoch that is not known here waits until it is: Raft's leader knows it a moment earlier, and the
+// source would come back later than that.
+const knowsSoon = 200 * time.Millisecond
+
+// admissible judges a Hello by the state, as soon as that has heard of its epoch, or is late.
+func (r *Replica) admissible(ctx context.Context, h wire.Hello) (fsm.Assignment, error) {
+	late := time.NewTimer(knowsSoon)
+	defer late.Stop()
+	for over := false; ; {
+		a, changed := r.assignment()
+		if h.Journal.Group != r.o.Group || a.Group == nil {
+			return a, &remote.Refusal{Code: wire.CodeGroup, Text: fmt.Sprintf("group %s is not known here yet", h.Journal.Group)}
+		}
+		ruling := core.Admissible(a.Group, r.gate.epoch(), r.o.Node, caller(h))
+		if over || ruling.Verdict != core.TooEarly || changed == nil {
+			return a, refusal(ruling, h)
+		}
+		select {
+		case <-changed:
+		case <-late.C:
+			over = true
+		case <-ctx.Done():
+			over = true
+		}
+	}
 }
 
 // add makes v the session that counts for its journal, by the state g of node self.

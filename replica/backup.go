@@ -19,6 +19,7 @@ type backup struct {
 	applier applier
 
 	prepared  uint64         // switch-over for which a receiver was attached
+	aside     uint64         // switch-over to another node for which a file was made
 	level     ident.Position // of that switch-over: applied up to here means no lag
 	owes      ident.Epoch    // opened epoch whose report still lacks the entries that live on
 	retention time.Time      // when receivers were looked at last
@@ -103,6 +104,11 @@ func (b *backup) pass(ctx context.Context, a fsm.Assignment) error {
 	if err := r.shelf.failed(); err != nil {
 		return err
 	}
+	if core.OwesPromise(g, r.gate.epoch()) { // before the new primary's session asks for it
+		if err := r.promise(ctx, g.Epoch, nil); err != nil {
+			return err
+		}
+	}
 	for _, j := range r.shelf.all() {
 		if v := r.visitors.from(j.ID().Node); v != nil {
 			v.learn(g)
@@ -115,6 +121,9 @@ func (b *backup) pass(ctx context.Context, a fsm.Assignment) error {
 		if err := b.follow(ctx, a); err != nil {
 			return err
 		}
+	}
+	if err := r.setAside(g, &b.aside); err != nil {
+		return err
 	}
 	b.strand(g)
 	b.show(a)

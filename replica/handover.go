@@ -18,7 +18,9 @@ type conductor struct {
 	p        *primary
 	set      []ident.NodeID // in-sync set seen last
 	switches core.Switchover
-	finished bool // the switch-over that led here was reported
+	aside    uint64    // switch-over for which a file was made for what its target will ship
+	held     time.Time // when writes were held for it, as the node's clock shows
+	finished bool      // the switch-over that led here was reported
 }
 
 func (c *conductor) run(ctx context.Context) error {
@@ -45,6 +47,10 @@ func (c *conductor) run(ctx context.Context) error {
 
 func (c *conductor) look(ctx context.Context, a fsm.Assignment) {
 	c.tell(a)
+	if err := c.p.r.setAside(a.Group, &c.aside); err != nil {
+		c.p.fail(err)
+		return
+	}
 	c.members(ctx, a)
 	c.switchOver(ctx, a)
 	c.finish(ctx, a)
@@ -164,8 +170,11 @@ func (c *conductor) switchOver(ctx context.Context, a fsm.Assignment) {
 		case core.SwitchReopens:
 			c.reopen(a)
 			continue
-		case core.SwitchHolds:
-			p.hold(true)
+		case core.SwitchGrows, core.SwitchHolds:
+			if e.Action == core.SwitchHolds {
+				c.held = p.r.o.Host.Clock.Now()
+				p.hold(true)
+			}
 			if !a.Group.InSet(op.To) {
 				p.targets.wait(op.To) // its acknowledgements have to count, as those of a member
 			}
@@ -222,7 +231,7 @@ func (c *conductor) handover(a fsm.Assignment, op *fsm.Operation) fsm.Command {
 	})
 	return fsm.Command{Handover: &fsm.Handover{
 		Group: p.r.o.Group, Operation: op.ID, Epoch: p.epoch, From: a.Self, FromLife: a.Life, To: op.To,
-		Incarnation: a.Nodes[op.To].Incarnation, Last: view.After, InSync: set,
+		Incarnation: a.Nodes[op.To].Incarnation, Last: view.After, InSync: set, Held: c.held,
 	}}
 }
 

@@ -151,6 +151,13 @@ func (p *primary) run(ctx context.Context) (err error) {
 	if p.own, err = p.r.own(); err != nil {
 		return err
 	}
+	// After a Handover everything before SW is decided, so sessions are made while this node promises and deposits SW. A takeover first
+	// makes up its journal.
+	a, _ := p.control.Assignment()
+	early := p.mine(a) && core.BeginningOf(a.Group, false) == core.HandedRole
+	if early {
+		parts.start(ctx, p.targets.run)
+	}
 	if err := p.r.promise(ctx, p.epoch, nil); err != nil {
 		return err
 	}
@@ -158,9 +165,10 @@ func (p *primary) run(ctx context.Context) (err error) {
 		return err
 	}
 	p.recovered = p.r.o.Host.Clock.Now()
-	parts.start(ctx, p.targets.run)
-	a, err := p.openedState(ctx)
-	if err != nil {
+	if !early {
+		parts.start(ctx, p.targets.run)
+	}
+	if a, err = p.openedState(ctx); err != nil {
 		return err
 	}
 	if err := p.reachSwitch(ctx, a.Group, c); err != nil {
@@ -179,8 +187,23 @@ func (p *primary) run(ctx context.Context) (err error) {
 	}
 	parts.start(ctx, (&sequencer{p: p, overlay: &p.overlay}).run)
 	parts.start(ctx, p.expirer.run)
+	if err := p.settleCopies(); err != nil {
+		return err
+	}
 	<-ctx.Done()
 	return context.Cause(ctx)
+}
+
+// settleCopies makes every journal but the local one INACTIVE. Nobody waits for that: writes are served meanwhile.
+func (p *primary) settleCopies() error {
+	for _, j := range p.r.shelf.all() {
+		if j != p.own {
+			if err := setState(j, journal.Inactive); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // parts are the goroutines of a session. The first that fails ends the others.
@@ -290,13 +313,6 @@ func (p *primary) awaitLanded(ctx context.Context) error {
 // serve opens the gates: the state shows the epoch opened and the store has reached SW. The lease is checked at each reply.
 func (p *primary) serve(ctx context.Context) error {
 	r := p.r
-	for _, j := range r.shelf.all() {
-		if j != p.own {
-			if err := setState(j, journal.Inactive); err != nil {
-				return err
-			}
-		}
-	}
 	r.picture.reconciled.Store(true)
 	r.picture.resync.Store(nil)
 	r.picture.needsPriming.Store(nil)

@@ -3,8 +3,10 @@ package replica
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -13,14 +15,22 @@ import (
 	"github.com/understudy-ha/understudy/replica/core"
 )
 
-// The promise file holds the highest epoch this node promised for the group. Part of the format, 32 bytes, little endian:
+// The promise file holds the highest epoch this node promised for the group. Part of the format: three sectors of 512 bytes, each
+// assumed to be written as a whole or not at all, as in a journal's state file. A sector is zero, or begins with a record, 32 bytes,
+// little endian:
 //
-//	0  magic "USPR"    4  version u16, now 1    6  reserved, zero    8  promised epoch u64
+//	0  magic "USPR"    4  version u16, now 2    6  reserved, zero    8  promised epoch u64
 //	16 reserved, zero  28 CRC32C of the bytes before
+//
+// The first sector is written with the file; after that the second and the third are written in place, always the lower one, so that a
+// promise costs one sync and no space. The highest epoch counts. Version 1 was one such record and nothing else; it is read, and replaced
+// at the next promise.
 const (
-	promiseSize    = 32
+	promiseRecord  = 32
+	promiseSector  = 512
+	promiseSize    = 3 * promiseSector
 	promiseMagic   = "USPR"
-	promiseVersion = 1
+	promiseVersion = 2
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -43,25 +53,78 @@ func (p promiseFile) read() (ident.Epoch, error) {
 	if err != nil {
 		return 0, fmt.Errorf("read promise file %s: %w", path, err)
 	}
-	le := binary.LittleEndian
-	if len(b) != promiseSize || string(b[:4]) != promiseMagic || le.Uint32(b[28:]) != crc32.Checksum(b[:28], castagnoli) || le.Uint16(b[4:]) != promiseVersion {
+	slots, ok := promisesIn(b)
+	if !ok {
 		return 0, fmt.Errorf("promise file %s is damaged: what this node promised is unknown; remove the node from the cluster and add it anew", path)
 	}
-	return ident.Epoch(le.Uint64(b[8:])), nil
+	return max(slots[0], slots[1], slots[2]), nil
 }
 
-// write replaces the file; on return it is on disk, its name too.
-func (p promiseFile) write(e ident.Epoch) error {
-	var b [promiseSize]byte
+// promisesIn decodes a file: the epoch in each sector, zero where there is none.
+func promisesIn(b []byte) (slots [3]ident.Epoch, ok bool) {
+	if len(b) == promiseRecord {
+		slots[0], ok = promiseIn(b, 1)
+		return slots, ok && slots[0] > 0
+	}
+	if len(b) != promiseSize {
+		return slots, false
+	}
+	for i := range slots {
+		if slots[i], ok = promiseIn(b[i*promiseSector:(i+1)*promiseSector], promiseVersion); !ok {
+			return slots, false
+		}
+	}
+	return slots, slots[0] > 0
+}
+
+// promiseIn decodes a sector; zero where nothing was written.
+func promiseIn(b []byte, version uint16) (ident.Epoch, bool) {
 	le := binary.LittleEndian
-	copy(b[:], promiseMagic)
-	le.PutUint16(b[4:], promiseVersion)
-	le.PutUint64(b[8:], uint64(e))
-	le.PutUint32(b[28:], crc32.Checksum(b[:28], castagnoli))
-	if err := replaceFile(p.fs, p.dir, p.name, b[:]); err != nil {
+	if !slices.ContainsFunc(b, func(c byte) bool { return c != 0 }) {
+		return 0, true
+	}
+	valid := string(b[:4]) == promiseMagic && le.Uint32(b[28:]) == crc32.Checksum(b[:28], castagnoli) && le.Uint16(b[4:]) == version
+	return ident.Epoch(le.Uint64(b[8:])), valid
+}
+
+// write puts e into the file; on return it is on disk, and so is the file's name.
+func (p promiseFile) write(e ident.Epoch) error {
+	record := make([]byte, promiseSector)
+	le := binary.LittleEndian
+	copy(record, promiseMagic)
+	le.PutUint16(record[4:], promiseVersion)
+	le.PutUint64(record[8:], uint64(e))
+	le.PutUint32(record[28:], crc32.Checksum(record[:28], castagnoli))
+	b, err := readFile(p.fs, p.fs.PathJoin(p.dir, p.name))
+	switch slots, ok := promisesIn(b); {
+	case err != nil && !isNotExist(err):
+	case err == nil && !ok:
+		err = errors.New("it is damaged")
+	case err == nil && len(b) == promiseSize:
+		err = p.overwrite(record, slots)
+	default:
+		err = replaceFile(p.fs, p.dir, p.name, append(record, make([]byte, promiseSize-promiseSector)...))
+	}
+	if err != nil {
 		return fmt.Errorf("write promise file: %w", err)
 	}
 	return nil
+}
+
+// overwrite puts the record into the lower one of the second and the third sector.
+func (p promiseFile) overwrite(record []byte, slots [3]ident.Epoch) error {
+	f, err := p.fs.OpenReadWrite(p.fs.PathJoin(p.dir, p.name), fileCategory)
+	if err != nil {
+		return err
+	}
+	at := int64(promiseSector)
+	if slots[2] < slots[1] {
+		at = 2 * promiseSector
+	}
+	if _, err = f.WriteAt(record, at); err == nil {
+		err = f.SyncData()
+	}
+	return errors.Join(err, f.Close())
 }
 
 // promise makes e durable as promised and calls then while nobody is inside the gate. It does nothing but call then when e

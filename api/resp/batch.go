@@ -13,8 +13,10 @@ import (
 
 // Pauses between two looks at who is primary, when no change is signalled.
 const (
-	firstPause = 10 * time.Millisecond
+	firstPause = 2 * time.Millisecond
 	lastPause  = 250 * time.Millisecond
+
+	aboutToServe = 100 * time.Millisecond // a relayed command waits so long where this node is the primary and does not serve yet
 )
 
 // smallReply is taken from the memory of all even when that is used up: to refuse it would leave an outcome unknown.
@@ -177,7 +179,7 @@ func (s *session) runGroup(jobs []*job) {
 			s.srv.waiting.give(1)
 		}
 	}()
-	pause := firstPause
+	pause, about := firstPause, time.Now().Add(aboutToServe)
 	for {
 		changed := s.srv.o.Roles.Changed() // before the question, so that no change is missed
 		left := s.unanswered(jobs)
@@ -189,7 +191,7 @@ func (s *session) runGroup(jobs []*job) {
 			return // what is not answered has found no room
 		}
 		left = s.unanswered(left)
-		if s.peer {
+		if s.peer && (!other.Retry || time.Now().After(about)) {
 			s.answerAll(left, failure("ELSEWHERE "+other.Redis))
 			return
 		}

@@ -34,10 +34,11 @@ type SwitchAction int
 // Actions.
 const (
 	SwitchRests     SwitchAction = iota // there is nothing to do before something changes
+	SwitchGrows                         // wait for the target as for a member, while writes go on; then step again
 	SwitchHolds                         // hold writes, and wait for the target as for a member; then step again
 	SwitchReopens                       // the operation is over without a handover: serve again; then step again
 	SwitchAborts                        // propose AbortSwitch
-	SwitchAdvances                      // propose AdvanceSwitch: writes are held
+	SwitchAdvances                      // propose AdvanceSwitch: writes are held as soon as the own state shows it
 	SwitchHandsOver                     // stop reads, then propose Handover
 )
 
@@ -48,14 +49,16 @@ type SwitchEffect struct {
 	Lacking   string // SwitchAborts: what was missing
 }
 
-// Switchover is the old primary's part of planned switch-overs: hold, drain, Handover. What it cannot do within MaxPause it
-// aborts. Writes stay held and reads stopped until the own state shows the end of the operation, whichever it is.
+// Switchover is the old primary's part of planned switch-overs: hold, drain, Handover. Everything that takes a command and can be
+// done while writes go on is done before they are held: the target comes into the in-sync set, and the step is recorded. What it cannot
+// do within MaxPause it aborts. Writes stay held and reads stopped until the own state shows the end of the operation, whichever it is.
 type Switchover struct {
-	op    uint64 // for which writes are held; 0: none
-	since time.Duration
+	op    uint64        // that is conducted; 0: none
+	held  bool          // writes are held for it
+	since time.Duration // writes are held, or, before that, the operation was seen
 }
 
-// Operation is the switch-over for which writes are held; 0: none.
+// Operation is the switch-over that is conducted; 0: none.
 func (s *Switchover) Operation() uint64 { return s.op }
 
 // Step says what to do now. lacking says what is missing for a Handover, "" when nothing is; it is asked after writes were
@@ -64,12 +67,15 @@ func (s *Switchover) Step(now time.Duration, g *fsm.Group, self ident.NodeID, la
 	op := Switching(g, self)
 	switch {
 	case s.op != 0 && (op == nil || op.ID != s.op):
-		s.op = 0
+		s.op, s.held = 0, false
 		return SwitchEffect{Action: SwitchReopens}
 	case op == nil:
 		return SwitchEffect{}
-	case s.op == 0:
+	case s.op == 0 && op.Step == fsm.StepHold:
 		s.op, s.since = op.ID, now
+		return SwitchEffect{Action: SwitchGrows, Operation: op}
+	case !s.held && op.Step != fsm.StepHold:
+		s.op, s.held, s.since = op.ID, true, now
 		return SwitchEffect{Action: SwitchHolds, Operation: op}
 	case mutant.On(mutant.HandoverAfterReopen) && now < s.since:
 		return SwitchEffect{}
@@ -78,6 +84,8 @@ func (s *Switchover) Step(now time.Duration, g *fsm.Group, self ident.NodeID, la
 		return SwitchEffect{Action: SwitchReopens}
 	case now-s.since >= op.MaxPause:
 		return SwitchEffect{Action: SwitchAborts, Operation: op, Lacking: lacking(op)}
+	case op.Step == fsm.StepHold && g.Spec.Delivery != fsm.DeliveryAsync && !g.InSet(op.To):
+		return SwitchEffect{} // it is on its way into the set
 	case op.Step == fsm.StepHold:
 		return SwitchEffect{Action: SwitchAdvances, Operation: op}
 	case lacking(op) == "":

@@ -23,24 +23,34 @@ func TestSwitchoverSteps(t *testing.T) {
 	}
 	step(0, SwitchRests)
 	op.Step = fsm.StepHold
-	step(0, SwitchHolds)
+	g.InSync = []ident.NodeID{"a"}
+	step(0, SwitchGrows)
+	step(0, SwitchRests) // not in the set yet: writes go on
+	if got := (&Switchover{op: 7}).Step(time.Second, g, "a", lacking); got.Action != SwitchAborts || got.Lacking != "something" {
+		t.Fatalf("the target does not come into the set: %+v", got)
+	}
+	g.Spec.Delivery = fsm.DeliveryAsync
+	step(0, SwitchAdvances)
+	g.Spec.Delivery, g.InSync = "", []ident.NodeID{"a", "b"}
 	step(0, SwitchAdvances)
 	op.Step = fsm.StepDrain
-	step(1, SwitchRests)
+	step(time.Second, SwitchHolds) // the longest pause counts from here
+	step(time.Second+1, SwitchRests)
 	lacks = ""
-	step(2, SwitchHandsOver)
-	step(3, SwitchHandsOver) // outcome unknown: proposed again until the state shows the end
+	step(time.Second+2, SwitchHandsOver)
+	step(time.Second+3, SwitchHandsOver) // outcome unknown: proposed again until the state shows the end
 	lacks = "the target"
-	if got := s.Step(time.Second, g, "a", lacking); got.Action != SwitchAborts || got.Lacking != "the target" {
+	if got := s.Step(2*time.Second, g, "a", lacking); got.Action != SwitchAborts || got.Lacking != "the target" {
 		t.Fatalf("too late: %+v", got)
 	}
 	g.Operation = nil
-	step(time.Second, SwitchReopens)
-	step(time.Second, SwitchRests)
+	step(2*time.Second, SwitchReopens)
+	step(2*time.Second, SwitchRests)
 
 	next := op
 	next.ID, g.Operation = 8, &next
 	step(2*time.Second, SwitchHolds)
+	step(2*time.Second, SwitchRests)
 	again := next
 	again.ID, g.Operation = 9, &again
 	step(3*time.Second, SwitchReopens) // another one: the first is over

@@ -147,7 +147,7 @@ Exit codes: 0 done, 1 failed, 2 usage, 12 precondition failed and nothing change
 	section("watch", "Look:", newStatus(a), newWhy(a), newHistory(a), newEvents(a), newOperation(a), newJournal(a), newBackout(a))
 	section("act", "Change roles:", newSwitchover(a), newCancel(a), newFailover(a), newSwitchback(a), newMaintenance(a), newPause(a), newResume(a), newGroup(a))
 	section("data", "Records:", newGet(a), newPut(a), newDelete(a), newList(a), newReceipt(a), newLoad(a))
-	root.AddCommand(newDemo(a), newMeasure(a), family("bench", "Measure this machine", newBenchJournal(a)))
+	root.AddCommand(newDemo(a), newMeasure(a), family("bench", "Measure this machine", newBenchJournal(a), newBenchSwitchover(a)))
 	explainUsage(root)
 	return root
 }

@@ -122,7 +122,6 @@ func (r roles) assess(name, to string) (client.Readiness, *fsm.Group, error) {
 	}
 	f := facts{assignment: a, to: target, lease: r.n.cluster.CheckLease(g.Spec.Name, g.Epoch), leader: r.n.cluster.Leader(),
 		lag: map[ident.NodeID]int64{}, alive: r.n.cluster.Alive}
-	var pause time.Duration
 	if rep := r.n.replicas.get(g.Spec.Name); rep != nil {
 		s := rep.Status()
 		f.writes = string(s.Writes)
@@ -137,9 +136,9 @@ func (r roles) assess(name, to string) (client.Readiness, *fsm.Group, error) {
 	}
 	out := readiness(f)
 	out.EntriesToDrain = uint64(f.lag[target])
-	pause = 10*time.Millisecond + time.Duration(f.lag[target])*50*time.Microsecond
+	pause, measured := expectedPause(st, g.Spec.Name)
 	out.EstimatedPause, out.Loss = client.Duration(pause), "none"
-	out.Notes = append(orderNotes(st.Pause, g, st.Nodes), r.n.spaceNotes(g)...)
+	out.Notes = append(append(orderNotes(st.Pause, g, st.Nodes), r.n.spaceNotes(g)...), measured)
 	return out, g, nil
 }
 

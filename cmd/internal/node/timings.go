@@ -80,9 +80,9 @@ func failoverParts(op *fsm.Operation) []part {
 	return parts
 }
 
-// switchPause is the time from the hold of writes to the new primary's service.
+// switchPause is the time from the hold of writes, which the step drain begins with, to the new primary's service.
 func switchPause(op *fsm.Operation) (time.Duration, bool) {
-	i := slices.IndexFunc(op.Steps, func(s fsm.Step) bool { return s.Name == fsm.StepHold })
+	i := slices.IndexFunc(op.Steps, func(s fsm.Step) bool { return s.Name == fsm.StepDrain })
 	if i < 0 || op.Ended.IsZero() {
 		return 0, false
 	}

@@ -55,7 +55,7 @@ func TestAccountOfAFailover(t *testing.T) {
 		t.Errorf("failed: %s", got)
 	}
 	over := &fsm.Operation{ID: 8, Kind: fsm.OperationSwitchover, Group: "orders", From: "a", To: "b", State: fsm.OperationDone, Reason: "a is being stopped",
-		Started: noon, Ended: noon.Add(90 * time.Millisecond), Steps: steps(fsm.StepPrepare, 0, "", fsm.StepHold, 50, "", fsm.StepOpen, 80, "")}
+		Started: noon, Ended: noon.Add(90 * time.Millisecond), Steps: steps(fsm.StepPrepare, 0, "", fsm.StepHold, 40, "", fsm.StepDrain, 50, "", fsm.StepOpen, 80, "")}
 	if got := account(over); !strings.Contains(got, "done in 90ms, asked for by: a is being stopped; writes waited 40ms") {
 		t.Errorf("switch-over: %s", got)
 	}

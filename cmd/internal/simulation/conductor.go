@@ -113,8 +113,8 @@ func (p *primary) switchOver(a fsm.Assignment) {
 			p.stopped, p.held = false, false
 			c.note("reopens", uint64(p.epoch), 0, 0)
 			continue
-		case core.SwitchHolds:
-			p.held = true
+		case core.SwitchGrows, core.SwitchHolds:
+			p.held = p.held || e.Action == core.SwitchHolds
 			if !g.InSet(op.To) {
 				p.wait(op.To)
 			}

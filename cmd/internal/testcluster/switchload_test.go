@@ -1,0 +1,83 @@
+package testcluster
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/understudy-ha/understudy/cmd/internal/switchload"
+	"github.com/understudy-ha/understudy/fsm"
+	"github.com/understudy-ha/understudy/internal/ident"
+)
+
+// loaded starts clients that know exactly what they have to find. moves is for tests in which nodes are stopped.
+func (c *Cluster) loaded(moves bool) *switchload.Load {
+	o := switchload.Options{Redis: 12, Writers: 6, Timeout: time.Minute, Moves: moves, Think: time.Millisecond}
+	for _, id := range c.options.Nodes {
+		l := c.Node(id).config.Listen
+		o.Nodes = append(o.Nodes, switchload.Endpoint{Node: string(id), HTTP: l.HTTP, Redis: l.Redis})
+	}
+	l := switchload.New(o)
+	c.t.Cleanup(l.Close)
+	return l
+}
+
+// checked lets the load rest and compares what its clients know, and all nodes' data.
+func (c *Cluster) checked(l *switchload.Load) {
+	c.t.Helper()
+	l.Rest()
+	if err := l.Check(c.t.Context()); err != nil {
+		c.t.Fatal(err)
+	}
+	c.Wait("all have all", time.Minute, c.settled)
+	c.equalDigests()
+	if t := l.Tally(); t.Wrong() {
+		c.t.Fatalf("%s: %q", t, t.Examples)
+	}
+}
+
+// TestNobodyNoticesSwitchovers: Redis connections and HTTP writers at every node, of which each knows what the answer to its next write has to
+// be, notice nothing while the role goes round; nothing is lost or done twice, and no connection is closed. Proves BX-1 and TR-3.
+func TestNobodyNoticesSwitchovers(t *testing.T) {
+	c := Start(t, Options{Group: fsm.GroupSpec{Preferred: "a"}})
+	l := c.loaded(false)
+	for _, to := range []ident.NodeID{"b", "c", "a", "c"} {
+		l.Resume()
+		w := l.Watch()
+		c.switchTo(to)
+		if p, err := w.End(t.Context()); err != nil || p.Writes == 0 {
+			t.Fatalf("to %s: %+v, %v", to, p, err)
+		}
+		c.checked(l)
+	}
+	if moved := l.Tally().Moved; moved > 0 {
+		t.Errorf("%d connections were closed", moved)
+	}
+}
+
+// TestNobodyNoticesARollingRestart: every node is stopped in good order and started again, one after the other, under the same load. Whoever
+// speaks to another node notices nothing; whose own node stops gets an answer to everything that was taken, and goes on at another one; what a
+// node did not take it did not do. Proves BX-1 and CL-3.
+func TestNobodyNoticesARollingRestart(t *testing.T) {
+	c := Start(t, Options{Group: fsm.GroupSpec{Preferred: "a"}})
+	l := c.loaded(true)
+	for _, id := range c.options.Nodes {
+		n := c.Node(id)
+		l.Resume()
+		w := l.Watch()
+		primary := c.primary() == n
+		if moved := n.retire(); primary != (moved == 1) {
+			t.Fatalf("%s, primary %t, handed %d roles over", id, primary, moved)
+		}
+		n.Start()
+		if _, err := w.End(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		l.Rest()
+		c.Wait(fmt.Sprintf("%s is level again", id), time.Minute, c.settled)
+		c.checked(l)
+	}
+	if l.Tally().Moved == 0 {
+		t.Error("no connection was closed by a node that stopped")
+	}
+}
