@@ -148,6 +148,7 @@ func (w *world) judge(l *workload, r *result) error {
 	of := func(file string) []oracle.Operation {
 		return oracle.Select(l.recorder.Operations(), func(o oracle.Operation) bool { return len(o.Key) > len(file) && o.Key[:len(file)] == file })
 	}
+	redis := oracle.Select(l.recorder.Operations(), func(o oracle.Operation) bool { return o.Kind == oracle.Redis })
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if readable {
@@ -155,6 +156,8 @@ func (w *world) judge(l *workload, r *result) error {
 	}
 	errs = append(errs,
 		oracle.Linearizable(of(registers), 20*time.Second),
+		oracle.RedisLinearizable(redis, 20*time.Second),
+		oracle.RedisMix(redis, 5),
 		oracle.Bank(l.balances, accountCount*balance, accountCount),
 		oracle.Monotonic(l.samples),
 		oracle.NotEmpty(of(elements), 5, oracle.Write),

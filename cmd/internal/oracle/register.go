@@ -20,6 +20,11 @@ type register struct {
 // beginning and its end, that explains what was read. Failed writes must have had no effect. Values written to one key must
 // differ. Local reads are not looked at. A key that cannot be decided within limit is an error as well.
 func Linearizable(operations []Operation, limit time.Duration) error {
+	return decide(operations, registerModel(), history, limit)
+}
+
+// decide checks the operations of each key for themselves. form turns them into porcupine's form.
+func decide(operations []Operation, model porcupine.Model, form func([]Operation) []porcupine.Operation, limit time.Duration) error {
 	keys := map[string][]Operation{}
 	for _, o := range operations {
 		keys[o.Key] = append(keys[o.Key], o)
@@ -31,7 +36,7 @@ func Linearizable(operations []Operation, limit time.Duration) error {
 	slices.Sort(names)
 	var errs []error
 	for _, k := range names {
-		switch porcupine.CheckOperationsTimeout(registerModel(), history(keys[k]), limit) {
+		switch porcupine.CheckOperationsTimeout(model, form(keys[k]), limit) {
 		case porcupine.Illegal:
 			errs = append(errs, fmt.Errorf("key %s is not linearizable", k))
 		case porcupine.Unknown:
@@ -39,6 +44,15 @@ func Linearizable(operations []Operation, limit time.Duration) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// timed is an operation with its beginning and end. One of unknown outcome never returns, and its client went on.
+func timed(o Operation, n int) porcupine.Operation {
+	p := porcupine.Operation{ClientId: o.Client, Input: o, Output: o, Call: o.Call, Return: o.Return}
+	if o.Outcome == Unknown {
+		p.Return, p.ClientId = math.MaxInt64, -1-n
+	}
+	return p
 }
 
 // history turns the operations of one key into porcupine's form. A write of unknown outcome never returns; one whose value
@@ -52,17 +66,13 @@ func history(operations []Operation) []porcupine.Operation {
 	}
 	var out []porcupine.Operation
 	for _, o := range operations {
-		p := porcupine.Operation{ClientId: o.Client, Input: o, Output: o, Call: o.Call, Return: o.Return}
 		switch {
 		case o.Kind == Local, o.Outcome == Failed, o.Kind == Read && o.Outcome != OK:
 			continue
 		case o.Outcome == Unknown && o.Kind == Write && !read[o.Value]:
 			continue
-		case o.Outcome == Unknown:
-			p.Return = math.MaxInt64
-			p.ClientId = -1 - len(out) // its client went on
 		}
-		out = append(out, p)
+		out = append(out, timed(o, len(out)))
 	}
 	return out
 }
