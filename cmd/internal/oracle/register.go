@@ -1,10 +1,12 @@
 package oracle
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/anishathalye/porcupine"
@@ -38,12 +40,49 @@ func decide(operations []Operation, model porcupine.Model, form func([]Operation
 	for _, k := range names {
 		switch porcupine.CheckOperationsTimeout(model, form(keys[k]), limit) {
 		case porcupine.Illegal:
-			errs = append(errs, fmt.Errorf("key %s is not linearizable", k))
+			errs = append(errs, fmt.Errorf("key %s is not linearizable: no order explains %s", k, culprit(keys[k], model, form, limit)))
 		case porcupine.Unknown:
 			errs = append(errs, fmt.Errorf("key %s: %d operations could not be checked within %s", k, len(keys[k]), limit))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// culprit names the operation with whose end a history stops being linearizable, and what came shortly before.
+func culprit(operations []Operation, model porcupine.Model, form func([]Operation) []porcupine.Operation, limit time.Duration) string {
+	const told = 12
+	var ends []Operation
+	for _, o := range operations {
+		if o.Return != 0 {
+			ends = append(ends, o)
+		}
+	}
+	slices.SortFunc(ends, func(a, b Operation) int { return cmp.Compare(a.Return, b.Return) })
+	i, _ := slices.BinarySearchFunc(ends, false, func(o Operation, _ bool) int { // the first end after which it is illegal
+		if porcupine.CheckOperationsTimeout(model, form(until(operations, o.Return)), limit) == porcupine.Illegal {
+			return 0
+		}
+		return -1
+	})
+	var b strings.Builder
+	for _, o := range ends[max(0, i-told+1):min(i+1, len(ends))] {
+		fmt.Fprintf(&b, "\n\tclient %d at %s, %d to %d (%s to %s): %s %s %q %q: %s %s", o.Client, o.Copy, o.Call, o.Return, o.Began, o.Ended, o.Kind, o.Value, o.Reply, o.Position, o.Outcome, o.Error)
+	}
+	return "the last of" + b.String()
+}
+
+// until is a history as it was known at an instant.
+func until(operations []Operation, at int64) (out []Operation) {
+	for _, o := range operations {
+		if o.Call > at {
+			continue
+		}
+		if o.Return > at && o.Outcome == OK {
+			o.Outcome = Unknown
+		}
+		out = append(out, o)
+	}
+	return out
 }
 
 // timed is an operation with its beginning and end. One of unknown outcome never returns, and its client went on.
