@@ -26,6 +26,7 @@ type sequencer struct {
 	before  ident.Position // history after the last bundle deposited
 	last    ident.Sequence // of the last bundle deposited
 	overlay *overlay
+	graves  *graves
 	cramped time.Time // since when the journal is full; zero: it is not
 }
 
@@ -34,6 +35,7 @@ func (s *sequencer) run(ctx context.Context) error {
 	p := s.p
 	view, _ := p.own.View()
 	s.before, s.last = view.After, view.Last
+	s.graves = newGraves(view.After.History)
 	tick := time.NewTicker(p.r.o.Timing.Tick)
 	defer tick.Stop()
 	for {
@@ -464,6 +466,7 @@ func (d *draft) change(file string, key []byte, image *entry.Image, together boo
 	at := d.position(len(d.entries))
 	if image == nil {
 		e.Type = entry.Delete
+		d.s.graves.dig(k, at.History)
 	} else {
 		image.Position, image.Time = at, d.time
 		e.After = image

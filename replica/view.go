@@ -28,6 +28,15 @@ func (v *View) Now() int64 { return v.d.time }
 // Next returns the position that the next change will have.
 func (v *View) Next() ident.Position { return v.d.position(len(v.d.entries)) }
 
+// End returns where the history stands that the program sees, its own changes included.
+func (v *View) End() ident.Position { return v.d.end() }
+
+// Deleted returns a position of the history after which the record was surely not deleted: a record that is not there, and was not there
+// at that position, was not there between either.
+func (v *View) Deleted(file string, key []byte) ident.History {
+	return v.d.s.graves.since(recordKey{file, string(key)})
+}
+
 // Get returns a record with its attributes; nil when it does not exist or has expired. One that has is deleted, so that what the
 // program does for want of it is not committed before it is gone.
 func (v *View) Get(file string, key []byte) (*entry.Image, error) {

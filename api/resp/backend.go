@@ -39,6 +39,10 @@ type View interface {
 	Put(file string, key []byte, r Record) error
 	// Delete tells whether there was one.
 	Delete(file string, key []byte) (bool, error)
+	// End is where the history stands that the program sees.
+	End() ident.Position
+	// Deleted is a position after which the record was surely not deleted. Only Update knows it.
+	Deleted(file string, key []byte) ident.History
 }
 
 // Program reads and changes records of one group. Run may be called more than once, in the order of the batch and by one goroutine at a

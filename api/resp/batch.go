@@ -24,12 +24,13 @@ const smallReply = 1 << 10
 
 // job is a command, or a transaction, on its way to an answer.
 type job struct {
-	group string
-	keys  []Key
-	reads bool
-	fresh bool  // it reads at the primary, whatever the client wants; such a job is alone
-	size  int64 // about how many bytes it may put
-	step  step
+	group   string
+	keys    []Key
+	reads   bool
+	ordered bool  // though it changes nothing, it is run in the order of changes
+	fresh   bool  // it reads at the primary, whatever the client wants; such a job is alone
+	size    int64 // about how many bytes it may put
+	step    step
 	// direct is run instead of step where there is no program.
 	direct func(ctx context.Context) (reply, error)
 	// wire are the commands by which another node is asked; the reply to the last one is the answer.
@@ -378,7 +379,7 @@ func (s *session) attempts(jobs []*job) ([]*attempt, []Program) {
 	for i, j := range jobs {
 		a := &attempt{s: s, job: j, before: before}
 		attempts[i], before = a, a
-		batch[i] = Program{Keys: j.keys, Reads: j.reads, Size: j.size, Run: a.run}
+		batch[i] = Program{Keys: j.keys, Reads: j.reads && !j.ordered, Size: j.size, Run: a.run}
 	}
 	return attempts, batch
 }

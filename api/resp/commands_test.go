@@ -306,6 +306,32 @@ func TestWatch(t *testing.T) {
 		if got := c.do("GET", "k"); got != "2" {
 			t.Errorf("GET k: %s", got)
 		}
+		for between, want := range map[string]string{"none": "[OK]", "made and deleted": "none", "deleted": "[OK]"} { // of a key that is absent
+			c.do("DEL", "gone")
+			c.do("WATCH", "gone")
+			switch between {
+			case "made and deleted":
+				rival.do("SET", "gone", "x")
+				rival.do("DEL", "gone")
+			case "deleted":
+				rival.do("DEL", "gone")
+			}
+			c.send(frame("MULTI") + frame("SET", "other", "3") + frame("EXEC"))
+			c.read()
+			c.read()
+			if got := c.read(); got != want {
+				t.Errorf("node %s, EXEC with an absent key, %s: %s, want %s", n.id, between, got, want)
+			}
+		}
+		c.do("WATCH", "gone")
+		rival.do("SET", "gone", "x")
+		rival.do("DEL", "gone")
+		c.send(frame("MULTI") + frame("GET", "gone") + frame("EXEC")) // it changes nothing, and is refused all the same
+		c.read()
+		c.read()
+		if got := c.read(); got != "none" {
+			t.Errorf("node %s, EXEC that only reads: %s", n.id, got)
+		}
 		c.send(frame("WATCH", "k") + frame("GET", "k") + frame("MULTI") + frame("SET", "k", "3") + frame("GET", "k") + frame("EXEC") + frame("GET", "k"))
 		for i, want := range []string{"OK", "2", "OK", "QUEUED", "QUEUED", "[OK 3]", "3"} {
 			if got := c.read(); got != want {

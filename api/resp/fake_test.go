@@ -42,6 +42,7 @@ type fakeGroup struct {
 	epoch   uint64
 	h       uint64
 	files   map[string]map[string]Record
+	deleted map[string]uint64 // h, by file and key
 }
 
 type fakeNode struct {
@@ -176,6 +177,10 @@ func (f *fakeNode) Update(_ context.Context, group string, batch []Program) []Ou
 		for name, r := range v.own {
 			file, key, _ := strings.Cut(name, "\x00")
 			if r == nil {
+				if g.deleted == nil {
+					g.deleted = map[string]uint64{}
+				}
+				g.deleted[name] = g.h
 				delete(g.files[file], key)
 				continue
 			}
@@ -332,6 +337,14 @@ func (v *fakeView) Get(file string, key []byte) (*Record, error) {
 func (v *fakeView) Put(file string, key []byte, r Record) error {
 	v.own[file+"\x00"+string(key)] = &r
 	return v.announced(file, key)
+}
+
+func (v *fakeView) End() ident.Position {
+	return ident.Position{Epoch: ident.Epoch(v.g.epoch), History: ident.History(v.g.h)}
+}
+
+func (v *fakeView) Deleted(file string, key []byte) ident.History {
+	return ident.History(v.g.deleted[file+"\x00"+string(key)])
 }
 
 func (v *fakeView) Delete(file string, key []byte) (bool, error) {

@@ -21,7 +21,7 @@ func peerCommands() []command {
 // ownUnderstudy answers
 //
 //	UNDERSTUDY RELAY ms                     from now on nothing is relayed again and nothing waits for a primary; commands have that long
-//	UNDERSTUDY POSITIONS key …              of the last changes, for WATCH
+//	UNDERSTUDY POSITIONS key …              of the last changes, for WATCH; -position: where the history stood that has no such record
 //	UNDERSTUDY WATCHED key position         EXEC is not done when the key has changed since
 //	UNDERSTUDY POSITION group               of the last write over this connection, for WAIT
 func ownUnderstudy(s *session, args [][]byte) reply {
@@ -40,17 +40,17 @@ func ownUnderstudy(s *session, args [][]byte) reply {
 		}
 		return ok
 	case is(args[1], "POSITIONS"):
-		j, bad := s.positionsJob(s.srv.commands["watch"].keysOf(args[1:]), args[2:])
+		j, bad := s.sightsJob(s.srv.commands["watch"].keysOf(args[1:]), args[2:])
 		if bad != nil {
 			return bad
 		}
 		return s.run(j)
 	case is(args[1], "WATCHED") && len(args) == 4:
-		at, valid := positionOf(string(args[3]))
+		seen, valid := sightOf(string(args[3]))
 		if !valid || len(s.watched) == s.srv.o.Limits.Watches {
 			return errSyntax
 		}
-		s.watched = append(s.watched, watch{key: keyOf(args[2]), arg: args[2], at: at})
+		s.watched = append(s.watched, watch{keyOf(args[2]), args[2], seen})
 		return ok
 	case is(args[1], "POSITION"):
 		s.write.Lock()

@@ -22,11 +22,52 @@ func transactionCommands() []command {
 	}
 }
 
-// watch is a key and the position of its last change when it was watched; zero: there was no record.
+// watch is a key as it was when it was watched.
 type watch struct {
 	key Key
 	arg []byte
-	at  ident.Position
+	sight
+}
+
+// sight is what was seen of a record: the position of its last change, or, when there was none, where the history stood.
+type sight struct {
+	at     ident.Position
+	absent bool
+}
+
+// look is what a program sees of a record.
+func (t *tx) look(k Key) sight {
+	if r := t.get(k); r != nil {
+		return sight{at: r.Position}
+	}
+	return sight{at: t.view.End(), absent: true}
+}
+
+// unchanged tells whether a record is as it was seen. One that was absent, and made and deleted again since, is not: who has read it
+// between would take what it read for what is there.
+func (t *tx) unchanged(w watch) bool {
+	r := t.get(w.key)
+	switch {
+	case t.err != nil:
+		return false
+	case w.absent:
+		return r == nil && t.view.Deleted(w.key.File, w.key.Key) <= w.at.History
+	}
+	return r != nil && r.Position == w.at
+}
+
+// String is how nodes tell each other: a position, with a minus sign when there was no record.
+func (s sight) String() string {
+	if s.absent {
+		return "-" + s.at.String()
+	}
+	return s.at.String()
+}
+
+func sightOf(text string) (sight, bool) {
+	rest, absent := strings.CutPrefix(text, "-")
+	at, valid := positionOf(rest)
+	return sight{at: at, absent: absent}, valid
 }
 
 // transaction is what MULTI collects.
@@ -90,12 +131,12 @@ func ownWatch(s *session, args [][]byte) reply {
 		return failure("ERR too many watched keys: at most " + strconv.Itoa(s.srv.o.Limits.Watches))
 	}
 	keys := s.srv.commands["watch"].keysOf(args)
-	at, bad := s.positions(keys, args[1:])
+	seen, bad := s.sights(keys, args[1:])
 	if bad != nil {
 		return bad
 	}
 	for i, k := range keys {
-		s.watched = append(s.watched, watch{key: k, arg: args[1+i], at: at[i]})
+		s.watched = append(s.watched, watch{k, args[1+i], seen[i]})
 	}
 	return ok
 }
@@ -105,8 +146,8 @@ func ownUnwatch(s *session, _ [][]byte) reply {
 	return ok
 }
 
-// positionsJob reads the positions of records at the primary.
-func (s *session) positionsJob(keys []Key, args [][]byte) (*job, reply) {
+// sightsJob looks at records at the primary.
+func (s *session) sightsJob(keys []Key, args [][]byte) (*job, reply) {
 	group, bad := s.groupOf(keys)
 	if bad != nil {
 		return nil, bad
@@ -114,19 +155,15 @@ func (s *session) positionsJob(keys []Key, args [][]byte) (*job, reply) {
 	return &job{group: group, keys: keys, reads: true, fresh: true, wire: [][][]byte{append([][]byte{[]byte("understudy"), []byte("positions")}, args...)}, step: func(t *tx) reply {
 		all := make(array, len(keys))
 		for i, k := range keys {
-			var at ident.Position
-			if r := t.get(k); r != nil {
-				at = r.Position
-			}
-			all[i] = text(at.String())
+			all[i] = text(t.look(k).String())
 		}
 		return all
 	}}, nil
 }
 
-// positions returns the positions of the last changes of keys.
-func (s *session) positions(keys []Key, args [][]byte) ([]ident.Position, reply) {
-	j, bad := s.positionsJob(keys, args)
+// sights returns what is to be seen of keys.
+func (s *session) sights(keys []Key, args [][]byte) ([]sight, reply) {
+	j, bad := s.sightsJob(keys, args)
 	if bad != nil {
 		return nil, bad
 	}
@@ -138,16 +175,16 @@ func (s *session) positions(keys []Key, args [][]byte) ([]ident.Position, reply)
 		}
 		return nil, failure("ERR another node answered in an unknown form")
 	}
-	at := make([]ident.Position, len(all))
+	seen := make([]sight, len(all))
 	for i, r := range all {
 		b, _ := r.(bulk)
-		p, valid := positionOf(string(b))
+		saw, valid := sightOf(string(b))
 		if !valid {
 			return nil, failure("ERR another node answered in an unknown form")
 		}
-		at[i] = p
+		seen[i] = saw
 	}
-	return at, nil
+	return seen, nil
 }
 
 // positionOf parses epoch.history.
@@ -176,7 +213,8 @@ func ownExec(s *session, args [][]byte) reply {
 	j := &job{reads: true}
 	for _, w := range watched {
 		j.keys = append(j.keys, w.key)
-		j.wire = append(j.wire, [][]byte{[]byte("understudy"), []byte("watched"), w.arg, []byte(w.at.String())})
+		j.ordered = j.ordered || w.absent
+		j.wire = append(j.wire, [][]byte{[]byte("understudy"), []byte("watched"), w.arg, []byte(w.sight.String())})
 	}
 	j.wire = append(j.wire, [][]byte{[]byte("multi")})
 	steps := make([]step, len(m.queued))
@@ -219,11 +257,7 @@ func ownExec(s *session, args [][]byte) reply {
 	j.group = group
 	j.step = func(t *tx) reply {
 		for _, w := range watched {
-			var at ident.Position
-			if r := t.get(w.key); r != nil {
-				at = r.Position
-			}
-			if at != w.at {
+			if !t.unchanged(w) {
 				return nothing{}
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/understudy-ha/understudy/api"
@@ -129,7 +130,7 @@ func (s records) look(ctx context.Context, rep *replica.Replica, p *resp.Program
 		if err != nil {
 			return at, err
 		}
-		v := newSeen(s.n.host.Clock.Now().UnixNano(), names, images)
+		v := newSeen(s.n.host.Clock.Now().UnixNano(), at, names, images)
 		err = p.Run(v)
 		if len(v.missing) > 0 {
 			names = append(names, v.missing...)
@@ -304,6 +305,10 @@ func (s sequenced) Put(file string, key []byte, r resp.Record) error {
 
 func (s sequenced) Delete(file string, key []byte) (bool, error) { return s.v.Delete(file, key) }
 
+func (s sequenced) End() ident.Position { return s.v.End() }
+
+func (s sequenced) Deleted(file string, key []byte) ident.History { return s.v.Deleted(file, key) }
+
 func recordOf(image *entry.Image) *resp.Record {
 	if image == nil {
 		return nil
@@ -314,6 +319,7 @@ func recordOf(image *entry.Image) *resp.Record {
 // seen is the view of a program over committed records.
 type seen struct {
 	now     int64
+	at      ident.Position
 	images  map[name]*entry.Image
 	missing []replica.Name // asked for, and not read yet
 }
@@ -322,8 +328,8 @@ type name struct{ file, key string }
 
 var errNotRead = errors.New("the record is read first")
 
-func newSeen(now int64, names []replica.Name, images []*entry.Image) *seen {
-	s := &seen{now: now, images: make(map[name]*entry.Image, len(names))}
+func newSeen(now int64, at ident.Position, names []replica.Name, images []*entry.Image) *seen {
+	s := &seen{now: now, at: at, images: make(map[name]*entry.Image, len(names))}
 	for i, n := range names {
 		s.images[name{n.File, string(n.Key)}] = images[i]
 	}
@@ -331,6 +337,11 @@ func newSeen(now int64, names []replica.Name, images []*entry.Image) *seen {
 }
 
 func (s *seen) Now() int64 { return s.now }
+
+func (s *seen) End() ident.Position { return s.at }
+
+// Deleted is not known to who reads the store: it may have been just now.
+func (s *seen) Deleted(string, []byte) ident.History { return math.MaxUint64 }
 
 func (s *seen) Get(file string, key []byte) (*resp.Record, error) {
 	image, ok := s.images[name{file, string(key)}]

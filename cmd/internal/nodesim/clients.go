@@ -5,13 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/understudy-ha/understudy/client"
 	"github.com/understudy-ha/understudy/cmd/internal/oracle"
+	"github.com/understudy-ha/understudy/cmd/internal/redisload"
 	"github.com/understudy-ha/understudy/replica"
 )
 
@@ -37,6 +40,7 @@ type workload struct {
 	ctx      context.Context
 	stop     context.CancelFunc
 	running  sync.WaitGroup
+	redis    *redisload.Load
 
 	mu       sync.Mutex
 	balances []oracle.Balance
@@ -60,12 +64,26 @@ func (l *workload) begin() {
 		l.running.Go(func() { run(rng, i, c) })
 	}
 	l.running.Go(func() { l.transfer(rand.New(rand.NewPCG(l.world.seed, 300))) })
+	l.redis = redisload.Start(redisload.Options{
+		Recorder: l.recorder, Seed: l.world.seed, Clients: 4, Spaces: 2, Pace: l.pace, Patience: 5 * time.Second, Dial: l.world.dialRedis,
+	})
 }
 
 // end stops the clients; operations under way are given up and stay of unknown outcome.
 func (l *workload) end() {
 	l.stop()
 	l.running.Wait()
+	if l.redis != nil {
+		l.redis.Stop()
+	}
+}
+
+// dialRedis connects a Redis client to some machine that is not down.
+func (w *world) dialRedis(ctx context.Context, r *rand.Rand) (net.Conn, string, error) {
+	m := w.machines[r.IntN(len(w.machines))]
+	v := view{network: w.network, host: fmt.Sprintf("10.0.3.%d", 1+r.IntN(200)), dead: new(atomic.Bool)}
+	conn, err := v.Dial(ctx, m.config.Listen.Redis)
+	return conn, string(m.id), err
 }
 
 func (l *workload) think(rng *rand.Rand) bool {

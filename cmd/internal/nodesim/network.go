@@ -19,6 +19,7 @@ const (
 	gossipPort = "7401"
 	raftPort   = "7402"
 	shipPort   = "7403"
+	redisPort  = "7404"
 )
 
 // window is how much one direction of a connection takes before its writer has to wait.
@@ -73,7 +74,7 @@ func (n *network) pathLocked(from, to, service string) *path {
 // change does f to every path that matches; "" matches all. Connections look again afterwards.
 func (n *network) change(from, to, service string, f func(*path)) {
 	n.mu.Lock()
-	services := []string{httpPort, gossipPort, raftPort, shipPort}
+	services := []string{httpPort, gossipPort, raftPort, shipPort, redisPort}
 	if service != anyService {
 		services = []string{service}
 	}

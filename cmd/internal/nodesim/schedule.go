@@ -21,6 +21,7 @@ type result struct {
 	steps      []step
 	late       error // the cluster did not become level in time
 	unsafe     error // what the checks found
+	redis      error // of that, what Redis clients saw
 	operations []oracle.Operation
 	effects    map[string]int
 	acks       int
@@ -45,8 +46,11 @@ const lastTimers = 20 * time.Second
 func (r *result) err() error { return errors.Join(r.late, r.unsafe) }
 
 // run runs one schedule. It is called inside a bubble.
-func run(seed uint64, steps []step) *result {
+func run(seed uint64, steps []step, adjust ...func(*world)) *result {
 	w := newWorld(seed, seed%8 == 7)
+	for _, f := range adjust {
+		f(w)
+	}
 	r := &result{seed: seed, steps: steps}
 	for _, m := range w.machines {
 		m.start()
@@ -148,6 +152,8 @@ func (w *world) judge(l *workload, r *result) error {
 	of := func(file string) []oracle.Operation {
 		return oracle.Select(l.recorder.Operations(), func(o oracle.Operation) bool { return len(o.Key) > len(file) && o.Key[:len(file)] == file })
 	}
+	redis := oracle.Select(l.recorder.Operations(), func(o oracle.Operation) bool { return o.Kind == oracle.Redis })
+	r.redis = oracle.RedisLinearizable(redis, 20*time.Second)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if readable {
@@ -155,6 +161,8 @@ func (w *world) judge(l *workload, r *result) error {
 	}
 	errs = append(errs,
 		oracle.Linearizable(of(registers), 20*time.Second),
+		r.redis,
+		oracle.RedisMix(redis, 5),
 		oracle.Bank(l.balances, accountCount*balance, accountCount),
 		oracle.Monotonic(l.samples),
 		oracle.NotEmpty(of(elements), 5, oracle.Write),

@@ -28,8 +28,8 @@ var (
 // waits for the disk or the network.
 const hangs = 2 * time.Minute
 
-// simulate runs one schedule in a bubble of its own.
-func simulate(t *testing.T, seed uint64, steps []step) (r *result) {
+// simulate runs one schedule in a bubble of its own. adjust changes the world before it begins.
+func simulate(t *testing.T, seed uint64, steps []step, adjust ...func(*world)) (r *result) {
 	t.Helper()
 	watch := time.AfterFunc(hangs, func() {
 		debug.SetTraceback("all")
@@ -42,7 +42,7 @@ func simulate(t *testing.T, seed uint64, steps []step) (r *result) {
 			panic(p)
 		}
 	}()
-	synctest.Test(t, func(*testing.T) { r = run(seed, steps) })
+	synctest.Test(t, func(*testing.T) { r = run(seed, steps, adjust...) })
 	return r
 }
 

@@ -65,7 +65,7 @@ func newWorld(seed uint64, witness bool) *world {
 		m.config = node.DefaultConfig()
 		m.config.Node, m.config.Cluster, m.config.Data = id, "sim", "/"+string(id)
 		m.config.Bootstrap, m.config.Priority = i == 0, 10*(i+1)
-		m.config.Listen = node.Addresses{HTTP: m.ip + ":" + httpPort, Gossip: m.ip + ":" + gossipPort, Raft: m.ip + ":" + raftPort, Ship: m.ip + ":" + shipPort}
+		m.config.Listen = node.Addresses{HTTP: m.ip + ":" + httpPort, Gossip: m.ip + ":" + gossipPort, Raft: m.ip + ":" + raftPort, Ship: m.ip + ":" + shipPort, Redis: m.ip + ":" + redisPort}
 		m.config.Groups = []fsm.GroupSpec{spec}
 		if witness && i == 2 {
 			m.config.Kind = fsm.KindWitness

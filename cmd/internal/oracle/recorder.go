@@ -27,6 +27,7 @@ const (
 	Delete Kind = "delete"
 	Read   Kind = "read"
 	Local  Kind = "local" // a read of one copy, which may be old
+	Redis  Kind = "redis" // a Redis command, or a transaction of several
 )
 
 // Operation is one operation of one client.
@@ -34,7 +35,8 @@ type Operation struct {
 	Client   int           `json:"client"`
 	Kind     Kind          `json:"kind"`
 	Key      string        `json:"key"`
-	Value    string        `json:"value,omitempty"` // written or read
+	Value    string        `json:"value,omitempty"` // written or read; of Redis: the commands, separated by "; "
+	Reply    string        `json:"reply,omitempty"` // of Redis: their replies, as long a list
 	Found    bool          `json:"found,omitempty"` // a read: there was a record
 	Outcome  Outcome       `json:"outcome"`
 	Position string        `json:"position,omitempty"` // of the change, as the node said

@@ -41,6 +41,7 @@ type Options struct {
 	Scrub     node.Scrub     // the check in the background; zero: the product's default
 	Archive   node.Archive   // of all nodes
 	Replays   node.Replays   // of all nodes; zero: the product's default
+	KeepKeys  time.Duration  // how long idempotency keys are known; 0: the product's default
 }
 
 // Cluster is a running cluster of whole nodes.
@@ -112,6 +113,9 @@ func Start(t testing.TB, o Options) *Cluster {
 		}
 		if o.Replays != (node.Replays{}) {
 			n.config.Replays = o.Replays
+		}
+		if o.KeepKeys != 0 {
+			n.config.IdempotencyKeep = o.KeepKeys
 		}
 		n.config.Groups = append([]fsm.GroupSpec{o.Group}, o.Others...)
 		c.join = append(c.join, n.config.Listen.Raft)
