@@ -26,6 +26,7 @@ const (
 	errNoProto       = failure("NOPROTO unsupported protocol version")
 	errReadOnly      = failure("READONLY You can't write against a read only replica.")
 	errExecAbort     = failure("EXECABORT Transaction discarded because of previous errors.")
+	errNotMeant      = failure("ELSEWHERE ") // a key that another node takes for one of a group is local here: that is not what was meant
 	errCrossGroup    = failure("CROSSSLOT Keys in request don't belong to the same group: a command and a transaction touch one group")
 	errNestedMulti   = failure("ERR MULTI calls can not be nested")
 	errNoMulti       = failure("ERR EXEC without MULTI")

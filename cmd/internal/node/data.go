@@ -55,11 +55,12 @@ func takesAll(g *fsm.Group) bool {
 }
 
 // replicaOf returns the replica of the file's group; when this node has none, where to go instead.
-func (d data) replicaOf(file string) (ident.GroupName, *replica.Replica, error) {
+func (d data) replicaOf(ctx context.Context, file string) (ident.GroupName, *replica.Replica, error) {
 	st, _ := d.n.cluster.State()
 	name, ok := groupOf(st, file)
 	if !ok {
-		return "", nil, d.noGroup(st, file)
+		rep, err := d.noOwner(ctx, st, file)
+		return localGroup, rep, err
 	}
 	rep := d.n.replicas.get(name)
 	if rep == nil {
@@ -73,7 +74,13 @@ func (d data) noGroup(st *fsm.State, file string) error {
 	if len(st.Groups) == 0 {
 		return &client.Error{Code: client.CodeUnavailable, Detail: "the cluster has no group yet", Remedy: "wait until the bootstrapping node has created it, or create one with POST /v1/groups"}
 	}
-	return &client.Error{Code: client.CodeUnknownGroup, Detail: fmt.Sprintf("no group selects file %q", file), Remedy: "add a group whose patterns match it (POST /v1/groups)"}
+	e := &client.Error{Code: client.CodeUnknownGroup, Detail: fmt.Sprintf("no group selects file %q", file),
+		Remedy: "correct the name, or add a group whose patterns match it (POST /v1/groups), or let nodes keep such files for themselves (local_files: true)"}
+	if d.n.config.Kind == fsm.KindWitness {
+		e.Detail += fmt.Sprintf(", and node %s is a witness, which keeps no files for itself", d.n.config.Node)
+		e.Remedy = "ask a data node, or add a group whose patterns match it (POST /v1/groups)"
+	}
+	return e
 }
 
 func (d data) Put(ctx context.Context, file string, key, value []byte, o api.WriteOptions) (client.WriteResult, error) {
@@ -95,7 +102,7 @@ func (d data) Delete(ctx context.Context, file string, key []byte, o api.WriteOp
 
 // write does one write; found tells whether the record existed before.
 func (d data) write(ctx context.Context, w replica.Write, o api.WriteOptions) (_ client.WriteResult, found bool, _ error) {
-	group, rep, err := d.replicaOf(w.File)
+	group, rep, err := d.ownerOf(ctx, w.File, o.Group)
 	if err != nil {
 		return client.WriteResult{}, false, err
 	}
@@ -109,15 +116,24 @@ func (d data) write(ctx context.Context, w replica.Write, o api.WriteOptions) (_
 	if err != nil {
 		return client.WriteResult{}, false, repeatable(o, d.n.explainWrite(group, err))
 	}
-	return writeResult(group, receipt), receipt.Found, nil
+	if o.Group != "" {
+		d.n.local.lookAgain()
+	}
+	return d.n.writeResult(group, receipt), receipt.Found, nil
 }
 
 // Receipt tells what has become of the write at a position.
 func (d data) Receipt(ctx context.Context, group ident.GroupName, at ident.Position, wait time.Duration) (client.Receipt, error) {
-	if _, _, err := d.n.group(string(group)); err != nil {
+	rep, err, ok := d.n.local.asked(string(group))
+	if !ok {
+		if _, _, err := d.n.group(string(group)); err != nil {
+			return client.Receipt{}, err
+		}
+		rep = d.n.replicas.get(group)
+	}
+	if err != nil {
 		return client.Receipt{}, err
 	}
-	rep := d.n.replicas.get(group)
 	if rep == nil {
 		return client.Receipt{}, d.n.elsewhere(group)
 	}
@@ -128,16 +144,17 @@ func (d data) Receipt(ctx context.Context, group ident.GroupName, at ident.Posit
 	return client.Receipt{Position: at.Format(group), Outcome: string(s.Outcome), Committed: s.Committed.Format(group), Epoch: uint64(s.Epoch), Node: string(d.n.config.Node)}, nil
 }
 
-func writeResult(group ident.GroupName, r replica.Receipt) client.WriteResult {
-	return client.WriteResult{Position: r.Position.Format(group), Journal: r.Journal.String(), Sequence: uint64(r.Sequence), Created: r.Created, Replayed: r.Replayed}
+func (n *Node) writeResult(group ident.GroupName, r replica.Receipt) client.WriteResult {
+	return client.WriteResult{Local: n.mark(group), Position: r.Position.Format(group), Journal: r.Journal.String(), Sequence: uint64(r.Sequence), Created: r.Created, Replayed: r.Replayed}
 }
 
 func (d data) Get(ctx context.Context, file string, key []byte, o client.ReadOptions) (client.Record, error) {
-	group, rep, err := d.replicaOf(file)
+	group, rep, err := d.ownerOf(ctx, file, o.Group)
 	if err != nil {
 		return client.Record{}, err
 	}
-	if err := d.n.fresh(rep, o.Local, o.MaxLag); err != nil {
+	o.Local = d.n.local.reads(group, o.Local)
+	if err := d.n.fresh(rep, o.Local && group != localGroup, o.MaxLag); err != nil {
 		return client.Record{}, err
 	}
 	image, at, err := rep.Read(ctx, file, key, o.Local)
@@ -145,20 +162,21 @@ func (d data) Get(ctx context.Context, file string, key []byte, o client.ReadOpt
 		return client.Record{}, d.n.explain(group, err)
 	}
 	r := record(group, file, key, image)
-	r.Node, r.Applied, r.Age = string(d.n.config.Node), at.Format(group), d.n.age(rep, o.Local)
+	r.Node, r.Local, r.Applied, r.Age = string(d.n.config.Node), d.n.mark(group), at.Format(group), d.n.age(rep, o.Local && group != localGroup)
 	return r, nil
 }
 
 func (d data) List(ctx context.Context, file string, o client.ListOptions) (client.RecordPage, error) {
-	group, rep, err := d.replicaOf(file)
+	group, rep, err := d.ownerOf(ctx, file, o.Group)
 	if err != nil {
 		return client.RecordPage{}, err
 	}
+	o.Local = d.n.local.reads(group, o.Local)
 	page, err := rep.List(ctx, file, o.Prefix, o.From, o.Limit, o.Local)
 	if err != nil {
 		return client.RecordPage{}, d.n.explain(group, err)
 	}
-	out := client.RecordPage{File: file, Records: []client.Record{}, Node: string(d.n.config.Node), Applied: page.Position.Format(group), Age: d.n.age(rep, o.Local)}
+	out := client.RecordPage{File: file, Records: []client.Record{}, Node: string(d.n.config.Node), Local: d.n.mark(group), Applied: page.Position.Format(group), Age: d.n.age(rep, o.Local && group != localGroup)}
 	for _, r := range page.Records {
 		out.Records = append(out.Records, record(group, file, r.Key, r.Image))
 	}
@@ -228,6 +246,9 @@ func (n *Node) explainWrite(group ident.GroupName, err error) error {
 	if replica.NotDone(err) {
 		return n.explain(group, err)
 	}
+	if group == localGroup {
+		return n.local.unknownOutcome(err)
+	}
 	e := &client.Error{Code: client.CodeUnknownOutcome, Detail: "the write was journaled, but it is not confirmed: the primary lost its role or its secondaries, or the time for the request was over",
 		Reason: err.Error(), Remedy: "read the record to see whether it was done"}
 	var unknown *replica.UnknownOutcomeError
@@ -242,6 +263,11 @@ func (n *Node) explainWrite(group ident.GroupName, err error) error {
 func (n *Node) explain(group ident.GroupName, err error) error {
 	var stale *replica.StaleError
 	var condition *replica.ConditionError
+	if group == localGroup {
+		if told := n.local.explain(err); told != nil {
+			return told
+		}
+	}
 	switch {
 	case errors.Is(err, replica.ErrNotPrimary), errors.Is(err, replica.ErrNoLease):
 		return n.elsewhere(group)

@@ -37,7 +37,8 @@ func (r Redis) check() (p []error) {
 func (n *Node) redisServer() *resp.Server {
 	r := n.config.Redis
 	return resp.New(resp.Options{
-		Node: string(n.config.Node), Cluster: n.config.Cluster, Store: records{n}, Roles: masters{n}, Network: n.host.Network, Clock: n.host.Clock.Now,
+		Local: string(localGroup),
+		Node:  string(n.config.Node), Cluster: n.config.Cluster, Store: records{n}, Roles: masters{n}, Network: n.host.Network, Clock: n.host.Clock.Now,
 		NotPrimary: r.NotPrimary, OnRoleChange: r.OnRoleChange, LocalReads: r.LocalReads, Registerer: n.registry, Logger: n.log.Named("redis"),
 	})
 }
@@ -52,13 +53,22 @@ func (s records) Group(k resp.Key) (string, error) {
 	st, _ := s.n.cluster.State()
 	name, ok := groupOf(st, k.File)
 	if !ok {
-		return "", refusal(data{s.n}.noGroup(st, k.File))
+		if _, err := (data{s.n}).noOwner(context.Background(), st, k.File); err != nil {
+			return "", refusal(err)
+		}
+		name = localGroup
 	}
 	return string(name), nil
 }
 
 // replica returns this node's replica of a group, or where to go instead.
 func (s records) replica(group string) (*replica.Replica, error) {
+	if rep, err, ok := s.n.local.asked(group); ok {
+		if err != nil {
+			err = refusal(err)
+		}
+		return rep, err
+	}
 	if rep := s.n.replicas.get(ident.GroupName(group)); rep != nil {
 		return rep, nil
 	}
@@ -100,6 +110,7 @@ func (s records) Read(ctx context.Context, group string, local bool, batch []res
 	if err != nil {
 		return allFailed(out, err)
 	}
+	local = s.n.local.reads(ident.GroupName(group), local)
 	for i := range batch {
 		at, err := s.look(ctx, rep, &batch[i], local)
 		if err != nil && !errors.As(err, new(*replica.ProgramError)) {
@@ -157,7 +168,8 @@ func (s records) Files(context.Context) ([]string, error) {
 		}
 		files = append(files, slices.DeleteFunc(some, replica.Reserved)...)
 	}
-	return files, nil
+	own, err := s.n.local.files(st)
+	return append(files, own...), err
 }
 
 func (s records) Scan(ctx context.Context, file string, from resp.Bound, limit int, local bool) ([]resp.Scanned, bool, error) {
@@ -169,6 +181,7 @@ func (s records) Scan(ctx context.Context, file string, from resp.Bound, limit i
 	if err != nil {
 		return nil, false, err
 	}
+	local = s.n.local.reads(ident.GroupName(group), local)
 	key := from.Key
 	if from.After {
 		key = append(bytes.Clone(key), 0) // the next one there can be
@@ -201,6 +214,13 @@ func (s records) Count(ctx context.Context) (int64, error) {
 			}
 			sum += n
 		}
+	}
+	if rep, _, ok := s.n.local.asked(string(localGroup)); ok && rep != nil {
+		n, err := rep.Count(ctx)
+		if err != nil {
+			return 0, s.explain(localGroup, err)
+		}
+		sum += n
 	}
 	return sum, nil
 }

@@ -23,6 +23,7 @@ func (r roles) Status(ctx context.Context, local bool) (client.Status, error) {
 	if n.config.Kind == fsm.KindData {
 		out.Scrub = n.scrub.now()
 	}
+	out.LocalFiles = n.local.status()
 	groups := make([]*fsm.Group, 0, len(st.Groups))
 	for _, g := range st.Groups {
 		groups = append(groups, g)
