@@ -39,6 +39,8 @@ type Options struct {
 	Scrub     node.Scrub     // the check in the background; zero: the product's default
 	Archive   node.Archive   // of all nodes
 	Replays   node.Replays   // of all nodes; zero: the product's default
+
+	LocalFiles bool // of all nodes
 }
 
 // Cluster is a running cluster of whole nodes.
@@ -105,6 +107,7 @@ func Start(t testing.TB, o Options) *Cluster {
 			n.config.Timing.Watchdog = o.Watchdog
 		}
 		n.config.Hooks, n.config.Archive = o.Hooks, o.Archive
+		n.config.LocalFiles = o.LocalFiles
 		if o.Scrub != (node.Scrub{}) {
 			n.config.Scrub = o.Scrub
 		}
