@@ -117,6 +117,9 @@ func (a *API) read(w http.ResponseWriter, r *http.Request, rt route) (*request, 
 		stop = context.AfterFunc(listener, stopLife)
 	}
 	drain, stopDrain := context.WithDeadline(life, req.end.Add(grace))
+	if hops > 0 {
+		ctx = context.WithValue(ctx, forwardedKey{}, true)
+	}
 	req.Request, req.far, req.drain, req.life = r.WithContext(ctx), far, drain, life
 	return req, func() { stop(); stopDrain(); stopLife(); cancelOwn(); cancel() }, nil
 }

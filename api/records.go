@@ -27,6 +27,9 @@ func (a *API) getRecord(r *request) (reply, error) {
 	if o.MaxLag, err = duration(r.query, "max_lag", 0); err != nil {
 		return nil, err
 	}
+	if o.Group, err = r.localGroup(); err != nil {
+		return nil, err
+	}
 	rec, err := a.o.Data.Get(r.Context(), file, key, o)
 	if err != nil {
 		return nil, err
@@ -45,6 +48,10 @@ func (a *API) getRecord(r *request) (reply, error) {
 		}
 		if rec.Node != "" {
 			h.Set(client.HeaderNode, rec.Node)
+		}
+		if rec.Local != "" {
+			h.Del(client.HeaderAge) // there is no other copy that it could be older than
+			h.Set(client.HeaderLocal, rec.Local)
 		}
 		_, _ = w.Write(rec.Value) // the client may be gone
 	}, nil
@@ -78,6 +85,9 @@ func (a *API) deleteRecord(r *request) (reply, error) {
 		return nil, err
 	}
 	o := r.writeOptions()
+	if o.Group, err = r.localGroup(); err != nil {
+		return nil, err
+	}
 	if err := r.conditions(&o); err != nil {
 		return nil, err
 	}
@@ -95,7 +105,7 @@ func written(w client.WriteResult, err error) (reply, error) {
 	if w.Created {
 		status = http.StatusCreated
 	}
-	return replayable(w.Replayed)(jsonReply(status, w, client.HeaderPosition, w.Position))
+	return replayable(w.Replayed)(jsonReply(status, w, receiptHeaders(w.Position, w.Local)...))
 }
 
 func (a *API) listRecords(r *request) (reply, error) {
@@ -115,12 +125,18 @@ func (a *API) listRecords(r *request) (reply, error) {
 	if o.Local, err = r.flag("local"); err != nil {
 		return nil, err
 	}
+	if o.Group, err = r.localGroup(); err != nil {
+		return nil, err
+	}
 	page, err := a.o.Data.List(r.Context(), file, o)
 	if err == nil && len(page.Records) > o.Limit {
 		err = fmt.Errorf("a page has %d records where %d were asked for", len(page.Records), o.Limit)
 	}
 	if page.Records == nil {
 		page.Records = []client.Record{}
+	}
+	if err == nil && page.Local != "" {
+		return jsonReply(http.StatusOK, page, client.HeaderLocal, page.Local)
 	}
 	return answer(page, err)
 }

@@ -51,9 +51,9 @@ func routes() []route {
 	}
 	return []route{
 		{method: get, path: records, params: []string{"prefix", "from", "limit", "group", "local", "wait"}, serve: (*API).listRecords},
-		{method: get, path: record, params: []string{"local", "max_lag", "wait"}, serve: (*API).getRecord},
+		{method: get, path: record, params: []string{"local", "max_lag", "group", "wait"}, serve: (*API).getRecord},
 		{method: put, path: record, params: []string{"wait", "ttl"}, body: valueBody, once: true, serve: (*API).putRecord},
-		{method: del, path: record, params: []string{"wait"}, once: true, serve: (*API).deleteRecord},
+		{method: del, path: record, params: []string{"group", "wait"}, once: true, serve: (*API).deleteRecord},
 		{method: post, path: "/v1/transactions", params: []string{"wait"}, body: transactionBody, once: true, serve: (*API).transact},
 
 		{method: get, path: "/v1/receipts/{position}", params: []string{"wait"}, polls: true, serve: (*API).receipt},

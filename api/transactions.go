@@ -31,7 +31,7 @@ func (a *API) transact(r *request) (reply, error) {
 	if w.Changes == nil {
 		w.Changes = []client.ChangeResult{}
 	}
-	return replayable(w.Replayed)(jsonReply(http.StatusOK, w, client.HeaderPosition, w.Position))
+	return replayable(w.Replayed)(jsonReply(http.StatusOK, w, receiptHeaders(w.Position, w.Local)...))
 }
 
 // replayable adds the header that tells an answer that was given before.

@@ -49,6 +49,8 @@ type WriteOptions struct {
 	IfExists   bool   // only if there is one
 	IfPosition string // only if its last change was at this position, as Record.Position says it
 
+	Group string // of Delete, as in ReadOptions
+
 	// IdempotencyKey makes the write happen at most once: a repeated one with the same key, at any node and after a failover, gets the
 	// answer of the first, for as long as the key is kept (a day, if not configured otherwise). So the client repeats the write by itself
 	// also when its outcome is unknown. "": none, unless Options.ExactlyOnce.
@@ -65,6 +67,7 @@ const (
 type ReadOptions struct {
 	Local  bool          // answer from the node that is asked, though it may lag
 	MaxLag time.Duration // with Local: refuse (ErrStale) when the copy is older; 0: no limit
+	Group  string        // LocalGroup: what the node that is asked keeps for itself, though a group selects the file by now; "": whoever has the file
 	Wait   time.Duration // as in WriteOptions
 }
 
@@ -73,18 +76,19 @@ type ListOptions struct {
 	Prefix []byte        // only keys that begin so
 	From   []byte        // the first key wanted
 	Limit  int           // records per page; 0: 100, at most 1000
-	Group  string        // only what this group owns of the file; "": everything
+	Group  string        // only what this group owns of the file, LocalGroup: as in ReadOptions; "": everything
 	Local  bool          // as in ReadOptions
 	Wait   time.Duration // as in WriteOptions
 }
 
 // WriteResult is the receipt of a write that is committed.
 type WriteResult struct {
-	Position string `json:"position"` // "default@3.42"
-	Journal  string `json:"journal"`  // "default/a"
-	Sequence uint64 `json:"sequence"` // in that journal
-	Created  bool   `json:"-"`        // the record did not exist before: status 201
-	Replayed bool   `json:"-"`        // it was done before, with the same idempotency key; this is the first answer. Sequence is 0 when that receiver is gone
+	Position string `json:"position"`        // "default@3.42"
+	Journal  string `json:"journal"`         // "default/a"
+	Sequence uint64 `json:"sequence"`        // in that journal
+	Local    string `json:"local,omitempty"` // the one node that has the record: no group selects the file, it is shipped to nobody; "": a group has it
+	Created  bool   `json:"-"`               // the record did not exist before: status 201
+	Replayed bool   `json:"-"`               // it was done before, with the same idempotency key; this is the first answer. Sequence is 0 when that receiver is gone
 }
 
 // Record is a record as it was read.
@@ -97,6 +101,7 @@ type Record struct {
 	Expiry   time.Time `json:"expiry,omitzero"` // zero: never
 	Kind     uint8     `json:"kind,omitempty"`  // of Value
 	Node     string    `json:"node,omitempty"`  // whose copy was read
+	Local    string    `json:"local,omitempty"` // as in WriteResult
 	Applied  string    `json:"applied"`         // position of that copy
 	Age      float64   `json:"age_seconds"`     // how old that copy may be; 0 from the primary
 }
@@ -107,8 +112,9 @@ type RecordPage struct {
 	Records []Record `json:"records"`
 	Next    *Key     `json:"next,omitempty"` // From of the next page; nil at the end
 	Node    string   `json:"node,omitempty"`
-	Applied string   `json:"applied"`     // "" when several groups own parts of the page: see Parts
-	Age     float64  `json:"age_seconds"` // of the oldest copy that was read; below 0: not known
+	Local   string   `json:"local,omitempty"` // as in WriteResult
+	Applied string   `json:"applied"`         // "" when several groups own parts of the page: see Parts
+	Age     float64  `json:"age_seconds"`     // of the oldest copy that was read; below 0: not known
 
 	Parts []RecordPart `json:"parts,omitempty"` // of a page from several groups, in key order
 }

@@ -18,6 +18,7 @@ const (
 	HeaderExpiry   = "Understudy-Expiry"   // of the record, RFC 3339; missing: never. Of a write, too
 	HeaderKind     = "Understudy-Kind"     // of the record, a number; missing: KindBytes
 	HeaderNode     = "Understudy-Node"     // who answered
+	HeaderLocal    = "Understudy-Local"    // the one node that has the record; missing: a group has it
 )
 
 func record(method, file string, key []byte, value []byte, wait time.Duration) exchange {
@@ -45,7 +46,9 @@ func (c *Client) Put(ctx context.Context, file string, key, value []byte, o Writ
 
 // Delete deletes a record and returns once that is committed; ErrNotFound when there was none.
 func (c *Client) Delete(ctx context.Context, file string, key []byte, o WriteOptions) (WriteResult, error) {
-	return c.write(ctx, record(http.MethodDelete, file, key, nil, o.Wait), o)
+	x := record(http.MethodDelete, file, key, nil, o.Wait)
+	setText(x.query, "group", o.Group)
+	return c.write(ctx, x, o)
 }
 
 func (c *Client) write(ctx context.Context, x exchange, o WriteOptions) (WriteResult, error) {
@@ -68,12 +71,13 @@ func (c *Client) Get(ctx context.Context, file string, key []byte, o ReadOptions
 	if o.MaxLag > 0 {
 		x.query.Set("max_lag", o.MaxLag.String())
 	}
+	setText(x.query, "group", o.Group)
 	a, err := c.do(ctx, x)
 	if err != nil {
 		return Record{}, err
 	}
 	r := Record{
-		File: file, Key: MakeKey(key), Value: a.body, Node: a.header.Get(HeaderNode),
+		File: file, Key: MakeKey(key), Value: a.body, Node: a.header.Get(HeaderNode), Local: a.header.Get(HeaderLocal),
 		Position: a.header.Get(HeaderPosition), Applied: a.header.Get(HeaderApplied),
 	}
 	r.Age, _ = strconv.ParseFloat(a.header.Get(HeaderAge), 64) // zero when a node does not say

@@ -28,6 +28,7 @@ type Status struct {
 	Groups     []GroupStatus `json:"groups"`      // by order number, then by name
 	Pause      *Order        `json:"pause"`       // automatic actions do not begin; null: they do
 	Scrub      *Scrub        `json:"scrub"`       // the answering node's check of its journals; null: it holds none
+	LocalFiles *LocalFiles   `json:"local_files"` // what the answering node keeps for itself; null: nothing, see local_files of its configuration
 
 	Planned []PlannedGroup `json:"planned,omitempty"` // groups that will be created
 }

@@ -100,9 +100,10 @@ func (t *Transaction) IfPosition(file string, key []byte, position string) *Tran
 type TransactionResult struct {
 	Position string         `json:"position"` // of its last change
 	Journal  string         `json:"journal"`
-	Sequence uint64         `json:"sequence"` // of its last change; 0 in a repeated answer when that receiver is gone
-	Changes  []ChangeResult `json:"changes"`  // in the order of the request
-	Replayed bool           `json:"-"`        // it was done before; this is the first answer
+	Sequence uint64         `json:"sequence"`        // of its last change; 0 in a repeated answer when that receiver is gone
+	Local    string         `json:"local,omitempty"` // as in WriteResult
+	Changes  []ChangeResult `json:"changes"`         // in the order of the request
+	Replayed bool           `json:"-"`               // it was done before; this is the first answer
 }
 
 // ChangeResult says what one change found.

@@ -71,6 +71,11 @@ func (r *Replica) Count(ctx context.Context) (int64, error) {
 	return r.data.Count(ctx, func(file string) bool { return !Reserved(file) })
 }
 
+// CountOf counts the records of some of the users' files, as this node's store has them.
+func (r *Replica) CountOf(ctx context.Context, counts func(file string) bool) (int64, error) {
+	return r.data.Count(ctx, func(file string) bool { return !Reserved(file) && counts(file) })
+}
+
 // Files returns the names of the files that have records, as this node's store has them, without the product's own.
 func (r *Replica) Files() ([]string, error) {
 	files, err := r.data.Files()

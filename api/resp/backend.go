@@ -106,7 +106,7 @@ type Roles interface {
 	// Changed returns a channel that is closed at the next change of what Groups returns.
 	Changed() <-chan struct{}
 	// Holders counts the nodes besides the primary that hold everything up to the position durably. Members of the in-sync set hold
-	// every acknowledged write.
+	// every acknowledged write. ErrAlone: nobody else ever will.
 	Holders(ctx context.Context, group string, at ident.Position) (int, error)
 	// Failover starts a planned switch-over of the group and returns at once; the error says why not.
 	Failover(ctx context.Context, group string) error
@@ -132,6 +132,9 @@ type Node struct {
 	Offset  uint64 // history number up to which it holds everything, as far as known
 	Lag     int64  // seconds; -1: not known
 }
+
+// ErrAlone says of a group that nobody but this node holds anything of it.
+var ErrAlone = errors.New("what is local to this node has no copies")
 
 // Elsewhere says that another node has to run the program, and that here surely nothing was done.
 type Elsewhere struct {

@@ -79,9 +79,15 @@ func (s *session) groupOf(keys []Key) (string, reply) {
 			return "", told(err)
 		}
 		if i > 0 && g != group {
+			if local := s.srv.o.Local; local != "" && (g == local || group == local) {
+				return "", errCrossLocal(keys[0], k, group == local)
+			}
 			return "", crossGroup(keys[0], group, k, g)
 		}
 		group = g
+	}
+	if s.peer && len(keys) > 0 && group == s.srv.o.Local {
+		return "", errNotMeant
 	}
 	return group, nil
 }

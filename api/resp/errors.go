@@ -27,6 +27,7 @@ const (
 	errNoProto       = failure("NOPROTO unsupported protocol version")
 	errReadOnly      = failure("READONLY You can't write against a read only replica.")
 	errExecAbort     = failure("EXECABORT Transaction discarded because of previous errors.")
+	errNotMeant      = failure("ELSEWHERE ") // a key that another node takes for one of a group is local here: that is not what was meant
 	errNestedMulti   = failure("ERR MULTI calls can not be nested")
 	errNoMulti       = failure("ERR EXEC without MULTI")
 	errNoDiscard     = failure("ERR DISCARD without MULTI")

@@ -43,6 +43,7 @@ type Options struct {
 	Node    string // this node's id
 	Cluster string // for INFO
 	Version string // for INFO and HELLO: a Redis version whose commands these are; "": 7.2.0
+	Local   string // what Store.Group says of keys that this node keeps for itself, which nobody is asked for; "": there are none
 	Store   Store
 	Roles   Roles
 	Network host.Network     // relays are dialled through it; nil: the machine's own

@@ -2,10 +2,8 @@ package resp
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"fmt"
-	"slices"
 	"strconv"
 )
 
@@ -22,6 +20,7 @@ type scanOptions struct {
 	count    int
 	kind     string // "": any
 	noValues bool
+	until    uint64 // between nodes: go no further than to files of lower codes; 0: to the end
 }
 
 func scanOptionsOf(args [][]byte, hash bool) (o scanOptions, bad reply) {
@@ -67,22 +66,35 @@ func ownScan(s *session, args [][]byte) reply {
 	if !valid {
 		return errCursor
 	}
-	o, bad := scanOptionsOf(args[2:], false)
+	rest := args[2:]
+	var until uint64
+	if n := len(rest); s.peer && n >= 2 && is(rest[n-2], "UNTIL") {
+		if until, valid = cursorOf(rest[n-1]); !valid {
+			return errCursor
+		}
+		rest = rest[:n-2]
+	}
+	o, bad := scanOptionsOf(rest, false)
 	if bad != nil {
 		return bad
 	}
+	o.until = until
 	return s.scan(cursor, o)
 }
 
 // scan answers one step: here, or at the primary of the file that comes next.
 func (s *session) scan(cursor uint64, o scanOptions) reply {
 	j := &job{reads: true}
-	ask := func(cursor uint64) { j.wire = [][][]byte{o.command(cursor)} }
-	ask(cursor)
+	ask := func(cursor, until uint64) {
+		o := o
+		o.until = until
+		j.wire = [][][]byte{o.command(cursor)}
+	}
+	ask(cursor, 0)
 	j.direct = func(ctx context.Context) (reply, error) {
-		f, next, err := s.scanHere(ctx, cursor, o)
+		f, next, until, err := s.scanHere(ctx, cursor, o)
 		if err != nil {
-			ask(next) // who is asked has to begin with the file that is not here
+			ask(next, until) // who is asked has to begin with the file that is not here
 			return nil, err
 		}
 		return array{text(strconv.FormatUint(f.cursor, 10)), texts(f.names...)}, nil
@@ -99,39 +111,42 @@ func (o scanOptions) command(cursor uint64) [][]byte {
 	if o.kind != "" {
 		args = append(args, []byte("type"), []byte(o.kind))
 	}
+	if o.until > 0 {
+		args = append(args, []byte("until"), strconv.AppendUint(nil, o.until, 10))
+	}
 	return args
 }
 
 // file is a file in the order of a scan: by code, then by name.
 type file struct {
-	name string
-	code uint64
+	name  string
+	code  uint64
+	local bool // to this node
 }
 
-// scanHere does one step over the records of this node. With an error, next is the cursor from which another node has to go on.
-func (s *session) scanHere(ctx context.Context, cursor uint64, o scanOptions) (f found, next uint64, err error) {
-	names, err := s.srv.o.Store.Files(ctx)
+// scanHere does one step over the records of this node. With an error, next is the cursor from which another node has to go on, and until
+// the code of the file that it must not pass over; 0: none.
+func (s *session) scanHere(ctx context.Context, cursor uint64, o scanOptions) (f found, next, until uint64, err error) {
+	files, err := s.filesHere(ctx)
 	if err != nil {
-		return f, cursor, err
+		return f, cursor, 0, err
 	}
-	files := make([]file, 0, len(names))
-	for _, n := range names {
-		files = append(files, file{n, fileCode(n)})
-	}
-	slices.SortFunc(files, func(a, b file) int { return cmp.Or(cmp.Compare(a.code, b.code), cmp.Compare(a.name, b.name)) })
-
 	at, from, err := s.resume(ctx, files, cursor)
 	if err != nil {
-		return f, cursor, err
+		code, _, _ := splitCursor(cursor)
+		return f, cursor, localAfter(files, code), err
 	}
 	looked := 0
 	for ; at < len(files); at, from = at+1, (Bound{}) {
 		here := files[at]
+		if o.until > 0 && here.code >= o.until {
+			break
+		}
 		for done := false; !done; {
 			if len(f.names) >= o.count || looked >= max(scanWork, o.count) {
 				if c, alone := s.srv.cursors.after(here, from); alone {
 					f.cursor = c
-					return f, 0, nil
+					return f, 0, 0, nil
 				}
 			}
 			var page []Scanned
@@ -140,12 +155,12 @@ func (s *session) scanHere(ctx context.Context, cursor uint64, o scanOptions) (f
 				next, _ = s.srv.cursors.after(here, from)
 				if len(f.names) > 0 { // what was found is answered; the error belongs to the next step
 					f.cursor = next
-					return f, 0, nil
+					return f, 0, 0, nil
 				}
-				return f, next, err
+				return f, next, localAfter(files, here.code), err
 			}
 			if len(page) == 0 && !done {
-				return f, cursor, fmt.Errorf("the scan of file %s does not go on", here.name)
+				return f, cursor, 0, fmt.Errorf("the scan of file %s does not go on", here.name)
 			}
 			looked += max(len(page), 1)
 			for _, r := range page {
@@ -157,7 +172,10 @@ func (s *session) scanHere(ctx context.Context, cursor uint64, o scanOptions) (f
 			}
 		}
 	}
-	return f, 0, nil
+	if o.until > 0 {
+		f.cursor = makeCursor(o.until, 0, 0)
+	}
+	return f, 0, 0, nil
 }
 
 // resume finds where a cursor points to.

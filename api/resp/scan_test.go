@@ -132,7 +132,7 @@ func TestKeysIsBounded(t *testing.T) {
 // Proves BX-5: a cursor that stands for two keys is not given for the second while the first is remembered.
 func TestCursorsStandAlone(t *testing.T) {
 	c := &cursors{}
-	f := file{"default", fileCode("default")}
+	f := file{name: "default", code: fileCode("default")}
 	first, alone := c.after(f, Bound{Key: []byte("a"), After: true})
 	if !alone || first>>63 != 0 {
 		t.Fatalf("%d %v", first, alone)

@@ -2,6 +2,7 @@ package resp
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"strings"
 	"time"
@@ -330,6 +331,9 @@ func ownWait(s *session, args [][]byte) reply {
 	pause := firstPause
 	for {
 		n, err := s.holders(ctx)
+		if errors.Is(err, ErrAlone) { // waiting changes nothing
+			return integer(0)
+		}
 		if err != nil && ctx.Err() == nil {
 			return told(err)
 		}

@@ -43,6 +43,9 @@ type Config struct {
 	Insecure  bool            `yaml:"insecure"`          // allow addresses beyond loopback although nothing is encrypted
 	Moved     bool            `yaml:"-"`                 // the data directory was moved here on purpose; said for one start, never in the file
 
+	LocalFiles   bool         `yaml:"local_files"`             // files that no group selects are kept on this node alone; else they are refused
+	LocalJournal LocalJournal `yaml:"local_journal,omitempty"` // bounds their journal
+
 	IdempotencyKeep time.Duration `yaml:"idempotency_keep"` // so long a repeated write with the same idempotency key is known
 }
 
@@ -87,10 +90,13 @@ func DefaultConfig() Config {
 		Listen: Addresses{
 			HTTP: "127.0.0.1:7400", Gossip: "127.0.0.1:7401", Raft: "127.0.0.1:7402", Ship: "127.0.0.1:7403", Redis: "127.0.0.1:7404",
 		},
-		Timing:   Timing{Lease: 2 * time.Second, Renew: 500 * time.Millisecond, ShrinkAfter: time.Second, Watchdog: 5 * time.Second, HandOver: 10 * time.Second},
-		Redis:    Redis{NotPrimary: resp.Forward, OnRoleChange: resp.Keep},
-		Scrub:    Scrub{Rate: 8 << 20, Every: 24 * time.Hour},
-		Replays:  Replays{Bytes: replica.DefaultReplaysBytes},
+		Timing:  Timing{Lease: 2 * time.Second, Renew: 500 * time.Millisecond, ShrinkAfter: time.Second, Watchdog: 5 * time.Second, HandOver: 10 * time.Second},
+		Redis:   Redis{NotPrimary: resp.Forward, OnRoleChange: resp.Keep},
+		Scrub:   Scrub{Rate: 8 << 20, Every: 24 * time.Hour},
+		Replays: Replays{Bytes: replica.DefaultReplaysBytes},
+
+		LocalJournal: defaultLocalJournal(),
+
 		LogLevel: "info",
 
 		IdempotencyKeep: usualIdempotencyKeep,
@@ -265,6 +271,7 @@ func overrides() []override {
 			}
 			return err
 		}},
+		flag("LOCAL_FILES", func(c *Config) *bool { return &c.LocalFiles }),
 		text("ARCHIVE_URL", func(c *Config) *string { return &c.Archive.URL }),
 		text("LOG_LEVEL", func(c *Config) *string { return &c.LogLevel }),
 		flag("INSECURE", func(c *Config) *bool { return &c.Insecure }),
@@ -329,6 +336,7 @@ func (c *Config) Validate() error {
 		p = append(p, err)
 	}
 	p = append(p, c.Replays.check()...)
+	p = append(p, c.LocalJournal.check()...)
 	if !slices.Contains([]string{"trace", "debug", "info", "warn", "error"}, c.LogLevel) {
 		add("log_level: %q: want trace, debug, info, warn or error", c.LogLevel)
 	}
@@ -418,6 +426,8 @@ func checkGroups(groups []fsm.GroupSpec, name *regexp.Regexp) (p []error) {
 			add("name", "%q: use lower-case letters, digits, - and _, at most 63", g.Name)
 		case seen[g.Name]:
 			add("name", "%s is used twice", g.Name)
+		case reservedGroup(g.Name) != nil:
+			add("name", "%w", reservedGroup(g.Name))
 		}
 		seen[g.Name] = true
 		p = append(p, checkSelection(where, g, groups[:i])...)

@@ -17,12 +17,14 @@ import (
 // data answers for records: it finds the group of a record and asks this node's replica.
 type data struct{ n *Node }
 
-// replicaOf returns the replica of the record's group; when this node has none, where to go instead.
-func (d data) replicaOf(file string, key []byte) (ident.GroupName, *replica.Replica, error) {
+// replicaOf returns the replica of the record's group; when this node has none, where to go instead. What no group selects is in the
+// replica of local files.
+func (d data) replicaOf(ctx context.Context, file string, key []byte) (ident.GroupName, *replica.Replica, error) {
 	s := d.n.selection()
 	name, ok := s.owner(file, key)
 	if !ok {
-		return "", nil, d.noGroup(s.state, file)
+		rep, err := d.noOwner(ctx, s, file)
+		return localGroup, rep, err
 	}
 	rep := d.n.replicas.get(name)
 	if rep == nil {
@@ -36,7 +38,13 @@ func (d data) noGroup(st *fsm.State, file string) error {
 	if len(st.Groups) == 0 {
 		return &client.Error{Code: client.CodeUnavailable, Detail: "the cluster has no group yet", Remedy: "wait until the bootstrapping node has created it, or create one with POST /v1/groups"}
 	}
-	return &client.Error{Code: client.CodeUnknownGroup, Detail: fmt.Sprintf("no group selects this record of file %q", file), Remedy: "add a group whose patterns match the file, and whose keys hold the record's (POST /v1/groups); \"*\" leaves out what begins with local. and system."}
+	e := &client.Error{Code: client.CodeUnknownGroup, Detail: fmt.Sprintf("no group selects this record of file %q", file),
+		Remedy: "correct the name, or add a group whose patterns match the file, and whose keys hold the record's (POST /v1/groups; \"*\" leaves out what begins with local. and system.), or let nodes keep such files for themselves (local_files: true)"}
+	if d.n.config.Kind == fsm.KindWitness {
+		e.Detail += fmt.Sprintf(", and node %s is a witness, which keeps no files for itself", d.n.config.Node)
+		e.Remedy = "ask a data node, or add a group whose patterns match it (POST /v1/groups)"
+	}
+	return e
 }
 
 func (d data) Put(ctx context.Context, file string, key, value []byte, o api.WriteOptions) (client.WriteResult, error) {
@@ -58,7 +66,7 @@ func (d data) Delete(ctx context.Context, file string, key []byte, o api.WriteOp
 
 // write does one write; found tells whether the record existed before.
 func (d data) write(ctx context.Context, w replica.Write, o api.WriteOptions) (_ client.WriteResult, found bool, _ error) {
-	group, rep, err := d.replicaOf(w.File, w.Key)
+	group, rep, err := d.ownerOf(ctx, w.File, w.Key, o.Group)
 	if err != nil {
 		return client.WriteResult{}, false, err
 	}
@@ -72,15 +80,24 @@ func (d data) write(ctx context.Context, w replica.Write, o api.WriteOptions) (_
 	if err != nil {
 		return client.WriteResult{}, false, repeatable(o, d.n.explainWrite(group, err))
 	}
-	return writeResult(group, receipt), receipt.Found, nil
+	if o.Group != "" {
+		d.n.local.lookAgain()
+	}
+	return d.n.writeResult(group, receipt), receipt.Found, nil
 }
 
 // Receipt tells what has become of the write at a position.
 func (d data) Receipt(ctx context.Context, group ident.GroupName, at ident.Position, wait time.Duration) (client.Receipt, error) {
-	if _, _, err := d.n.group(string(group)); err != nil {
+	rep, err, ok := d.n.local.asked(string(group))
+	if !ok {
+		if _, _, err := d.n.group(string(group)); err != nil {
+			return client.Receipt{}, err
+		}
+		rep = d.n.replicas.get(group)
+	}
+	if err != nil {
 		return client.Receipt{}, err
 	}
-	rep := d.n.replicas.get(group)
 	if rep == nil {
 		return client.Receipt{}, d.n.elsewhere(group)
 	}
@@ -91,16 +108,17 @@ func (d data) Receipt(ctx context.Context, group ident.GroupName, at ident.Posit
 	return client.Receipt{Position: at.Format(group), Outcome: string(s.Outcome), Committed: s.Committed.Format(group), Epoch: uint64(s.Epoch), Node: string(d.n.config.Node)}, nil
 }
 
-func writeResult(group ident.GroupName, r replica.Receipt) client.WriteResult {
-	return client.WriteResult{Position: r.Position.Format(group), Journal: r.Journal.String(), Sequence: uint64(r.Sequence), Created: r.Created, Replayed: r.Replayed}
+func (n *Node) writeResult(group ident.GroupName, r replica.Receipt) client.WriteResult {
+	return client.WriteResult{Local: n.mark(group), Position: r.Position.Format(group), Journal: r.Journal.String(), Sequence: uint64(r.Sequence), Created: r.Created, Replayed: r.Replayed}
 }
 
 func (d data) Get(ctx context.Context, file string, key []byte, o client.ReadOptions) (client.Record, error) {
-	group, rep, err := d.replicaOf(file, key)
+	group, rep, err := d.ownerOf(ctx, file, key, o.Group)
 	if err != nil {
 		return client.Record{}, err
 	}
-	if err := d.n.fresh(rep, o.Local, o.MaxLag); err != nil {
+	o.Local = d.n.local.reads(group, o.Local)
+	if err := d.n.fresh(rep, o.Local && group != localGroup, o.MaxLag); err != nil {
 		return client.Record{}, err
 	}
 	image, at, err := rep.Read(ctx, file, key, o.Local)
@@ -108,7 +126,7 @@ func (d data) Get(ctx context.Context, file string, key []byte, o client.ReadOpt
 		return client.Record{}, d.n.explain(group, err)
 	}
 	r := record(group, file, key, image)
-	r.Node, r.Applied, r.Age = string(d.n.config.Node), at.Format(group), d.n.age(rep, o.Local)
+	r.Node, r.Local, r.Applied, r.Age = string(d.n.config.Node), d.n.mark(group), at.Format(group), d.n.age(rep, o.Local && group != localGroup)
 	return r, nil
 }
 
@@ -171,6 +189,9 @@ func (n *Node) explainWrite(group ident.GroupName, err error) error {
 	if replica.NotDone(err) {
 		return n.explain(group, err)
 	}
+	if group == localGroup {
+		return n.local.unknownOutcome(err)
+	}
 	e := &client.Error{Code: client.CodeUnknownOutcome, Detail: "the write was journaled, but it is not confirmed: the primary lost its role or its secondaries, or the time for the request was over",
 		Reason: err.Error(), Remedy: "read the record to see whether it was done"}
 	var unknown *replica.UnknownOutcomeError
@@ -185,6 +206,11 @@ func (n *Node) explainWrite(group ident.GroupName, err error) error {
 func (n *Node) explain(group ident.GroupName, err error) error {
 	var stale *replica.StaleError
 	var condition *replica.ConditionError
+	if group == localGroup {
+		if told := n.local.explain(err); told != nil {
+			return told
+		}
+	}
 	switch {
 	case errors.Is(err, replica.ErrNotPrimary), errors.Is(err, replica.ErrNoLease):
 		return n.elsewhere(group)

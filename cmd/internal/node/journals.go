@@ -20,6 +20,9 @@ type journals struct{ n *Node }
 
 // held returns this node's replica of a group; without one, what to tell the caller.
 func (j journals) held(group string) (*replica.Replica, error) {
+	if rep, err, ok := j.n.local.asked(group); ok {
+		return rep, err
+	}
 	if _, _, err := j.n.group(group); err != nil {
 		return nil, err
 	}
@@ -111,6 +114,8 @@ func receiver(id ident.JournalID, r journal.ReceiverInfo) client.Receiver {
 func (j journals) explain(jr *journal.Journal, err error) error {
 	var damaged *journal.CorruptionError
 	switch {
+	case errors.As(err, &damaged) && jr.ID().Group == localGroup:
+		return &client.Error{Code: client.CodeCorrupt, Detail: fmt.Sprintf("journal %s: %v", jr.ID(), err), Remedy: "no other node has a copy of local files; the records in the store are not affected"}
 	case errors.As(err, &damaged):
 		return &client.Error{Code: client.CodeCorrupt, Detail: fmt.Sprintf("journal %s: %v", jr.ID(), err), Remedy: "another node holds an identical copy, from which this one is repaired: understudy journal repair " + jr.ID().String()}
 	case errors.Is(err, entry.ErrInvalid):
@@ -151,14 +156,20 @@ func (j journals) ChangeReceiver(ctx context.Context, group string) (client.Rece
 }
 
 func (j journals) DepositEntry(ctx context.Context, group, typ string, data []byte, o api.WriteOptions) (client.WriteResult, error) {
-	if _, _, err := j.n.group(group); err != nil {
+	rep, err, local := j.n.local.asked(group)
+	if !local {
+		_, _, err = j.n.group(group)
+	}
+	if err != nil {
 		return client.WriteResult{}, err
 	}
 	if len(typ) != 2 || strings.ToUpper(typ) != typ || typ == "SW" || typ == "MK" || typ == "HB" {
 		return client.WriteResult{}, &client.Error{Code: client.CodeInvalid, Detail: fmt.Sprintf("%q is not a type for user entries", typ), Remedy: "use two upper-case letters or digits; SW, MK and HB are the product's own"}
 	}
 	name := ident.GroupName(group)
-	rep := j.n.replicas.get(name)
+	if !local {
+		rep = j.n.replicas.get(name)
+	}
 	if rep == nil {
 		return client.WriteResult{}, j.n.elsewhere(name)
 	}
@@ -166,7 +177,7 @@ func (j journals) DepositEntry(ctx context.Context, group, typ string, data []by
 	if err != nil {
 		return client.WriteResult{}, repeatable(o, j.n.explainWrite(name, err))
 	}
-	return writeResult(name, receipt), nil
+	return j.n.writeResult(name, receipt), nil
 }
 
 func (j journals) Backouts(_ context.Context, group string) ([]client.Backout, error) {

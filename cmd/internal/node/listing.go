@@ -22,6 +22,12 @@ const askPart = 5 * time.Second
 // group's primary, or from this node's copy of it, and this node puts them together.
 func (d data) List(ctx context.Context, file string, o client.ListOptions) (client.RecordPage, error) {
 	s := d.n.selection()
+	if rep, err, ok := d.n.local.asked(o.Group); ok {
+		if err != nil {
+			return client.RecordPage{}, err
+		}
+		return d.listOf(ctx, localGroup, rep, file, o)
+	}
 	if o.Group != "" {
 		if _, _, err := d.n.group(o.Group); err != nil {
 			return client.RecordPage{}, err
@@ -32,7 +38,11 @@ func (d data) List(ctx context.Context, file string, o client.ListOptions) (clie
 	names := owners(parts)
 	switch len(names) {
 	case 0:
-		return client.RecordPage{}, d.noGroup(s.state, file)
+		rep, err := d.noOwner(ctx, s, file)
+		if err != nil {
+			return client.RecordPage{}, err
+		}
+		return d.listOf(ctx, localGroup, rep, file, o)
 	case 1:
 		return d.listHere(ctx, names[0], file, o)
 	}
@@ -47,11 +57,16 @@ func (d data) listHere(ctx context.Context, group ident.GroupName, file string, 
 	if rep == nil {
 		return client.RecordPage{}, d.n.elsewhere(group)
 	}
+	return d.listOf(ctx, group, rep, file, o)
+}
+
+func (d data) listOf(ctx context.Context, group ident.GroupName, rep *replica.Replica, file string, o client.ListOptions) (client.RecordPage, error) {
+	o.Local = d.n.local.reads(group, o.Local)
 	page, err := rep.List(ctx, file, o.Prefix, o.From, o.Limit, o.Local)
 	if err != nil {
 		return client.RecordPage{}, d.n.explain(group, err)
 	}
-	out := client.RecordPage{File: file, Records: []client.Record{}, Node: string(d.n.config.Node), Applied: page.Position.Format(group), Age: d.n.age(rep, o.Local)}
+	out := client.RecordPage{File: file, Records: []client.Record{}, Node: string(d.n.config.Node), Local: d.n.mark(group), Applied: page.Position.Format(group), Age: d.n.age(rep, o.Local && group != localGroup)}
 	for _, r := range page.Records {
 		out.Records = append(out.Records, record(group, file, r.Key, r.Image))
 	}

@@ -70,6 +70,7 @@ type Node struct {
 	work   sync.WaitGroup
 	failed chan error // the first fatal error
 	hang   hang
+	local  *local // files that no group selects
 	close  func() error
 }
 
@@ -150,6 +151,7 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 	n.mendNow = make(chan struct{}, 1)
 	n.chains = newChains(n)
 	n.scrub = newScrubber(n)
+	n.local = newLocal(n)
 	n.hang.seen = make(chan struct{})
 	var undo closers
 	n.close = sync.OnceValue(func() error {
@@ -219,12 +221,15 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 		return nil, err
 	}
 	undo.add(n.cluster.Close)
+	undo.add(n.local.close)
 	undo.add(n.peers.close)
 	undo.add(func() error {
 		return n.hang.join("a role session", unlimited, hungSessions, func() error { n.work.Wait(); return nil })
 	})
 	undo.add(func() error { cancel(errors.New("node closes")); return nil })
 
+	n.local.open(o.FS)
+	n.spawn(func() error { return n.local.run(run) })
 	n.spawn(func() error { return n.replicas.run(run) })
 	n.spawn(func() error { return n.watch(run) })
 	n.spawn(func() error { return n.answerPlans(run) })
@@ -241,6 +246,10 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 		return remote.Serve(run, n.listeners.ship, n.replicas, remote.ServeOptions{
 			Cluster: n.directory.ClusterID(), Self: c.Node, Logger: log.Named("ship")})
 	})
+	n.local.await(localPatience)
+	if n.local.on() {
+		n.registry.MustRegister(newLocalMetrics(n))
+	}
 	n.timings.register(n.registry)
 	n.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), newMetrics(n))
 	if n.archiver != nil {

@@ -38,7 +38,8 @@ func (r Redis) check() (p []error) {
 func (n *Node) redisServer() *resp.Server {
 	r := n.config.Redis
 	return resp.New(resp.Options{
-		Node: string(n.config.Node), Cluster: n.config.Cluster, Store: records{n}, Roles: masters{n}, Network: n.host.Network, Clock: n.host.Clock.Now,
+		Local: string(localGroup),
+		Node:  string(n.config.Node), Cluster: n.config.Cluster, Store: records{n}, Roles: masters{n}, Network: n.host.Network, Clock: n.host.Clock.Now,
 		NotPrimary: r.NotPrimary, OnRoleChange: r.OnRoleChange, LocalReads: r.LocalReads, Registerer: n.registry, Logger: n.log.Named("redis"),
 	})
 }
@@ -53,13 +54,22 @@ func (s records) Group(k resp.Key) (string, error) {
 	by := s.n.selection()
 	name, ok := by.owner(k.File, k.Key)
 	if !ok {
-		return "", refusal(data{s.n}.noGroup(by.state, k.File))
+		if _, err := (data{s.n}).noOwner(context.Background(), by, k.File); err != nil {
+			return "", refusal(err)
+		}
+		name = localGroup
 	}
 	return string(name), nil
 }
 
 // replica returns this node's replica of a group, or where to go instead.
 func (s records) replica(group string) (*replica.Replica, error) {
+	if rep, err, ok := s.n.local.asked(group); ok {
+		if err != nil {
+			err = refusal(err)
+		}
+		return rep, err
+	}
 	if rep := s.n.replicas.get(ident.GroupName(group)); rep != nil {
 		return rep, nil
 	}
@@ -101,6 +111,7 @@ func (s records) Read(ctx context.Context, group string, local bool, batch []res
 	if err != nil {
 		return allFailed(out, err)
 	}
+	local = s.n.local.reads(ident.GroupName(group), local)
 	for i := range batch {
 		at, err := s.look(ctx, rep, &batch[i], local)
 		if err != nil && !errors.As(err, new(*replica.ProgramError)) {
@@ -158,8 +169,10 @@ func (s records) Files(context.Context) ([]string, error) {
 		}
 		files = append(files, slices.DeleteFunc(some, replica.Reserved)...)
 	}
+	own, err := s.n.local.files(s.n.selection())
+	files = append(files, own...)
 	slices.Sort(files)
-	return slices.Compact(files), nil // groups with ranges of one file have it both
+	return slices.Compact(files), err // groups with ranges of one file have it both
 }
 
 func (s records) Scan(ctx context.Context, file string, from resp.Bound, limit int, local bool) ([]resp.Scanned, bool, error) {
@@ -171,7 +184,10 @@ func (s records) Scan(ctx context.Context, file string, from resp.Bound, limit i
 	names := owners(by.spans(file))
 	switch len(names) {
 	case 0:
-		return nil, true, nil // what is not selected any more is not shown
+		if s.n.local.rep == nil {
+			return nil, true, nil // what is not selected any more is not shown
+		}
+		names = append(names, localGroup)
 	case 1:
 	default:
 		return s.scanParts(ctx, file, key, limit, local)
@@ -181,6 +197,7 @@ func (s records) Scan(ctx context.Context, file string, from resp.Bound, limit i
 	if err != nil {
 		return nil, false, err
 	}
+	local = s.n.local.reads(names[0], local)
 	for {
 		page, err := rep.List(ctx, file, nil, key, limit, local)
 		if err != nil {
@@ -209,6 +226,13 @@ func (s records) Count(ctx context.Context) (int64, error) {
 			}
 			sum += n
 		}
+	}
+	if rep, _, ok := s.n.local.asked(string(localGroup)); ok && rep != nil {
+		n, err := rep.Count(ctx)
+		if err != nil {
+			return 0, s.explain(localGroup, err)
+		}
+		sum += n
 	}
 	return sum, nil
 }

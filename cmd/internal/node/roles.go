@@ -74,6 +74,9 @@ func (n *Node) propose(ctx context.Context, cmd fsm.Command) (fsm.Result, error)
 func (n *Node) group(name string) (*fsm.State, *fsm.Group, error) {
 	st, _ := n.cluster.State()
 	g := st.Groups[ident.GroupName(name)]
+	if g == nil && name == string(localGroup) {
+		return nil, nil, n.local.notGroup()
+	}
 	if g == nil {
 		known := make([]string, 0, len(st.Groups))
 		for k := range st.Groups {
@@ -95,6 +98,9 @@ func (r roles) CreateGroup(ctx context.Context, spec client.GroupSpec) error {
 		s.Preferred = r.n.config.Node
 	}
 	s = s.Normalize()
+	if err := reservedGroup(s.Name); err != nil {
+		return &client.Error{Code: client.CodeInvalid, Detail: err.Error()}
+	}
 	if err := s.Validate(); err != nil {
 		return &client.Error{Code: client.CodeInvalid, Detail: err.Error()}
 	}
@@ -138,7 +144,7 @@ func (r roles) assess(name, to string) (client.Readiness, *fsm.Group, error) {
 	out.EntriesToDrain = uint64(f.lag[target])
 	pause, measured := expectedPause(st, g.Spec.Name)
 	out.EstimatedPause, out.Loss = client.Duration(pause), "none"
-	out.Notes = append(append(orderNotes(st.Pause, g, st.Nodes), r.n.spaceNotes(g)...), measured)
+	out.Notes = append(append(orderNotes(st.Pause, g, st.Nodes), r.n.spaceNotes(g)...), append(r.n.local.notes(g), measured)...)
 	return out, g, nil
 }
 

@@ -29,6 +29,11 @@ func (s *selection) owner(file string, key []byte) (ident.GroupName, bool) {
 	return "", false
 }
 
+// claims tells whether a group selects any key of the file.
+func (s *selection) claims(file string) bool {
+	return slices.ContainsFunc(s.specs, func(g *fsm.GroupSpec) bool { return g.SelectsFile(file) })
+}
+
 // span is a range of a file's keys with one owner.
 type span struct {
 	keys  fsm.KeyRange

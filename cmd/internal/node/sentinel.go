@@ -71,6 +71,9 @@ func (m masters) Changed() <-chan struct{} {
 }
 
 func (m masters) Holders(_ context.Context, group string, at ident.Position) (int, error) {
+	if group == string(localGroup) {
+		return 0, resp.ErrAlone
+	}
 	rep, err := records(m).replica(group)
 	if err != nil {
 		return 0, err

@@ -26,6 +26,7 @@ func (r roles) Status(ctx context.Context, local bool) (client.Status, error) {
 	if n.config.Kind == fsm.KindData {
 		out.Scrub = n.scrub.now()
 	}
+	out.LocalFiles = n.local.status()
 	asked := map[string]*client.Status{} // by address: one question per primary
 	for _, g := range st.InOrder() {
 		s := n.groupStatus(st, g)

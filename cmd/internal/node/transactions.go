@@ -46,7 +46,7 @@ func repeatable(o api.WriteOptions, err error) error {
 }
 
 func (d data) Transact(ctx context.Context, t client.Transaction, o api.WriteOptions) (client.TransactionResult, error) {
-	group, err := d.groupOfAll(&t)
+	group, rep, err := d.groupOfAll(ctx, &t)
 	if err != nil {
 		return client.TransactionResult{}, err
 	}
@@ -80,7 +80,6 @@ func (d data) Transact(ctx context.Context, t client.Transaction, o api.WriteOpt
 			return client.TransactionResult{}, err
 		}
 	}
-	rep := d.n.replicas.get(group)
 	if rep == nil {
 		return client.TransactionResult{}, d.n.elsewhere(group)
 	}
@@ -95,8 +94,8 @@ func (d data) Transact(ctx context.Context, t client.Transaction, o api.WriteOpt
 		}
 		return client.TransactionResult{}, err
 	}
-	r := writeResult(group, receipt)
-	out := client.TransactionResult{Position: r.Position, Journal: r.Journal, Sequence: r.Sequence, Replayed: r.Replayed}
+	r := d.n.writeResult(group, receipt)
+	out := client.TransactionResult{Local: r.Local, Position: r.Position, Journal: r.Journal, Sequence: r.Sequence, Replayed: r.Replayed}
 	for _, c := range receipt.Changes {
 		out.Changes = append(out.Changes, client.ChangeResult{Created: c.Created, Found: c.Found})
 	}
@@ -106,25 +105,32 @@ func (d data) Transact(ctx context.Context, t client.Transaction, o api.WriteOpt
 	return out, nil
 }
 
-// groupOfAll returns the group that all records of a transaction belong to.
-func (d data) groupOfAll(t *client.Transaction) (ident.GroupName, error) {
-	if t.Group != "" {
+// groupOfAll returns the group that all records of a transaction belong to, and this node's copy of it, nil when there is none.
+func (d data) groupOfAll(ctx context.Context, t *client.Transaction) (ident.GroupName, *replica.Replica, error) {
+	if _, _, local := d.n.local.asked(t.Group); t.Group != "" && !local {
 		if _, _, err := d.n.group(t.Group); err != nil {
-			return "", err
+			return "", nil, err
 		}
 	}
 	s := d.n.selection()
+	var own *replica.Replica // of local files
 	var group ident.GroupName
 	var first string
 	look := func(file string, key client.Key) error {
 		name, ok := s.owner(file, key.Bytes())
 		switch {
 		case !ok:
-			return d.noGroup(s.state, file)
+			var err error
+			if own, err = d.noOwner(ctx, s, file); err != nil {
+				return err
+			}
+			name = localGroup
+		}
+		switch {
 		case t.Group != "" && string(name) != t.Group:
-			return &client.Error{Code: client.CodeInvalid, Detail: fmt.Sprintf("key %q of file %q belongs to group %s, not to group %s", key, file, name, t.Group), Remedy: "a transaction is of one group: leave records of others out, and send them a transaction of their own"}
+			return &client.Error{Code: client.CodeInvalid, Detail: fmt.Sprintf("key %q of file %q belongs to %s, not to %s", key, file, owner(name), owner(ident.GroupName(t.Group))), Remedy: "a transaction is of one group, or of local files only: leave other records out, and send them a transaction of their own"}
 		case group != "" && name != group:
-			return &client.Error{Code: client.CodeInvalid, Detail: fmt.Sprintf("%s belongs to group %s, key %q of file %q to group %s", first, group, key, file, name), Remedy: "a transaction is of one group: split it, or let one group select both records"}
+			return &client.Error{Code: client.CodeInvalid, Detail: fmt.Sprintf("%s belongs to %s, key %q of file %q to %s", first, owner(group), key, file, owner(name)), Remedy: "a transaction is of one group, or of local files only: split it, or let one group select both records"}
 		}
 		if group == "" {
 			group, first = name, fmt.Sprintf("key %q of file %q", key, file)
@@ -133,15 +139,18 @@ func (d data) groupOfAll(t *client.Transaction) (ident.GroupName, error) {
 	}
 	for i := range t.Changes {
 		if err := look(t.Changes[i].File, t.Changes[i].Key); err != nil {
-			return "", err
+			return "", nil, err
 		}
 	}
 	for i := range t.Conditions {
 		if err := look(t.Conditions[i].File, t.Conditions[i].Key); err != nil {
-			return "", err
+			return "", nil, err
 		}
 	}
-	return group, nil
+	if group == localGroup {
+		return group, own, nil
+	}
+	return group, d.n.replicas.get(group), nil
 }
 
 // conditionOf turns what a write asks for into a condition of the replica; ok is false when it asks for nothing.

@@ -42,6 +42,8 @@ type Options struct {
 	Archive   node.Archive   // of all nodes
 	Replays   node.Replays   // of all nodes; zero: the product's default
 	KeepKeys  time.Duration  // how long idempotency keys are known; 0: the product's default
+
+	LocalFiles bool // of all nodes
 }
 
 // Cluster is a running cluster of whole nodes.
@@ -108,6 +110,7 @@ func Start(t testing.TB, o Options) *Cluster {
 			n.config.Timing.Watchdog = o.Watchdog
 		}
 		n.config.Hooks, n.config.Archive = o.Hooks, o.Archive
+		n.config.LocalFiles = o.LocalFiles
 		if o.Scrub != (node.Scrub{}) {
 			n.config.Scrub = o.Scrub
 		}
