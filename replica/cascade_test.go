@@ -93,7 +93,7 @@ func TestCascade(t *testing.T) {
 	}
 	c.nodes["b"].crash(50)
 	c.fedBy("c", "a")
-	c.keepInSync("a", "c") // nobody else is left
+	c.inSync("a", "c") // nobody else is left
 	w.goesOn()
 	c.start("b")
 	c.eventually("c leaves the set for b", func() bool { g := c.plane.group(); return g.InSet("b") && !g.InSet("c") })
@@ -106,6 +106,7 @@ func TestCascade(t *testing.T) {
 	w.goesOn()
 	c.switchover("a")
 	c.eventually("b is the only member", func() bool { g := c.plane.group(); return g.InSet("b") && !g.InSet("c") })
+	c.keepInSync("a", "b")
 	c.fedBy("c", "b")
 	c.nodes["a"].crash(50)
 	c.failover("b", false)

@@ -6,7 +6,6 @@ import (
 	"math"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/understudy-ha/understudy/fsm"
 	"github.com/understudy-ha/understudy/internal/ident"
@@ -136,7 +135,8 @@ func TestRetention(t *testing.T) {
 		}
 	}
 	report("a", "b")
-	time.Sleep(100 * time.Millisecond) // several rounds of retention: nothing may happen
+	c.goesOn("a") // several rounds of retention: nothing may happen
+	c.goesOn("b")
 	if first := own.Receivers()[0].Number; first != 1 {
 		t.Fatalf("c has flushed nothing, but the receivers begin with %s", first)
 	}

@@ -308,7 +308,7 @@ func TestExpiryThroughAFailover(t *testing.T) {
 func TestUndoOfAnExpiry(t *testing.T) {
 	c := newCluster(t, fsm.GroupSpec{}, "a", "b")
 	a, b := c.nodes["a"], c.nodes["b"]
-	c.keepInSync("a", "b")
+	c.inSync("a", "b")
 	soon := in(time.Hour)
 	if _, err := a.rep.Write(t.Context(), Transaction{Writes: []Write{{File: "f", Key: []byte("k"), Value: []byte("v"), Kind: entry.KindHash, Expiry: soon}}}); err != nil {
 		t.Fatal(err)

@@ -459,7 +459,8 @@ func TestCommittedEndsNeedTheRow(t *testing.T) {
 		v, _ := copied.View()
 		return v.DurableAfter == a.rep.Status().Applied
 	})
-	time.Sleep(100 * time.Millisecond) // several heartbeats: it must not be applied
+	c.goesOn("a") // several heartbeats: it must not be applied
+	c.goesOn("c")
 	if got := cc.rep.Status().Applied; got != at {
 		t.Fatalf("applied up to %s by a committed end that does not count, was at %s", got, at)
 	}

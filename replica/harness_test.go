@@ -245,6 +245,13 @@ func (c *cluster) looks(id ident.NodeID) int {
 	return c.plane.looks[id]
 }
 
+// goesOn waits until a node has looked at its state many times: each of its parts does so with every tick.
+func (c *cluster) goesOn(id ident.NodeID) {
+	c.t.Helper()
+	n := c.looks(id)
+	c.eventually(string(id)+" goes on", func() bool { return c.looks(id) > n+60 })
+}
+
 func (n *node) event(k EventKind) (Event, bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -2,7 +2,6 @@ package replica
 
 import (
 	"testing"
-	"time"
 
 	"github.com/understudy-ha/understudy/fsm"
 )
@@ -33,7 +32,7 @@ func TestNeedsPriming(t *testing.T) {
 		}
 		return false
 	})
-	time.Sleep(100 * time.Millisecond) // several sessions of a end meanwhile
+	c.goesOn("a") // several of its sessions end meanwhile
 	n := 0
 	a.mu.Lock()
 	for _, e := range a.events {

@@ -71,7 +71,9 @@ func TestGrowthWaitsForTheDisk(t *testing.T) {
 		v, _ := copied.View()
 		return v.Last == a.rep.Status().Sequence && v.Durable < v.Last
 	})
-	time.Sleep(500 * time.Millisecond) // longer than a growth may take
+	for range 4 { // longer than a growth may take
+		c.goesOn("a")
+	}
 	mu.Lock()
 	early := added
 	mu.Unlock()
@@ -104,7 +106,7 @@ func TestHandoverWaitsForTheOwnDisk(t *testing.T) {
 		op := c.plane.group().Operation
 		return op == nil || op.Step == fsm.StepDrain
 	})
-	time.Sleep(100 * time.Millisecond)
+	c.goesOn("a")
 	if e := c.plane.group().Epoch; e != 1 {
 		t.Fatalf("handed over at epoch %s with a write on its way", e)
 	}

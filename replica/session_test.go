@@ -89,7 +89,7 @@ func TestHandoverDoesNotOutliveSession(t *testing.T) {
 	old := a.rep.primary.Load()
 	old.fail(errors.New("injected: a part of the session failed"))
 	c.eventually("the session is over", func() bool { return a.rep.primary.Load() == nil })
-	time.Sleep(50 * time.Millisecond) // the fence is not applied: nobody may answer
+	c.goesOn("a") // the fence is not applied: nobody may answer
 	if _, _, err := a.rep.Read(t.Context(), "f", []byte("k"), false); !errors.Is(err, ErrNotPrimary) {
 		t.Fatalf("a read while the Handover may be applied any time: %v", err)
 	}

@@ -287,7 +287,9 @@ func TestStopping(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- Serve(ctx, ln, s, ServeOptions{Cluster: cluster, Self: "b", Logger: logger(t), Timeouts: unhurried}) }()
+	go func() {
+		done <- Serve(ctx, ln, s, ServeOptions{Cluster: cluster, Self: "b", Logger: logger(t), Timeouts: unhurried})
+	}()
 	r := ship(t, src, ln.Addr().String())
 	r.caughtUp(t, src)
 	cancel()
