@@ -66,7 +66,7 @@ func routes() []route {
 		{method: put, path: "/v1/pause", body: jsonBody, serve: (*API).beginPause},
 		{method: del, path: "/v1/pause", serve: (*API).endPause},
 		{method: get, path: "/v1/groups", params: []string{"local"}, serve: (*API).groups},
-		{method: post, path: "/v1/groups", body: jsonBody, serve: (*API).createGroup},
+		{method: post, path: "/v1/groups", body: jsonBody, wait: 15 * time.Second, serve: (*API).createGroup},
 		{method: get, path: group, serve: (*API).group},
 		{method: patch, path: group, body: jsonBody, serve: (*API).changeGroup},
 		{method: post, path: group + "/nodes/{node}/readmit", serve: (*API).readmit},

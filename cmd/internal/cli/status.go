@@ -123,6 +123,7 @@ func writeStatus(w io.Writer, st client.Status) {
 	for _, g := range st.Groups {
 		concerns = append(concerns, groupConcerns(g)...)
 	}
+	concerns = append(concerns, plannedConcerns(st.Planned)...)
 	concerns = append(concerns, rotConcerns(st.Node, st.Scrub)...)
 	leader := st.RaftLeader
 	if leader == "" {
@@ -258,6 +259,9 @@ func writeGroup(w io.Writer, g client.GroupStatus) {
 		inSync = "none"
 	}
 	fmt.Fprintf(w, "Group %s: primary %s, in sync %s, epoch %d, %s\n", g.Name, primary, inSync, g.Epoch, g.Phase)
+	if len(g.Spec.Files) > 0 {
+		fmt.Fprintf(w, "  %s\n", selectionText(g.Spec))
+	}
 	t := newTable("NODE", "ROLE", "STATE", ">RECEIVED", ">DURABLE", ">APPLIED", ">LAG", ">BEHIND")
 	t.indent = "  "
 	shown := map[string]bool{}
