@@ -91,15 +91,30 @@ func (s *session) relay(ctx context.Context, address string, jobs []*job) {
 		return
 	}
 	for _, j := range s.unanswered(jobs) {
-		if !j.reads && c.wrote {
+		if !j.reads && c.wrote && !errors.Is(err, errLeft) {
 			s.answer(j, s.unknown(fmt.Sprintf("it was relayed to %s, but the answer is missing: %v", address, err)), 0)
 		}
 	}
 }
 
+// farewell is the last that a node which is leaving says over a connection of another node: what is not answered before it was not done.
+const farewell = failure("LEAVING the node is stopping: nothing was done")
+
+// errLeft says that the other node has said farewell.
+var errLeft = errors.New("the other node is stopping")
+
+// next reads a reply to the batch. errLeft: neither this command nor any after it was done.
+func (c *peerConn) next(s *session) (reply, error) {
+	r, err := c.reply(s)
+	if f, is := r.(failure); is && f == farewell {
+		return nil, errLeft
+	}
+	return r, err
+}
+
 // receive reads the answers in the order of the jobs.
 func (s *session) receive(c *peerConn, jobs []*job) error {
-	if _, err := c.reply(s); err != nil {
+	if _, err := c.next(s); err != nil {
 		return err
 	}
 	writes, from, elsewhere := "", 0, false
@@ -109,7 +124,7 @@ func (s *session) receive(c *peerConn, jobs []*job) error {
 			s.give(c.charged)
 			c.charged = 0
 			var err error
-			if r, err = c.reply(s); err != nil {
+			if r, err = c.next(s); err != nil {
 				return err
 			}
 		}
@@ -302,15 +317,18 @@ func (c *peerConn) greet(ctx context.Context, secret string) error {
 	if secret != "" {
 		hello = append(hello, []byte("auth"), []byte("default"), []byte(secret))
 	}
-	if _, err := c.conn.Write(wire(nil, hello...)); err != nil {
+	relay := [][]byte{[]byte("understudy"), []byte("relay"), []byte("0")} // from now on it says farewell
+	if _, err := c.conn.Write(wire(wire(nil, hello...), relay...)); err != nil {
 		return err
 	}
-	r, err := readReply(c.in, 1<<16)
-	if err != nil {
-		return err
-	}
-	if f, is := r.(failure); is {
-		return f
+	for range 2 {
+		r, err := readReply(c.in, 1<<16)
+		if err != nil {
+			return err
+		}
+		if f, is := r.(failure); is {
+			return f
+		}
 	}
 	return nil
 }

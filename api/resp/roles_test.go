@@ -144,8 +144,9 @@ func TestPrimaryDiesWithARelayedWrite(t *testing.T) {
 			}
 			in := bufio.NewReader(conn)
 			_, _ = readReply(in, 1<<20) // HELLO
-			_, _ = conn.Write([]byte("+OK\r\n"))
 			_, _ = readReply(in, 1<<20) // UNDERSTUDY RELAY
+			_, _ = conn.Write([]byte("+OK\r\n+OK\r\n"))
+			_, _ = readReply(in, 1<<20) // UNDERSTUDY RELAY of the batch
 			_, _ = readReply(in, 1<<20) // the command
 			_ = conn.Close()
 		}
@@ -159,6 +160,47 @@ func TestPrimaryDiesWithARelayedWrite(t *testing.T) {
 	w.move("default", "a", false)
 	if got := c.read(); got != "nil" {
 		t.Errorf("GET: %s", got)
+	}
+	_ = ln.Close()
+	<-ended
+}
+
+// A node that stops says so to another one whose commands it did not take: those are done elsewhere, once. Proves BX-1.
+func TestFarewell(t *testing.T) {
+	w := newWorld(t, 2)
+	ln, err := net.Listen("tcp", "127.0.0.1:0") // a primary that answers what it takes, and leaves
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = ln.Close() }()
+	leaves := &fakeNode{w: w, id: "x", address: ln.Addr().String()}
+	w.mu.Lock()
+	w.nodes = append(w.nodes, leaves)
+	w.mu.Unlock()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		conn, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		in := bufio.NewReader(conn)
+		_, _ = readReply(in, 1<<20) // HELLO
+		_, _ = readReply(in, 1<<20) // UNDERSTUDY RELAY
+		_, _ = conn.Write([]byte("+OK\r\n+OK\r\n"))
+		_, _ = readReply(in, 1<<20)                                    // UNDERSTUDY RELAY of the batch
+		_, _ = conn.Write(farewell.render([]byte("+OK\r\n:7\r\n"), 2)) // the first command is answered
+		_ = conn.Close()
+		w.move("default", "a", false)
+	}()
+	c := w.nodes[1].dial(t)
+	w.move("default", "x", false)
+	c.send(frame("INCR", "k") + frame("INCR", "k"))
+	if got := c.read(); got != ":7" {
+		t.Errorf("the one that was done: %s", got)
+	}
+	if got := c.read(); got != ":1" {
+		t.Errorf("the one that was not: %s", got)
 	}
 	_ = ln.Close()
 	<-ended

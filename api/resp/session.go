@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"runtime/debug"
@@ -51,6 +52,7 @@ type session struct {
 	deadline struct { // of reading, shared with who wants the session to leave
 		sync.Mutex
 		leaving bool
+		until   time.Time // what arrives by then is answered; set when leaving is
 	}
 	subscriber subscriber
 }
@@ -101,6 +103,7 @@ func (s *session) give(n int64) {
 func (s *session) serve() {
 	defer func() {
 		s.unsubscribeAll()
+		s.part()
 		_ = s.conn.Close() // what was answered is written
 		s.subscriber.join()
 		s.srv.memory.give(s.held.Swap(0))
@@ -139,6 +142,28 @@ func (s *session) serve() {
 	}
 	s.flush()
 }
+
+// part ends a connection that the client did not want to end: it hears the end behind the last reply. Commands that are on their way are
+// read and not done: closing on top of them would have the client's side throw away replies that it has not read yet.
+func (s *session) part() {
+	s.deadline.Lock()
+	leaving := s.deadline.leaving
+	s.deadline.Unlock()
+	half, can := s.conn.(interface{ CloseWrite() error })
+	if leaving && s.peer { // another node has to know, so that it need not leave an outcome open
+		s.write.Lock()
+		s.write.out = farewell.render(s.write.out, s.proto)
+		s.writeLocked()
+		s.write.Unlock()
+	}
+	if !leaving || !can || s.failed() || half.CloseWrite() != nil || s.conn.SetReadDeadline(time.Now().Add(s.srv.o.Limits.Linger)) != nil {
+		return
+	}
+	_, _ = io.CopyN(io.Discard, s.conn, partBytes) // whatever ends it
+}
+
+// partBytes bounds what is read and not done at the end of a connection.
+const partBytes = 1 << 20
 
 // recovered ends the connection, and only that, when its goroutine has panicked.
 func (s *session) recovered() {
@@ -190,10 +215,8 @@ func (s *session) fill() error {
 		end = now.Add(l.Idle)
 	}
 	s.deadline.Lock()
-	if s.deadline.leaving {
-		if soon := now.Add(l.Linger); end.IsZero() || soon.Before(end) {
-			end = soon
-		}
+	if s.deadline.leaving && (end.IsZero() || s.deadline.until.Before(end)) {
+		end = s.deadline.until
 	}
 	err := s.conn.SetReadDeadline(end)
 	s.deadline.Unlock()
@@ -207,13 +230,13 @@ func (s *session) fill() error {
 	return err
 }
 
-// leave lets the session answer what has arrived and then end. It may be called by anybody.
+// leave lets the session answer what arrives within Limits.Linger, and then end. It may be called by anybody.
 func (s *session) leave() {
 	s.deadline.Lock()
 	defer s.deadline.Unlock()
 	if !s.deadline.leaving {
-		s.deadline.leaving = true
-		_ = s.conn.SetReadDeadline(time.Now().Add(s.srv.o.Limits.Linger)) // a closed connection ends anyway
+		s.deadline.leaving, s.deadline.until = true, time.Now().Add(s.srv.o.Limits.Linger)
+		_ = s.conn.SetReadDeadline(s.deadline.until) // a closed connection ends anyway
 	}
 }
 

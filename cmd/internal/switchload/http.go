@@ -47,6 +47,12 @@ func (w *writer) step(ctx context.Context) error {
 		o.IfPosition = w.position
 	}
 	written, err := w.client.Put(ctx, writerFile, w.key(), []byte(w.value(next)), o)
+	if errors.Is(err, client.ErrUnknownOutcome) && w.load.o.Moves && !w.doubt && w.n > 0 {
+		if r, bad := w.client.Get(ctx, writerFile, w.key(), client.ReadOptions{Wait: wait}); bad == nil && r.Position == w.position {
+			w.load.moved() // sent to a connection that was being closed, and not taken
+			written, err = w.client.Put(ctx, writerFile, w.key(), []byte(w.value(next)), o)
+		}
+	}
 	if errors.Is(err, client.ErrPrecondition) {
 		w.judge(ctx)
 	}

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/understudy-ha/understudy/client"
 	"github.com/understudy-ha/understudy/cmd/internal/switchload"
 	"github.com/understudy-ha/understudy/fsm"
 	"github.com/understudy-ha/understudy/internal/ident"
@@ -36,6 +37,19 @@ func (c *Cluster) checked(l *switchload.Load) {
 	}
 }
 
+// handTo hands the role over, however long the machine takes for it.
+func (c *Cluster) handTo(to ident.NodeID) {
+	c.t.Helper()
+	c.Wait("the role goes to "+string(to), 2*time.Minute, func() error {
+		q := client.SwitchoverRequest{To: string(to), MaxPause: client.Duration(30 * time.Second)}
+		op, err := c.primary().Client().Switchover(c.t.Context(), "default", q, time.Minute)
+		if err != nil || op.State != client.OperationDone {
+			return fmt.Errorf("%+v, %v", op, err)
+		}
+		return nil
+	})
+}
+
 // TestNobodyNoticesSwitchovers: Redis connections and HTTP writers at every node, of which each knows what the answer to its next write has to
 // be, notice nothing while the role goes round; nothing is lost or done twice, and no connection is closed. Proves BX-1 and TR-3.
 func TestNobodyNoticesSwitchovers(t *testing.T) {
@@ -44,7 +58,7 @@ func TestNobodyNoticesSwitchovers(t *testing.T) {
 	for _, to := range []ident.NodeID{"b", "c", "a", "c"} {
 		l.Resume()
 		w := l.Watch()
-		c.switchTo(to)
+		c.handTo(to)
 		if p, err := w.End(t.Context()); err != nil || p.Writes == 0 {
 			t.Fatalf("to %s: %+v, %v", to, p, err)
 		}
@@ -80,4 +94,70 @@ func TestNobodyNoticesARollingRestart(t *testing.T) {
 	if l.Tally().Moved == 0 {
 		t.Error("no connection was closed by a node that stopped")
 	}
+}
+
+// TestSwitchoverMissesItsDeadline: a switch-over whose target does not get everything in max_pause is rolled back. Whoever wrote meanwhile, over
+// HTTP or Redis and through any node, is answered by the old primary, on the same connection. Proves BX-1 and CL-5.
+func TestSwitchoverMissesItsDeadline(t *testing.T) {
+	c := Start(t, Options{Group: fsm.GroupSpec{Preferred: "a"}})
+	p := c.primary()
+	g, err := p.client.Group(t.Context(), "default")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var target, other *Node // outside the set, and in it
+	for _, id := range c.options.Nodes {
+		switch n := c.Node(id); {
+		case n == p:
+		case string(id) == g.InSync[0]:
+			other = n
+		default:
+			target = n
+		}
+	}
+	record := func(n *Node, key string) error {
+		_, err := n.client.Put(t.Context(), "file", []byte(key), []byte("value"), client.WriteOptions{Wait: time.Minute})
+		return err
+	}
+	if err := record(p, "before"); err != nil {
+		t.Fatal(err)
+	}
+	c.Wait("all are level", time.Minute, c.settled)
+	hangs := "journal.sync:default/" + string(p.ID)
+	target.Disk().Pause(hangs)
+	op, err := p.client.Switchover(t.Context(), "default", client.SwitchoverRequest{To: string(target.ID), MaxPause: client.Duration(2 * time.Second)}, time.Millisecond)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Wait("the old primary has its turn", time.Minute, func() error {
+		if op, err = p.client.Operation(t.Context(), op.ID, 0); err != nil || op.Step == fsm.StepPrepare {
+			return fmt.Errorf("%+v, %v", op, err)
+		}
+		return nil
+	})
+	answers := make(chan error, 5)
+	for i, n := range []*Node{p, other, target} {
+		go func() { answers <- record(n, fmt.Sprint("meanwhile-", i)) }()
+	}
+	for _, n := range []*Node{p, other} {
+		r := c.redisOf(n.ID)
+		go func() { answers <- r.Incr(t.Context(), "counter").Err() }()
+	}
+	if op, err = p.client.Operation(t.Context(), op.ID, time.Minute); err != nil || op.State != client.OperationRolledBack || op.Error == "" {
+		t.Fatalf("it ended as %+v, %v", op, err)
+	}
+	for range cap(answers) {
+		if err := <-answers; err != nil {
+			t.Errorf("a write of that time: %v", err)
+		}
+	}
+	if n, err := c.redisOf(other.ID).Get(t.Context(), "counter").Int(); err != nil || n != 2 {
+		t.Errorf("the counter is %d, %v", n, err)
+	}
+	if now := c.primary(); now != p {
+		t.Errorf("%s serves, want %s", now.ID, p.ID)
+	}
+	target.Disk().Resume(hangs)
+	c.Wait("all are level again", time.Minute, c.settled)
+	c.equalDigests()
 }
