@@ -124,6 +124,7 @@ func writeStatus(w io.Writer, st client.Status) {
 		concerns = append(concerns, groupConcerns(g)...)
 	}
 	concerns = append(concerns, rotConcerns(st.Node, st.Scrub)...)
+	concerns = append(concerns, localConcerns(st.LocalFiles)...)
 	leader := st.RaftLeader
 	if leader == "" {
 		leader = "none"
@@ -141,6 +142,7 @@ func writeStatus(w io.Writer, st client.Status) {
 	}
 	t.write(w)
 	writeScrub(w, st.Node, st.Scrub)
+	writeLocal(w, st.LocalFiles)
 	for _, g := range st.Groups {
 		fmt.Fprintln(w)
 		writeGroup(w, g)

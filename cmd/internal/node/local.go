@@ -154,7 +154,12 @@ func (l *local) close() error {
 	if l.rep == nil {
 		return nil
 	}
-	return l.rep.Close()
+	err := l.rep.Close()
+	if err != nil && l.failure() != nil { // it was told when it failed
+		l.n.log.Warn("local files closed after their failure", "error", err)
+		return nil
+	}
+	return err
 }
 
 // await waits until local files are served or are not going to be, at most for d.
