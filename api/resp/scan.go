@@ -137,14 +137,15 @@ func (s *session) scanHere(ctx context.Context, cursor uint64, o scanOptions) (f
 		return f, cursor, localAfter(files, code), err
 	}
 	looked := 0
-	for ; at < len(files); at, from = at+1, (Bound{}) {
+	var end Bound // where the file before, which has the same code, was left
+	for ; at < len(files); at, end, from = at+1, from, (Bound{}) {
 		here := files[at]
 		if o.until > 0 && here.code >= o.until {
 			break
 		}
 		for done := false; !done; {
 			if len(f.names) >= o.count || looked >= max(scanWork, o.count) {
-				if c, alone := s.srv.cursors.after(here, from); alone {
+				if c, alone := s.after(files, at, from, end); alone {
 					f.cursor = c
 					return f, 0, 0, nil
 				}
@@ -154,7 +155,7 @@ func (s *session) scanHere(ctx context.Context, cursor uint64, o scanOptions) (f
 			if err != nil {
 				next, _ = s.srv.cursors.after(here, from)
 				if len(f.names) > 0 { // what was found is answered; the error belongs to the next step
-					f.cursor = next
+					f.cursor, _ = s.after(files, at, from, end)
 					return f, 0, 0, nil
 				}
 				return f, next, localAfter(files, here.code), err
@@ -176,6 +177,15 @@ func (s *session) scanHere(ctx context.Context, cursor uint64, o scanOptions) (f
 		f.cursor = makeCursor(o.until, 0, 0)
 	}
 	return f, 0, 0, nil
+}
+
+// after is the cursor for going on in a file of the scan. At the beginning of one whose code the file before has too, that is the end of
+// that file: a cursor for the beginning would be that of the first of them, and the scan would go round in circles.
+func (s *session) after(files []file, at int, from, end Bound) (uint64, bool) {
+	if !from.After && end.After && at > 0 && files[at-1].code == files[at].code {
+		return s.srv.cursors.after(files[at-1], end)
+	}
+	return s.srv.cursors.after(files[at], from)
 }
 
 // resume finds where a cursor points to.

@@ -45,6 +45,7 @@ func newGet(a *app) *cobra.Command {
 	}
 	on.flag(cmd)
 	cmd.Flags().BoolVar(&o.Local, "local", false, "from the copy of the node that answers, though it may lag")
+	cmd.Flags().StringVar(&o.Group, "group", "", "local: what the node that answers keeps for itself, though a group selects the file by now")
 	cmd.Flags().DurationVar(&o.MaxLag, "max-lag", 0, "with --local: refuse a copy that is older")
 	return cmd
 }
@@ -134,7 +135,8 @@ func checkExpiry(cmd *cobra.Command, o *client.WriteOptions, at string) error {
 }
 
 func newDelete(a *app) *cobra.Command {
-	return &cobra.Command{
+	var o client.WriteOptions
+	cmd := &cobra.Command{
 		Use:   "delete FILE KEY",
 		Short: "Delete a record",
 		Args:  cobra.ExactArgs(2),
@@ -145,7 +147,7 @@ func newDelete(a *app) *cobra.Command {
 			return a.withClient(func(cl *client.Client) error {
 				ctx, cancel := context.WithTimeout(cmd.Context(), 2*askTimeout)
 				defer cancel()
-				w, err := cl.Delete(ctx, args[0], []byte(args[1]), client.WriteOptions{})
+				w, err := cl.Delete(ctx, args[0], []byte(args[1]), o)
 				if err != nil {
 					return err
 				}
@@ -153,11 +155,16 @@ func newDelete(a *app) *cobra.Command {
 			})
 		},
 	}
+	cmd.Flags().StringVar(&o.Group, "group", "", "local: what the node that answers keeps for itself, though a group selects the file by now")
+	return cmd
 }
 
 func (a *app) showReceipt(r client.WriteResult, what string) error {
 	return a.show(r, func(w io.Writer) {
 		fmt.Fprintf(w, "%s at %s, entry %d of journal %s\n", what, r.Position, r.Sequence, r.Journal)
+		if r.Local != "" {
+			fmt.Fprintf(w, "no group selects this file: the record is on node %s alone, and no other node has a copy\n", r.Local)
+		}
 	})
 }
 
@@ -188,6 +195,7 @@ func newList(a *app) *cobra.Command {
 	f.StringVar(&from, "from", "", "from this key on")
 	f.IntVar(&most, "limit", 100, "at most this many")
 	f.BoolVar(&o.Local, "local", false, "from the copy of the node that answers, though it may lag")
+	f.StringVar(&o.Group, "group", "", "local: what the node that answers keeps for itself, though a group selects the file by now")
 	return cmd
 }
 

@@ -125,6 +125,7 @@ func writeStatus(w io.Writer, st client.Status) {
 	}
 	concerns = append(concerns, plannedConcerns(st.Planned)...)
 	concerns = append(concerns, rotConcerns(st.Node, st.Scrub)...)
+	concerns = append(concerns, localConcerns(st.LocalFiles)...)
 	leader := st.RaftLeader
 	if leader == "" {
 		leader = "none"
@@ -142,6 +143,7 @@ func writeStatus(w io.Writer, st client.Status) {
 	}
 	t.write(w)
 	writeScrub(w, st.Node, st.Scrub)
+	writeLocal(w, st.LocalFiles)
 	for _, g := range st.Groups {
 		fmt.Fprintln(w)
 		writeGroup(w, g)

@@ -154,7 +154,12 @@ func (l *local) close() error {
 	if l.rep == nil {
 		return nil
 	}
-	return l.rep.Close()
+	err := l.rep.Close()
+	if err != nil && l.failure() != nil { // it was told when it failed
+		l.n.log.Warn("local files closed after their failure", "error", err)
+		return nil
+	}
+	return err
 }
 
 // await waits until local files are served or are not going to be, at most for d.
@@ -167,7 +172,26 @@ func (l *local) await(d time.Duration) {
 	select {
 	case <-l.served:
 	case <-t.C:
+		return
 	}
+	for {
+		st, changed := l.n.cluster.State()
+		if l.knows(st) {
+			return
+		}
+		select {
+		case <-changed:
+		case <-t.C:
+			return
+		}
+	}
+}
+
+// knows tells whether the state holds a command of this life. A restarted node begins with an old one: a group that it had known may be
+// missing from it.
+func (l *local) knows(st *fsm.State) bool {
+	self := st.Nodes[l.n.config.Node]
+	return self != nil && self.Incarnation >= l.n.directory.life
 }
 
 // on tells whether this node keeps local files.
@@ -240,8 +264,7 @@ func (l *local) replica(st *fsm.State) (*replica.Replica, error) {
 	if l.rep == nil {
 		return nil, l.unavailable(nil)
 	}
-	// A restarted node begins with an old state: a group that it had known may be missing from it.
-	if self := st.Nodes[l.n.config.Node]; self == nil || self.Incarnation < l.n.directory.life {
+	if !l.knows(st) {
 		return nil, &client.Error{Code: client.CodeUnavailable, Detail: fmt.Sprintf("node %s has restarted and does not know yet which groups there are: whether the file is local cannot be said", l.n.config.Node),
 			Remedy: "wait until the node has reached a majority of the nodes once"}
 	}

@@ -21,7 +21,17 @@ import (
 
 // localCluster has one group that selects narrowly, and nodes that keep everything else for themselves.
 func localCluster(t *testing.T, nodes ...ident.NodeID) *Cluster {
-	return Start(t, Options{Nodes: nodes, LocalFiles: true, Group: fsm.GroupSpec{Name: "orders", Files: []string{"orders*"}, Preferred: "a"}})
+	t.Helper()
+	c := Start(t, Options{Nodes: nodes, LocalFiles: true, Group: fsm.GroupSpec{Name: "orders", Files: []string{"orders*"}, Preferred: "a"}})
+	for id, n := range c.nodes {
+		c.Wait("local files are served at "+string(id), 30*time.Second, func() error {
+			if _, err := n.Client().Get(t.Context(), "notes", []byte("none"), client.ReadOptions{}); !errors.Is(err, client.ErrNotFound) {
+				return fmt.Errorf("it answers %w", err)
+			}
+			return nil
+		})
+	}
+	return c
 }
 
 // holds tells whether a file below a directory of the node's data disk holds some bytes.
@@ -196,6 +206,7 @@ func TestLocalFilesDoNotMix(t *testing.T) {
 	}
 
 	// A scan at b is relayed to a for what a group selects. It must leave out a's local files, and none of b's.
+	other := c.redisOf("a")
 	want := []string{"memos:1", "notes:1", "notes:n", "notes:r"}
 	for i := range 40 {
 		name := fmt.Sprintf("orders%d:k", i)
@@ -208,7 +219,7 @@ func TestLocalFilesDoNotMix(t *testing.T) {
 			t.Fatal(err)
 		}
 		want = append(want, name)
-		if err := c.redisOf("a").Set(ctx, fmt.Sprintf("other%d:k", i), "v", 0).Err(); err != nil {
+		if err := other.Set(ctx, fmt.Sprintf("other%d:k", i), "v", 0).Err(); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -1,0 +1,116 @@
+package node
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/understudy-ha/understudy/client"
+	"github.com/understudy-ha/understudy/fsm"
+	"github.com/understudy-ha/understudy/internal/ident"
+	"github.com/understudy-ha/understudy/journal"
+	"github.com/understudy-ha/understudy/replica"
+)
+
+// Proves HB-2: local files are off unless somebody says otherwise, their journal is bounded, and no group takes their name.
+func TestLocalFilesConfiguration(t *testing.T) {
+	d := DefaultConfig()
+	if d.LocalFiles || d.LocalJournal.KeepReceivers != 16 || len(d.LocalJournal.check()) > 0 {
+		t.Errorf("default: %v %+v, %v", d.LocalFiles, d.LocalJournal, d.LocalJournal.check())
+	}
+	good := defaultLocalJournal()
+	for want, change := range map[string]func(*LocalJournal){
+		"receiver_bytes": func(l *LocalJournal) { l.ReceiverBytes = 1000 },
+		"keep_receivers": func(l *LocalJournal) { l.KeepReceivers = 0 },
+		"blocks":         func(l *LocalJournal) { l.MaximumBlocks = -1 },
+		"receiver_age":   func(l *LocalJournal) { l.ReceiverAge = time.Millisecond },
+	} {
+		bad := good
+		change(&bad)
+		if p := bad.check(); len(p) == 0 || !strings.Contains(errors.Join(p...).Error(), want) {
+			t.Errorf("%s: %v", want, p)
+		}
+	}
+	groups := []fsm.GroupSpec{{Name: localGroup, Files: []string{"*"}}}
+	c := d
+	c.Node, c.Cluster, c.Data, c.Bootstrap, c.Groups = "a", "test", "/d", true, groups
+	if err := c.Validate(); err == nil || !strings.Contains(err.Error(), "groups[0].name") {
+		t.Errorf("a group called local: %v", err)
+	}
+	c.Groups = nil
+	if err := c.Validate(); err != nil {
+		t.Errorf("without it: %v", err)
+	}
+}
+
+// Proves HB-2: nobody is sent to another node for local files, whatever fails, and nothing that is told of them speaks of a primary.
+func TestLocalErrorsStayHere(t *testing.T) {
+	n := &Node{config: Config{Node: "b", Kind: fsm.KindData, LocalFiles: true}}
+	n.local = newLocal(n)
+	full := &journal.FullError{Journal: ident.JournalID{Group: localGroup, Node: "b"}, Reason: journal.FullDisk, Err: syscall.ENOSPC}
+	for want, all := range map[client.Code][]error{
+		client.CodeUnavailable: {replica.ErrNotPrimary, replica.ErrNoLease, replica.ErrNotReconciled, replica.ErrClosed},
+		client.CodeJournalFull: {errors.Join(replica.ErrJournalFull, full)},
+		client.CodeNotFound:    {replica.ErrNotFound},
+	} {
+		for _, err := range all {
+			var e *client.Error
+			if told := n.explain(localGroup, err); !errors.As(told, &e) || e.Code != want || want == client.CodeJournalFull && !strings.Contains(e.Remedy, "local_journal") {
+				t.Errorf("%v: %v", err, told)
+			}
+		}
+	}
+	unknown := &replica.UnknownOutcomeError{Position: ident.Position{Epoch: 1, History: 2}, Reason: replica.ErrNotPrimary}
+	if err := n.explainWrite(localGroup, unknown); client.CodeOf(err) != client.CodeUnknownOutcome || !strings.Contains(err.Error(), "node b") {
+		t.Errorf("unknown outcome: %v", err)
+	}
+	n.local.failed = errors.New("the disk is gone")
+	if err := n.explain(localGroup, replica.ErrNotPrimary); !strings.Contains(err.Error(), "the disk is gone") {
+		t.Errorf("after a failure: %v", err)
+	}
+	if s := n.local.status(); s == nil || s.Writable || s.Error == "" || s.Node != "b" {
+		t.Errorf("status after a failure: %+v", s)
+	}
+	if !n.local.reads(localGroup, false) || n.local.reads("orders", false) || !n.local.reads("orders", true) {
+		t.Error("after a failure local reads, and only those, are answered from the store")
+	}
+}
+
+// Proves HB-2: who is off, or a witness, has no local files and says so; a state that is older than this life decides nothing.
+func TestLocalFilesAreNotGuessed(t *testing.T) {
+	state := &fsm.State{Groups: map[ident.GroupName]*fsm.Group{"orders": {Spec: fsm.GroupSpec{Name: "orders", Files: []string{"orders*"}}}},
+		Nodes: map[ident.NodeID]*fsm.Node{"b": {ID: "b", Incarnation: 6}}}
+	ask := func(kind fsm.NodeKind, on bool, life ident.Incarnation, st *fsm.State) error {
+		n := &Node{config: Config{Node: "b", Kind: kind, LocalFiles: on}, directory: &directory{life: life}}
+		n.local = newLocal(n)
+		n.local.rep = &replica.Replica{}
+		_, err := data{n}.noOwner(t.Context(), st, "notes")
+		return err
+	}
+	if err := ask(fsm.KindData, true, 6, state); err != nil {
+		t.Errorf("a node that knows its groups: %v", err)
+	}
+	for _, c := range []struct {
+		kind fsm.NodeKind
+		on   bool
+		life ident.Incarnation
+		st   *fsm.State
+		code client.Code
+		text string
+	}{
+		{fsm.KindData, false, 6, state, client.CodeUnknownGroup, "local_files"},
+		{fsm.KindWitness, true, 6, state, client.CodeUnknownGroup, "witness"},
+		{fsm.KindData, true, 7, state, client.CodeUnavailable, "restarted"},
+		{fsm.KindData, true, 6, &fsm.State{}, client.CodeUnavailable, "no group yet"},
+	} {
+		if err := ask(c.kind, c.on, c.life, c.st); client.CodeOf(err) != c.code || !strings.Contains(err.Error(), c.text) {
+			t.Errorf("%+v: %v", c, err)
+		}
+	}
+	if kinds := []string{owner("orders"), owner(localGroup)}; !slices.Equal(kinds, []string{"group orders", "no group, so that it is local to a node"}) {
+		t.Errorf("%q", kinds)
+	}
+}
