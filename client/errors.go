@@ -17,7 +17,7 @@ var (
 	ErrTooLarge       = errors.New("too large")                            // a key, a value, a transaction or an answer is beyond a limit
 	ErrExists         = errors.New("exists already")                       // there is one of that name
 	ErrBusy           = errors.New("another operation runs")               // another operation of the group runs: wait for its end
-	ErrPrecondition   = errors.New("precondition failed, nothing changed") // of a write: Error.Failed is the condition; of an operation: Error.Checks; of a stream: the history went another way
+	ErrPrecondition   = errors.New("precondition failed, nothing changed") // Error.Failed of a write, Error.Checks of an operation; of a stream: the history went another way
 	ErrKeyReused      = errors.New("idempotency key of another request")   // nothing was done now; the key belongs to another request
 	ErrNotPrimary     = errors.New("this node is not the primary")         // and no other node was found that is; repeated
 	ErrNoPrimary      = errors.New("no primary")                           // nobody serves the group within the wait; repeated

@@ -83,7 +83,10 @@ type WriteResult struct {
 	Journal  string `json:"journal"`  // "default/a"
 	Sequence uint64 `json:"sequence"` // in that journal
 	Created  bool   `json:"-"`        // the record did not exist before: status 201
-	Replayed bool   `json:"-"`        // it was done before, with the same idempotency key; this is the first answer. Journal is another one when a failover has journaled it again, Sequence 0 when that receiver is gone
+
+	// Replayed: it was done before, with the same idempotency key; this is the first answer. Journal is another one when a failover has
+	// journaled the write again, and Sequence is 0 when that receiver is gone.
+	Replayed bool `json:"-"`
 }
 
 // Record is a record as it was read.
