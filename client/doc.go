@@ -2,9 +2,15 @@
 // that speaks to any node of a cluster.
 //
 // A Client follows the primary by itself: nodes forward what only the primary can answer, and the client goes on to its
-// next address when a node cannot be reached. It repeats a request only where that is safe: reads always, writes only
-// when the error says that surely nothing was done. A write whose fate is not known is reported as ErrUnknownOutcome and
-// never repeated.
+// next address when a node cannot be reached. It repeats a request only where that is safe, with pauses that grow, up to
+// Options.Retry and never beyond the context:
+//
+//   - reads always;
+//   - writes without an idempotency key only when surely nothing was done: Code.NotDone, or nothing was sent;
+//   - writes with one (WriteOptions.IdempotencyKey, Options.ExactlyOnce) also when their outcome is unknown, with the same key.
+//
+// A write without a key whose fate is not known is reported as ErrUnknownOutcome and never repeated; Settle asks what became of it.
+// OutcomeOf sorts errors of writes.
 //
 //	c := client.New("127.0.0.1:7400", "127.0.0.1:7410", "127.0.0.1:7420")
 //	defer c.Close()

@@ -5,30 +5,32 @@ import (
 	"net/http"
 )
 
-// Conditions, for errors.Is. They hold across the network: a node sends a code, the client maps it back.
+// Conditions, for errors.Is. They hold across the network: a node sends a code, the client maps it back. Every error of the package
+// but those of a context that ended is an *Error, which says more. After all but ErrUnknownOutcome, ErrCorrupt and ErrInternal a write has
+// surely not been done: see OutcomeOf. "Repeated" says what the client has done by itself, up to Options.Retry, before you hear of it.
 var (
-	ErrInvalid        = errors.New("invalid request")
-	ErrNotFound       = errors.New("not found")
-	ErrUnknownGroup   = errors.New("unknown group")
-	ErrUnknownNode    = errors.New("unknown node")
-	ErrGone           = errors.New("deleted here")
-	ErrTooLarge       = errors.New("too large")
-	ErrExists         = errors.New("exists already")
-	ErrBusy           = errors.New("another operation runs")
-	ErrPrecondition   = errors.New("precondition failed, nothing changed")
-	ErrKeyReused      = errors.New("idempotency key of another request")
-	ErrNotPrimary     = errors.New("this node is not the primary")
-	ErrNoPrimary      = errors.New("no primary")
-	ErrNoQuorum       = errors.New("no quorum")
-	ErrNoSync         = errors.New("no in-sync secondary")
-	ErrUnavailable    = errors.New("not available now")
-	ErrStale          = errors.New("copy is too old")
-	ErrStorageFull    = errors.New("storage full")
-	ErrJournalFull    = errors.New("journal full")
-	ErrUnknownOutcome = errors.New("outcome unknown")
-	ErrCorrupt        = errors.New("damaged data")
-	ErrUnsupported    = errors.New("not supported")
-	ErrInternal       = errors.New("internal error")
+	ErrInvalid        = errors.New("invalid request")                      // the request makes no sense; it never will
+	ErrNotFound       = errors.New("not found")                            // no such record, journal or operation; a deletion found nothing to delete
+	ErrUnknownGroup   = errors.New("unknown group")                        // no group of that name, or none selects the file
+	ErrUnknownNode    = errors.New("unknown node")                         // no node of that name
+	ErrGone           = errors.New("deleted here")                         // receivers that are needed were deleted on every node; Error.Position is where a stream can go on
+	ErrTooLarge       = errors.New("too large")                            // a key, a value, a transaction or an answer is beyond a limit
+	ErrExists         = errors.New("exists already")                       // there is one of that name
+	ErrBusy           = errors.New("another operation runs")               // another operation of the group runs: wait for its end
+	ErrPrecondition   = errors.New("precondition failed, nothing changed") // Error.Failed of a write, Error.Checks of an operation; of a stream: the history went another way
+	ErrKeyReused      = errors.New("idempotency key of another request")   // nothing was done now; the key belongs to another request
+	ErrNotPrimary     = errors.New("this node is not the primary")         // and no other node was found that is; repeated
+	ErrNoPrimary      = errors.New("no primary")                           // nobody serves the group within the wait; repeated
+	ErrNoQuorum       = errors.New("no quorum")                            // a majority of the nodes is not reachable from who answers; repeated
+	ErrNoSync         = errors.New("no in-sync secondary")                 // the group takes no writes without an in-sync secondary (on_no_sync: refuse)
+	ErrUnavailable    = errors.New("not available now")                    // no node answers, or one is starting or stopping; repeated
+	ErrStale          = errors.New("copy is too old")                      // a local read: the copy is older than ReadOptions.MaxLag
+	ErrStorageFull    = errors.New("storage full")                         // the disk has no room
+	ErrJournalFull    = errors.New("journal full")                         // the journal is at its limit: nothing was done; an operator has to make room
+	ErrUnknownOutcome = errors.New("outcome unknown")                      // the write may have been done; Error.Position, when set, is where it stands if so: Client.Settle
+	ErrCorrupt        = errors.New("damaged data")                         // a disk does not hold what was written to it
+	ErrUnsupported    = errors.New("not supported")                        // this node cannot do that
+	ErrInternal       = errors.New("internal error")                       // a defect, or something that is no node
 )
 
 // Code is the stable name of a condition in a problem body.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math/rand/v2"
 	"mime"
 	"net"
 	"net/http"
@@ -24,7 +25,7 @@ import (
 // maxAnswer bounds an answer in memory, so that a broken peer cannot exhaust it. Nodes bound pages far below.
 const maxAnswer = 256 << 20
 
-// Back-off between rounds over all addresses.
+// Back-off between rounds over all addresses: from half of it to all of it, so that clients that failed together do not come back together.
 const (
 	firstPause = 20 * time.Millisecond
 	lastPause  = 500 * time.Millisecond
@@ -97,13 +98,16 @@ func (c *Client) do(ctx context.Context, x exchange) (answer, error) {
 			return answer{}, f.best(ctx)
 		}
 		select {
-		case <-time.After(pause):
+		case <-time.After(jittered(pause)):
 		case <-ctx.Done():
 			return answer{}, f.best(ctx)
 		}
 		pause = min(2*pause, lastPause)
 	}
 }
+
+// jittered is a random time from half of pause to all of it.
+func jittered(pause time.Duration) time.Duration { return pause/2 + rand.N(pause/2+1) }
 
 // failures are what one round over all addresses came to.
 type failures struct {

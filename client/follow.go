@@ -142,7 +142,7 @@ func (f *follower) run(ctx context.Context, patience time.Duration) error {
 		}
 		c.current.CompareAndSwap(at, (at+1)%uint32(len(c.bases)))
 		select {
-		case <-time.After(pause):
+		case <-time.After(jittered(pause)):
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

@@ -135,37 +135,3 @@ func TestHolds(t *testing.T) {
 		t.Errorf("asked %q", asked)
 	}
 }
-
-// Take each fact of a group exactly once: what is made of an entry and its position are kept together, and the next run begins
-// after it.
-func ExampleClient_FollowHistory() {
-	n := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, _ = fmt.Fprintln(w, `{"sequence":142,"position":"default@3.42","code":"R","type":"PT","file":"orders","key":"4711","after":{"value":"MyBhcHBsZXM="}}`)
-		_, _ = fmt.Fprintln(w, `{"sequence":143,"position":"default@3.43","code":"R","type":"DL","file":"orders","key":"4710"}`)
-	}))
-	defer n.Close()
-	c := client.New(n.URL) // give it the addresses of all nodes
-	defer c.Close()
-
-	kept := "default@3.41" // read together with what was made of the entries before
-	for e, err := range c.FollowHistory(context.Background(), "default", client.FollowOptions{After: kept}) {
-		if err != nil {
-			fmt.Println(err) // ErrGone and ErrPrecondition name the position after which one can go on
-			return
-		}
-		switch {
-		case e.Type == "DL":
-			fmt.Println(e.Text, "was deleted")
-		case e.After != nil:
-			fmt.Printf("%s is %s\n", e.Text, e.After.Value)
-		}
-		if kept = e.Position; kept == "default@3.43" { // store it in the same transaction
-			break
-		}
-	}
-	fmt.Println("go on after", kept)
-	// Output:
-	// 4711 is 3 apples
-	// 4710 was deleted
-	// go on after default@3.43
-}

@@ -88,7 +88,10 @@ type WriteResult struct {
 	Sequence uint64 `json:"sequence"`        // in that journal
 	Local    string `json:"local,omitempty"` // the one node that has the record: no group selects the file, it is shipped to nobody; "": a group has it
 	Created  bool   `json:"-"`               // the record did not exist before: status 201
-	Replayed bool   `json:"-"`               // it was done before, with the same idempotency key; this is the first answer. Sequence is 0 when that receiver is gone
+
+	// Replayed: it was done before, with the same idempotency key; this is the first answer. Journal is another one when a failover has
+	// journaled the write again, and Sequence is 0 when that receiver is gone.
+	Replayed bool `json:"-"`
 }
 
 // Record is a record as it was read.

@@ -98,8 +98,8 @@ func (t *Transaction) IfPosition(file string, key []byte, position string) *Tran
 
 // TransactionResult is the receipt of a transaction that is committed.
 type TransactionResult struct {
-	Position string         `json:"position"` // of its last change
-	Journal  string         `json:"journal"`
+	Position string         `json:"position"`        // of its last change
+	Journal  string         `json:"journal"`         // in a repeated answer another one, when a failover has journaled it again
 	Sequence uint64         `json:"sequence"`        // of its last change; 0 in a repeated answer when that receiver is gone
 	Local    string         `json:"local,omitempty"` // as in WriteResult
 	Changes  []ChangeResult `json:"changes"`         // in the order of the request
@@ -108,8 +108,10 @@ type TransactionResult struct {
 
 // ChangeResult says what one change found.
 type ChangeResult struct {
-	Created bool `json:"created"` // the record did not exist and does now
-	Found   bool `json:"found"`   // the record existed
+	Created  bool   `json:"created"`            // the record did not exist and does now
+	Found    bool   `json:"found"`              // the record existed
+	Position string `json:"position,omitempty"` // of this change: the IfPosition of the next one
+	Sequence uint64 `json:"sequence,omitempty"` // in TransactionResult.Journal; 0 when that of the whole is
 }
 
 // FailedCondition says which condition of a write does not hold, and what there is instead.

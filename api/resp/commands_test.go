@@ -323,14 +323,18 @@ func TestWatch(t *testing.T) {
 				t.Errorf("node %s, EXEC with an absent key, %s: %s, want %s", n.id, between, got, want)
 			}
 		}
-		c.do("WATCH", "gone")
-		rival.do("SET", "gone", "x")
-		rival.do("DEL", "gone")
-		c.send(frame("MULTI") + frame("GET", "gone") + frame("EXEC")) // it changes nothing, and is refused all the same
-		c.read()
-		c.read()
-		if got := c.read(); got != "none" {
-			t.Errorf("node %s, EXEC that only reads: %s", n.id, got)
+		for _, want := range []string{"[nil]", "none"} { // it changes nothing, and is refused all the same
+			c.do("WATCH", "gone")
+			if want == "none" {
+				rival.do("SET", "gone", "x")
+				rival.do("DEL", "gone")
+			}
+			c.send(frame("MULTI") + frame("GET", "gone") + frame("EXEC"))
+			c.read()
+			c.read()
+			if got := c.read(); got != want {
+				t.Errorf("node %s, EXEC that only reads: %s, want %s", n.id, got, want)
+			}
 		}
 		c.send(frame("WATCH", "k") + frame("GET", "k") + frame("MULTI") + frame("SET", "k", "3") + frame("GET", "k") + frame("EXEC") + frame("GET", "k"))
 		for i, want := range []string{"OK", "2", "OK", "QUEUED", "QUEUED", "[OK 3]", "3"} {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"net"
 	"slices"
 	"strings"
@@ -210,7 +211,7 @@ func (f *fakeNode) Read(_ context.Context, group string, local bool, batch []Pro
 			out[i].Err = err
 			continue
 		}
-		v := &fakeView{g: g, now: w.nowLocked().UnixNano(), own: map[string]*Record{}, keys: p.Keys}
+		v := &fakeView{g: g, now: w.nowLocked().UnixNano(), own: map[string]*Record{}, keys: p.Keys, reads: true}
 		if out[i].Err = p.Run(v); len(v.own) > 0 {
 			out[i].Err = errors.New("a program that only reads has changed something")
 		}
@@ -305,6 +306,8 @@ type fakeView struct {
 	now  int64
 	own  map[string]*Record // nil: deleted
 	keys []Key
+
+	reads bool // of Read: when records were deleted is not known
 }
 
 func (v *fakeView) announced(file string, key []byte) error {
@@ -344,6 +347,9 @@ func (v *fakeView) End() ident.Position {
 }
 
 func (v *fakeView) Deleted(file string, key []byte) ident.History {
+	if v.reads {
+		return math.MaxUint64
+	}
 	return ident.History(v.g.deleted[file+"\x00"+string(key)])
 }
 

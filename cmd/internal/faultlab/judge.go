@@ -17,10 +17,11 @@ import (
 type Tally struct {
 	OK, Failed, Unknown int // writes
 	Reads, Locals       int // answered
+	Commands            int // of Redis clients, answered
 }
 
 func (t Tally) String() string {
-	return fmt.Sprintf("writes: %d acknowledged, %d failed, %d unknown; reads: %d, local: %d", t.OK, t.Failed, t.Unknown, t.Reads, t.Locals)
+	return fmt.Sprintf("writes: %d acknowledged, %d failed, %d unknown; reads: %d, local: %d, of Redis: %d", t.OK, t.Failed, t.Unknown, t.Reads, t.Locals, t.Commands)
 }
 
 func (t *Tally) add(o Tally) {
@@ -29,6 +30,7 @@ func (t *Tally) add(o Tally) {
 	t.Unknown += o.Unknown
 	t.Reads += o.Reads
 	t.Locals += o.Locals
+	t.Commands += o.Commands
 }
 
 func tally(history []oracle.Operation) (t Tally) {

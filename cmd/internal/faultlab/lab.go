@@ -34,7 +34,7 @@ const group = "default"
 
 // ports of every node; the addresses differ.
 func ports() map[Protocol]int {
-	return map[Protocol]int{HTTP: 7400, Gossip: 7401, Raft: 7402, Ship: 7403}
+	return map[Protocol]int{HTTP: 7400, Gossip: 7401, Raft: 7402, Ship: 7403, Redis: 7404}
 }
 
 // Lab is a cluster of three server processes on loopback addresses of its own.
@@ -125,7 +125,7 @@ func (l *Lab) configuration(i int) string {
 	fmt.Fprintf(&b, "node: %s\ncluster: lab\ndata: %q\nkind: %s\npriority: %d\nbootstrap: %t\njoin: [%s]\nlog_level: debug\n",
 		n.Name, n.Data(), kind, 100+i, i == 0, strings.Join(join, ", "))
 	addresses := func(key string, a map[Protocol]string) {
-		fmt.Fprintf(&b, "%s: {http: %q, gossip: %q, raft: %q, ship: %q, redis: \"\"}\n", key, a[HTTP], a[Gossip], a[Raft], a[Ship])
+		fmt.Fprintf(&b, "%s: {http: %q, gossip: %q, raft: %q, ship: %q, redis: %q}\n", key, a[HTTP], a[Gossip], a[Raft], a[Ship], a[Redis])
 	}
 	addresses("listen", n.place.listen)
 	addresses("advertise", n.place.advertise)

@@ -18,9 +18,10 @@ const (
 	Gossip Protocol = "gossip"
 	Raft   Protocol = "raft"
 	Ship   Protocol = "ship"
+	Redis  Protocol = "redis" // relayed commands
 )
 
-func protocols() []Protocol { return []Protocol{HTTP, Gossip, Raft, Ship} }
+func protocols() []Protocol { return []Protocol{HTTP, Gossip, Raft, Ship, Redis} }
 
 // Flow is the bytes of one protocol that go from one node to another, whoever opened the connection.
 type Flow struct {

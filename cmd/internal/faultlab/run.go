@@ -55,6 +55,8 @@ func Run(ctx context.Context, program, keep string, p Plan) (r Result, err error
 		return r, fmt.Errorf("start the cluster: %w", err)
 	}
 	w := l.StartWorkload(p.Seed)
+	redis := l.startRedis(w.record, p.Seed)
+	defer redis.Stop()
 	err = w.AwaitAcknowledged(ctx, warmUp, goesOn)
 	if err == nil {
 		r.Active, err = l.Inject(ctx, p)
@@ -64,6 +66,7 @@ func Run(ctx context.Context, program, keep string, p Plan) (r Result, err error
 			err = fmt.Errorf("writes do not go on after healing: %w", errors.Join(err, l.ended()))
 		}
 	}
+	redis.Stop()
 	history = w.Stop()
 	if err != nil {
 		return r, err
@@ -77,7 +80,13 @@ func Run(ctx context.Context, program, keep string, p Plan) (r Result, err error
 	if r.Active < leastActing {
 		return r, errors.New("no fault met anything")
 	}
-	return r, errors.Join(oracle.NotEmpty(history, warmUp, oracle.Write, oracle.Read), oracle.NotEmpty(history, 1, oracle.Local), Judge(history, final.Set))
+	commands := oracle.Select(history, func(o oracle.Operation) bool { return o.Kind == oracle.Redis })
+	for _, o := range commands {
+		if o.Outcome == oracle.OK {
+			r.Tally.Commands++
+		}
+	}
+	return r, errors.Join(oracle.RedisMix(commands, warmUp), oracle.RedisLinearizable(commands, decideWithin), oracle.NotEmpty(history, warmUp, oracle.Write, oracle.Read), oracle.NotEmpty(history, 1, oracle.Local), Judge(history, final.Set))
 }
 
 // Final is what the cluster holds at the end.

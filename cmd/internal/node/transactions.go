@@ -102,6 +102,15 @@ func (d data) Transact(ctx context.Context, t client.Transaction, o api.WriteOpt
 	if len(receipt.Changes) == 0 { // of a single change
 		out.Changes = []client.ChangeResult{{Created: receipt.Created, Found: receipt.Found}}
 	}
+	for i := range out.Changes { // they are the last entries of one bundle, one for each
+		before := len(out.Changes) - 1 - i
+		at := receipt.Position
+		at.History -= ident.History(before)
+		out.Changes[i].Position = at.Format(group)
+		if r.Sequence > uint64(before) {
+			out.Changes[i].Sequence = r.Sequence - uint64(before)
+		}
+	}
 	return out, nil
 }
 

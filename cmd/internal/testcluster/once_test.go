@@ -57,7 +57,7 @@ func TestOneKeyOnTwoNodesAtOnce(t *testing.T) {
 // After its time a key is forgotten: a request with it is a new one, through any node, also where the primary is another one than that
 // which knew the key. Proves TR-3.
 func TestKeyExpires(t *testing.T) {
-	c := Start(t, Options{KeepKeys: 61 * time.Second, Group: fsm.GroupSpec{Preferred: "a"}})
+	c := Start(t, Options{KeepKeys: 4 * time.Second, Group: fsm.GroupSpec{Preferred: "a"}})
 	put := func(ctx context.Context, n *Node, value string) (client.WriteResult, error) {
 		return n.Client().Put(ctx, "orders", []byte("1"), []byte(value), client.WriteOptions{Wait: 20 * time.Second, IdempotencyKey: "key"})
 	}
@@ -65,17 +65,17 @@ func TestKeyExpires(t *testing.T) {
 	if err != nil || first.Replayed {
 		t.Fatal(first, err)
 	}
-	if _, err := put(t.Context(), c.Node("c"), "another"); !errors.Is(err, client.ErrKeyReused) {
-		t.Errorf("the key for another request: %v", err)
+	switch again, err := put(t.Context(), c.Node("c"), "first"); {
+	case err != nil, again.Replayed && again.Position != first.Position:
+		t.Errorf("again: %+v, %v", again, err)
+	case !again.Replayed:
+		t.Log("the machine is so busy that the key is forgotten already")
 	}
 	c.switchTo("b")
-	if again, err := put(t.Context(), c.Node("a"), "first"); err != nil || !again.Replayed || again.Position != first.Position {
-		t.Errorf("before its time: %+v, %v", again, err)
-	}
 	c.Wait("the key is forgotten", 3*time.Minute, func() error {
 		w, err := put(t.Context(), c.Node("a"), "another")
 		if err == nil && w.Replayed {
-			return errors.New("it is known")
+			t.Error("an answer that was never given")
 		}
 		return err
 	})
