@@ -19,6 +19,16 @@ import (
 type visitors struct {
 	mu      sync.Mutex
 	current map[ident.NodeID]*visit // by author of the journal
+	stalls  map[ident.NodeID]*core.Stall
+	began   time.Time // of what their times count from
+}
+
+// uptimeLocked is a clock that only goes forward. The caller holds mu.
+func (s *visitors) uptimeLocked() time.Duration {
+	if s.began.IsZero() {
+		s.began = time.Now()
+	}
+	return time.Since(s.began)
 }
 
 // visit is one admitted session. It is a remote.Admission.
@@ -110,11 +120,16 @@ func (r *Replica) admissible(ctx context.Context, h wire.Hello) (fsm.Assignment,
 func (s *visitors) add(v *visit, g *fsm.Group, self ident.NodeID) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.stalls[v.hello.Journal.Node].Rests(v.hello.From, s.uptimeLocked()) && core.MayFeed(g, v.hello.From, self) {
+		return &remote.Refusal{Code: wire.CodeSilent, Text: fmt.Sprintf(
+			"node %s had nothing of %s while the primary went on: node %s takes it from the primary for now, look at the disk of node %s",
+			v.hello.From, v.hello.Journal, self, v.hello.From)}
+	}
 	if old := s.current[v.hello.Journal.Node]; old != nil {
 		if core.Outdated(caller(old.hello), caller(v.hello)) {
 			return &FencedError{Have: old.hello.Epoch, Want: v.hello.Epoch}
 		}
-		if core.Yields(g, self, caller(old.hello), caller(v.hello)) {
+		if core.Yields(g, self, caller(old.hello), caller(v.hello)) && !s.leavesLocked(old, v) {
 			return &remote.Refusal{Code: wire.CodeFed, Text: fmt.Sprintf("node %s feeds node %s with %s", old.hello.From, self, v.hello.Journal)}
 		}
 	}
@@ -123,6 +138,25 @@ func (s *visitors) add(v *visit, g *fsm.Group, self ident.NodeID) error {
 	}
 	s.current[v.hello.Journal.Node] = v
 	return nil
+}
+
+// leavesLocked tells whether the primary, which calls by v, is taken instead of the feeder that has the session old: that brings nothing.
+// The caller holds mu.
+func (s *visitors) leavesLocked(old, v *visit) bool {
+	author := v.hello.Journal.Node
+	if s.stalls == nil {
+		s.stalls = make(map[ident.NodeID]*core.Stall)
+	}
+	if s.stalls[author] == nil {
+		s.stalls[author] = new(core.Stall)
+	}
+	view, _ := v.journal.View()
+	if !s.stalls[author].Leaves(old.hello.From, view.Last, v.hello.End, s.uptimeLocked(), v.r.o.Timing.Patience) {
+		return false
+	}
+	v.r.log.Warn("the feeder brings nothing, the primary has more: this copy is fed by the primary for now", "peer", old.hello.From,
+		"journal", v.hello.Journal, "seq", view.Last, "primary_seq", v.hello.End)
+	return true
 }
 
 func (s *visitors) counts(v *visit) bool {

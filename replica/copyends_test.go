@@ -14,7 +14,7 @@ import (
 )
 
 // A copy is removed and begins behind a hole, again and again, while its end is told: what begins behind the hole is never told as
-// held, whatever is read at which moment. Others delete receivers by that. Proves RJ-5.
+// held, whatever is read at which moment. Others delete receivers by that. Proves RJ-5, TR-5.
 func TestEndOfACopyThatBeginsElsewhere(t *testing.T) {
 	c := newCluster(t, fsm.GroupSpec{}, "a", "b")
 	c.inSync("a", "b")

@@ -26,6 +26,9 @@ import (
 	"github.com/understudy-ha/understudy/replica/store"
 )
 
+// testPatience is how long a feeder may bring nothing.
+const testPatience = 2 * time.Second
+
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const (
@@ -176,7 +179,7 @@ func (c *cluster) start(id ident.NodeID) *node {
 		ReceiverBytes: c.spec.ReceiverBytes, Events: n.heard, Veto: n.permit, Selection: n.selection,
 		Timing: Timing{ShrinkAfter: 300 * time.Millisecond, OpenGrace: 300 * time.Millisecond, Heartbeat: 20 * time.Millisecond,
 			Timeout: 500 * time.Millisecond, Tick: 10 * time.Millisecond, Retention: 20 * time.Millisecond, Propose: time.Second,
-			DropAfter: 200 * time.Millisecond, VetoRetry: 20 * time.Millisecond},
+			DropAfter: 200 * time.Millisecond, VetoRetry: 20 * time.Millisecond, Patience: testPatience},
 	})
 	if err != nil {
 		c.t.Fatal(err)

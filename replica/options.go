@@ -57,6 +57,7 @@ type Timing struct {
 	Room        time.Duration // writes wait so long for room in a full journal before they are refused (default twice Retention)
 	DropAfter   time.Duration // a node has to be absent for so long before it is dropped for a full journal (default 10 s)
 	FeedGrace   time.Duration // a backup that feeds others goes on for so long without a source of its own (default 2 s)
+	Patience    time.Duration // a copy leaves a feeder that brings nothing for so long while the primary has more (default 3 s)
 	VetoRetry   time.Duration // a receiver whose deletion was vetoed is asked for again after this (default 1 min)
 }
 
@@ -68,6 +69,7 @@ func (t *Timing) fill() {
 		{&t.ShrinkAfter, time.Second}, {&t.OpenGrace, 500 * time.Millisecond}, {&t.Heartbeat, 200 * time.Millisecond},
 		{&t.Timeout, 2 * time.Second}, {&t.Tick, 50 * time.Millisecond}, {&t.Retention, time.Second}, {&t.Propose, 5 * time.Second},
 		{&t.DropAfter, 10 * time.Second}, {&t.VetoRetry, time.Minute}, {&t.FeedGrace, 2 * time.Second},
+		{&t.Patience, 3 * time.Second},
 	} {
 		if *d.field <= 0 {
 			*d.field = d.value

@@ -17,6 +17,7 @@ const (
 	ServeBeforeOpen
 	GrowWithoutWaiting
 	GrowOverHole
+	CountBeforeUndo
 	ReleaseAnyLife
 	HandoverAfterReopen
 	SetOfPromoted
@@ -74,6 +75,7 @@ func All() []Mutant {
 		{ServeBeforeOpen, "serve before Open", "a chosen primary serves as soon as it was promoted", "S5 S6"},
 		{GrowWithoutWaiting, "grow without waiting", "commits do not wait for a node whose growth is under way", "S9"},
 		{GrowOverHole, "grow over a hole", "a node says it holds a position although something below is missing", "S2 S8"},
+		{CountBeforeUndo, "count before the undo", "a node says it holds a position that its store has to be taken back for first", "S2 S8"},
 		{ReleaseAnyLife, "release without compare-and-set", "the release of a life that is over ends the lease of the next one", "S6 S20"},
 		{HandoverAfterReopen, "reopen by the own clock", "the old primary serves again when a switch-over takes long, with its Handover under way", "S2 S6"},
 		{SetOfPromoted, "the set of the promoted", "Promote makes the set the promoted node alone", "S24 S8"},

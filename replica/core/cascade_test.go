@@ -187,3 +187,66 @@ func TestFedNodesAndTheSet(t *testing.T) {
 		t.Errorf("Open names %v where nobody else holds its SW", got)
 	}
 }
+
+// Proves RJ-3: a feeder that brings nothing while the primary has more is left, and tried again after a rest that doubles up to a bound;
+// one that brings something, or that has all that there is, is not.
+func TestStalledFeederIsLeft(t *testing.T) {
+	const patience = 3 * time.Second
+	type call struct {
+		feeder    ident.NodeID
+		have, end ident.Sequence
+		at        time.Duration
+		leaves    bool
+	}
+	sec := time.Second
+	for name, calls := range map[string][]call{
+		"it brings nothing":            {{"b", 5, 9, 0, false}, {"b", 5, 10, 2 * sec, false}, {"b", 5, 11, 3*sec - 1, false}, {"b", 5, 11, 3 * sec, true}},
+		"nor is the primary further":   {{"b", 5, 5, 0, false}, {"b", 5, 5, 9 * sec, false}, {"b", 5, 5, 20 * sec, false}},
+		"then it is":                   {{"b", 5, 5, 0, false}, {"b", 5, 6, 9 * sec, false}, {"b", 5, 6, 12 * sec, true}},
+		"just now, after it was level": {{"b", 5, 5, 0, false}, {"b", 5, 5, 9 * sec, false}, {"b", 5, 6, 10 * sec, false}, {"b", 5, 6, 12 * sec, false}, {"b", 5, 6, 13 * sec, true}},
+		"the copy is longer":           {{"b", 7, 5, 0, false}, {"b", 7, 5, 9 * sec, false}},
+		"it is slow":                   {{"b", 5, 90, 0, false}, {"b", 6, 95, 2 * sec, false}, {"b", 7, 99, 4 * sec, false}, {"b", 8, 110, 6 * sec, false}},
+		"it stops":                     {{"b", 5, 90, 0, false}, {"b", 6, 95, 2 * sec, false}, {"b", 6, 99, 4 * sec, false}, {"b", 6, 99, 5 * sec, true}},
+		"another feeder":               {{"b", 5, 9, 0, false}, {"d", 5, 9, 2 * sec, false}, {"d", 5, 9, 4 * sec, false}, {"d", 5, 9, 5 * sec, true}},
+		"what was cut counts as news":  {{"b", 5, 9, 0, false}, {"b", 4, 9, 2 * sec, false}, {"b", 4, 9, 4 * sec, false}},
+	} {
+		var s Stall
+		for i, c := range calls {
+			if got := s.Leaves(c.feeder, c.have, c.end, c.at, patience); got != c.leaves {
+				t.Errorf("%s, call %d: %t", name, i, got)
+			}
+		}
+	}
+	var none *Stall
+	if none.Rests("b", 0) {
+		t.Error("who was never left rests")
+	}
+	var s Stall
+	now, rests := time.Duration(0), []time.Duration{}
+	leave := func() {
+		for !s.Leaves("b", 5, 9, now, patience) {
+			now += sec
+		}
+		begin := now
+		for s.Rests("b", now) {
+			if s.Rests("d", now) {
+				t.Fatal("somebody else rests")
+			}
+			now += sec
+		}
+		rests = append(rests, (now-begin)/patience)
+	}
+	for range 6 {
+		leave()
+	}
+	s.Leaves("b", 6, 9, now, patience) // it works for a moment
+	leave()
+	for until := now + 41*patience; now < until; now += sec {
+		s.Leaves("b", 5+ident.Sequence(now/sec), 1000, now, patience)
+	}
+	s.Leaves("b", 5, 9, now, patience)
+	leave()
+	if want := []time.Duration{4, 8, 16, 32, 40, 40, 40, 4}; !slices.Equal(rests, want) {
+		t.Errorf("it rests for %v times the patience, want %v", rests, want)
+	}
+}

@@ -117,12 +117,13 @@ type Bough struct {
 
 // Grove is everything one node holds: the live parts of its journals' runs, on top of its store's floor.
 type Grove struct {
+	store  ident.Position
 	floor  floor
 	boughs []Bough
 }
 
 func NewGrove(table ident.HistoryTable, store ident.Position, boughs ...Bough) *Grove {
-	g := &Grove{floor: floor{table: table, fork: forkOf(table, store, boughs)}}
+	g := &Grove{store: store, floor: floor{table: table, fork: forkOf(table, store, boughs)}}
 	for _, b := range boughs {
 		if run, ok := Clip(table, b.Run); ok {
 			g.boughs = append(g.boughs, Bough{Run: run, Author: b.Author})
@@ -185,12 +186,18 @@ func (g *Grove) Best() ident.Position {
 	return best
 }
 
-// End returns p when it is held without a hole, else the zero position: what an acknowledgement may say.
+// End returns p when it is held without a hole and the store need not be taken back for it, else the zero position: what an
+// acknowledgement may say. What a store has that p does not follow has to be undone, and whether that is possible only shows when it is
+// done: after a forced failover to a dropped node the receivers for it may be gone. Who acknowledged before would count as one who can serve.
 func (g *Grove) End(p ident.Position) ident.Position {
-	if g.Connects(p) || mutant.On(mutant.GrowOverHole) {
+	if mutant.On(mutant.GrowOverHole) {
 		return p
 	}
-	return ident.Position{}
+	path, ok := g.Path(p)
+	if !ok || len(path) > 0 && path[0].Before.History < g.store.History && !mutant.On(mutant.CountBeforeUndo) {
+		return ident.Position{}
+	}
+	return p
 }
 
 // RowsFor returns the rows that Open has to record for a branch: one for each epoch on it that is newer than the table.

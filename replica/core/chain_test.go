@@ -100,7 +100,8 @@ func TestGrove(t *testing.T) {
 					t.Errorf("best is %s, want %s", got, c.best)
 				}
 				for _, p := range c.connects {
-					if !g.Connects(p) || g.End(p) != p {
+					inside := c.table.Contains(c.store) // else the store has something to undo first
+					if !g.Connects(p) || inside && g.End(p) != p {
 						t.Errorf("%s is held, but does not connect", p)
 					}
 				}
@@ -178,5 +179,35 @@ func TestStoreNewerThanTheState(t *testing.T) {
 	g.Phase = fsm.PhaseFenced
 	if LeftHistory(g, pos(1, 6)) {
 		t.Error("between two primaries nothing is decided")
+	}
+}
+
+// Proves I3 after a loss that an operator allowed: who has to undo something before it can follow a position does not acknowledge it yet,
+// and one who is at or below the fork does.
+func TestNothingIsAcknowledgedBeforeTheUndo(t *testing.T) {
+	table := ident.HistoryTable{row(1, "a", 1), row(2, "b", 5)}
+	run := func(author ident.NodeID, e ident.Epoch, from, to ident.History, before ident.Position) Bough {
+		return Bough{Run: entry.Run{Epoch: e, From: from, To: to, Before: before, First: 1, Last: 100}, Author: author}
+	}
+	boughs := []Bough{run("a", 1, 1, 4, ident.Position{}), run("b", 2, 5, 40, pos(1, 4)), run("d", 3, 5, 5, pos(1, 4)), run("e", 4, 41, 42, pos(2, 40))}
+	for _, c := range []struct {
+		name  string
+		store ident.Position
+		end   ident.Position
+		want  bool
+	}{
+		{"it has applied beyond the fork", pos(2, 40), pos(3, 5), false},
+		{"just beyond", pos(2, 5), pos(3, 5), false},
+		{"it stands at the fork", pos(1, 4), pos(3, 5), true},
+		{"below", pos(1, 2), pos(3, 5), true},
+		{"the new epoch goes on where it is", pos(2, 40), pos(4, 42), true},
+		{"it follows", pos(2, 30), pos(2, 40), true},
+		{"it is further", pos(2, 40), pos(2, 30), true},
+		{"it has left the history", pos(1, 7), pos(2, 40), false},
+	} {
+		held := append(boughs, run("x", 1, 5, 7, pos(1, 4)))
+		if got := NewGrove(table, c.store, held...).End(c.end); (got == c.end) != c.want || got != c.end && !got.IsZero() {
+			t.Errorf("%s: it acknowledges %s", c.name, got)
+		}
 	}
 }

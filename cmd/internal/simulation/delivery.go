@@ -82,11 +82,6 @@ func (o *oracle) unfounded(c *copied) bool {
 	return l.buried
 }
 
-// adrift tells whether a node's store is outside the history.
-func (o *oracle) adrift(n *node, g *fsm.Group) bool {
-	return slices.ContainsFunc(n.copies, func(c *copied) bool { return c.group == g.Spec.Name && !g.History.Contains(c.flushed) })
-}
-
 // stranded tells whether the copy was readmitted and does not connect any more: it waits to be primed.
 func (c *copied) stranded() bool { return c.lacks != "" && c.n.w.oracle.wasDropped(c) }
 

@@ -170,7 +170,7 @@ func (o *oracle) opens(g *fsm.Group) {
 	row := g.History.Last()
 	sw := ident.Position{Epoch: row.Epoch, History: row.SW}
 	for _, id := range g.InSync {
-		if !o.holds(w.byID(id), g.Spec.Name, sw) && !(l.buried && o.adrift(w.byID(id), g)) {
+		if !o.holds(w.byID(id), g.Spec.Name, sw) {
 			w.fail("S2", "Open of epoch %s names %s, which does not hold SW %s on its disk", g.Epoch, id, sw)
 		}
 	}
@@ -486,9 +486,10 @@ func (o *oracle) final() {
 	for i, name := range w.groups {
 		g, l := w.raft.truth.Groups[name], o.of(name)
 		there := map[uint64]bool{}
-		end := w.byID(g.Primary).copies[i].at
-		if l.buried && !g.History.Contains(end) {
-			continue // it cannot undo what it has, and waits to be primed
+		first := w.byID(g.Primary).copies[i]
+		end := first.at
+		if l.buried && first.lacks != "" && (first.primary == nil || !first.primary.serving) && !g.History.Contains(end) {
+			continue // it cannot undo what it has, serves nobody, and waits to be primed
 		}
 		for p := end; !p.IsZero(); {
 			f := l.ends[p]
