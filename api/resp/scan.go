@@ -110,6 +110,9 @@ type file struct {
 
 // scanHere does one step over the records of this node. With an error, next is the cursor from which another node has to go on.
 func (s *session) scanHere(ctx context.Context, cursor uint64, o scanOptions) (f found, next uint64, err error) {
+	if other := s.onePrimary(); other != nil { // this node's copy may not yet have every file
+		return f, cursor, other
+	}
 	names, err := s.srv.o.Store.Files(ctx)
 	if err != nil {
 		return f, cursor, err
@@ -158,6 +161,21 @@ func (s *session) scanHere(ctx context.Context, cursor uint64, o scanOptions) (f
 		}
 	}
 	return f, 0, nil
+}
+
+// onePrimary names the node that is primary of all groups, when that is not this one; nil when it is, when there are several, or when the
+// client wants what this node has.
+func (s *session) onePrimary() *Elsewhere {
+	groups := s.srv.o.Roles.Groups()
+	if s.local() || len(groups) == 0 {
+		return nil
+	}
+	for _, g := range groups {
+		if g.Primary == s.srv.o.Node || g.Primary != groups[0].Primary {
+			return nil
+		}
+	}
+	return &Elsewhere{Redis: groups[0].address()}
 }
 
 // resume finds where a cursor points to.
