@@ -71,6 +71,9 @@ func (r *Replica) Count(ctx context.Context) (int64, error) {
 	return r.data.Count(ctx, func(file string) bool { return !Reserved(file) })
 }
 
+// Position returns the history position of this node's store.
+func (r *Replica) Position() ident.Position { return r.data.Position() }
+
 // Files returns the names of the files that have records, as this node's store has them, without the product's own.
 func (r *Replica) Files() ([]string, error) {
 	files, err := r.data.Files()

@@ -141,7 +141,7 @@ func (s records) Count(ctx context.Context) (int64, error) {
 	st, _ := s.n.cluster.State()
 	for name := range st.Groups {
 		if rep := s.n.replicas.get(name); rep != nil {
-			n, err := rep.Count(ctx)
+			n, err := s.n.counts.count(ctx, name, rep)
 			if err != nil {
 				return 0, s.explain(name, err)
 			}
