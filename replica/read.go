@@ -76,6 +76,9 @@ func (r *Replica) CountOf(ctx context.Context, counts func(file string) bool) (i
 	return r.data.Count(ctx, func(file string) bool { return !Reserved(file) && counts(file) })
 }
 
+// Position returns the history position of this node's store.
+func (r *Replica) Position() ident.Position { return r.data.Position() }
+
 // Files returns the names of the files that have records, as this node's store has them, without the product's own.
 func (r *Replica) Files() ([]string, error) {
 	files, err := r.data.Files()

@@ -6,6 +6,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
 	"runtime"
 	"strings"
 	"testing"
@@ -147,6 +148,56 @@ func TestTimeLimits(t *testing.T) {
 	})
 	stranger := locked.nodes[0].dial(t)
 	stranger.closed()
+}
+
+// Proves BX-5: a client that sends a byte now and then is dropped a certain time after a command has begun, however often it sends; and one
+// that takes no replies holds no more of them than a connection may.
+func TestSlowClients(t *testing.T) {
+	w := newWorld(t, 1, func(o *Options) {
+		o.Limits.Read, o.Limits.Write, o.Limits.Reply = 500*time.Millisecond, 500*time.Millisecond, 4<<20
+	})
+	s := w.nodes[0].server
+	for _, begin := range []string{"*2\r\n$3\r\nGET\r\n$1000000\r\n", "*1000\r\n", "", "SET "} { // a bulk, many arguments, an inline command
+		c := w.nodes[0].dial(t)
+		if begin != "" {
+			c.send(begin)
+		}
+		sent := 0
+		for ; sent < 20_000; sent++ { // ends when the server has closed the connection
+			if _, err := c.conn.Write([]byte("1")); err != nil {
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
+		if sent == 20_000 {
+			t.Errorf("%q: the connection lives after %d bytes", begin, sent)
+		}
+	}
+	deaf := w.nodes[0].dial(t)
+	deaf.do("SET", "k", strings.Repeat("x", 1<<20))
+	cut := make(chan struct{})
+	go func() {
+		defer close(cut)
+		for { // until it is cut
+			if _, err := deaf.conn.Write([]byte(frame("GET", "k"))); err != nil {
+				return
+			}
+		}
+	}()
+	var most int64
+	for over := false; !over; {
+		select {
+		case <-cut:
+			over = true
+		default:
+			most = max(most, s.memory.used.Load())
+			time.Sleep(time.Millisecond)
+		}
+	}
+	if most > 4*4<<20 {
+		t.Errorf("replies to a client that takes none have had %d bytes", most)
+	}
+	soon(t, "all are gone, and what they had is given back", func() bool { return len(s.sessions.list()) == 0 && s.memory.used.Load() == 0 })
 }
 
 // Proves BX-5: one connection too many hears why.
@@ -291,6 +342,15 @@ func pipeOf(s *Server, data []byte) {
 	<-done
 }
 
+// residentMost is the most memory that the process has had, in bytes; 0 where the system does not say.
+func residentMost() (n int64) {
+	status, _ := os.ReadFile("/proc/self/status")
+	if _, rest, found := strings.Cut(string(status), "VmHWM:"); found {
+		_, _ = fmt.Sscan(rest, &n)
+	}
+	return n << 10
+}
+
 // Proves BX-5: a million frames, right and hostile, end neither the server nor its memory.
 func TestMillionHostileFrames(t *testing.T) {
 	frames := 1_000_000
@@ -333,5 +393,9 @@ func TestMillionHostileFrames(t *testing.T) {
 	if got := w.nodes[0].dial(t).do("PING"); got != "PONG" {
 		t.Errorf("afterwards: %s", got)
 	}
-	t.Logf("%d frames, heap at most %d MiB", frames, peak>>20)
+	resident := residentMost()
+	if resident > 512<<20 {
+		t.Errorf("the process grew to %d bytes", resident)
+	}
+	t.Logf("%d frames, heap at most %d MiB, resident at most %d MiB", frames, peak>>20, resident>>20)
 }

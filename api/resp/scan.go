@@ -131,6 +131,10 @@ func (s *session) scanHere(ctx context.Context, cursor uint64, o scanOptions) (f
 	if err != nil {
 		return f, cursor, 0, err
 	}
+	// This node's copy may not yet have every file. Where it has local ones, it goes through what it knows of.
+	if other := s.onePrimary(); other != nil && localAfter(files, 0) == 0 {
+		return f, cursor, 0, other
+	}
 	at, from, err := s.resume(ctx, files, cursor)
 	if err != nil {
 		code, _, _ := splitCursor(cursor)
@@ -186,6 +190,21 @@ func (s *session) after(files []file, at int, from, end Bound) (uint64, bool) {
 		return s.srv.cursors.after(files[at-1], end)
 	}
 	return s.srv.cursors.after(files[at], from)
+}
+
+// onePrimary names the node that is primary of all groups, when that is not this one; nil when it is, when there are several, or when the
+// client wants what this node has.
+func (s *session) onePrimary() *Elsewhere {
+	groups := s.srv.o.Roles.Groups()
+	if s.local() || len(groups) == 0 {
+		return nil
+	}
+	for _, g := range groups {
+		if g.Primary == s.srv.o.Node || g.Primary != groups[0].Primary {
+			return nil
+		}
+	}
+	return &Elsewhere{Redis: groups[0].address()}
 }
 
 // resume finds where a cursor points to.

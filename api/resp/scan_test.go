@@ -1,6 +1,7 @@
 package resp
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -164,4 +165,50 @@ func TestPatterns(t *testing.T) {
 			t.Errorf("%.20q and %.20q: %v", tc.pattern, tc.name, got)
 		}
 	}
+}
+
+// Proves BX-5: a node whose copy lacks a file, because it is behind, leaves none of its records out.
+func TestScanAtACopyThatIsBehind(t *testing.T) {
+	behind := false // the second node has no files
+	w := newWorld(t, 2, func(o *Options) {
+		if o.Node == "b" {
+			o.Store = withoutFiles{o.Store, &behind}
+		}
+	})
+	w.move("other", "a", false)
+	c := w.nodes[1].dial(t)
+	for i := range 20 {
+		c.do("SET", "p:"+itoa(i), "v")
+	}
+	behind = true
+	seen := map[string]bool{}
+	for cursor := "0"; ; {
+		c.send(frame("SCAN", cursor, "COUNT", "7"))
+		r, err := readReply(c.in, 1<<20)
+		page, is := r.(array)
+		if err != nil || !is {
+			t.Fatalf("%v, %v", r, err)
+		}
+		for _, n := range page[1].(array) {
+			seen[string(n.(bulk))] = true
+		}
+		if cursor = string(page[0].(bulk)); cursor == "0" {
+			break
+		}
+	}
+	if len(seen) != 20 {
+		t.Errorf("SCAN finds %d of 20", len(seen))
+	}
+}
+
+type withoutFiles struct {
+	Store
+	behind *bool
+}
+
+func (s withoutFiles) Files(ctx context.Context) ([]string, error) {
+	if *s.behind {
+		return nil, nil
+	}
+	return s.Store.Files(ctx)
 }

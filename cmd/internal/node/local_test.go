@@ -87,7 +87,7 @@ func TestLocalFilesAreNotGuessed(t *testing.T) {
 		n := &Node{config: Config{Node: "b", Kind: kind, LocalFiles: on}, directory: &directory{life: life}}
 		n.local = newLocal(n)
 		n.local.rep = &replica.Replica{}
-		_, err := data{n}.noOwner(t.Context(), st, "notes")
+		_, err := data{n}.noOwner(t.Context(), newSelection(st), "notes")
 		return err
 	}
 	if err := ask(fsm.KindData, true, 6, state); err != nil {
@@ -112,5 +112,13 @@ func TestLocalFilesAreNotGuessed(t *testing.T) {
 	}
 	if kinds := []string{owner("orders"), owner(localGroup)}; !slices.Equal(kinds, []string{"group orders", "no group, so that it is local to a node"}) {
 		t.Errorf("%q", kinds)
+	}
+
+	// A key outside the ranges of a file that groups share is a mistake, not a local record.
+	part := &fsm.State{Nodes: state.Nodes, Groups: map[ident.GroupName]*fsm.Group{
+		"early": {Spec: fsm.GroupSpec{Name: "early", Files: []string{"notes"}, Keys: fsm.KeyRange{To: "m"}}},
+	}}
+	if err := ask(fsm.KindData, true, 6, part); client.CodeOf(err) != client.CodeUnknownGroup {
+		t.Errorf("a file some of whose keys a group selects: %v", err)
 	}
 }

@@ -62,6 +62,7 @@ type Node struct {
 	scrub     *scrubber
 	chains    *chains
 	damages   damages
+	counts    recordCounts
 	mendNow   chan struct{} // an operator asks for a repair of what is closed
 
 	selections selections

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 
 	"github.com/understudy-ha/understudy/api"
@@ -100,61 +99,6 @@ func allFailed(out []resp.Outcome, err error) []resp.Outcome {
 	return out
 }
 
-// maxLooks bounds how often a program is run to learn what it reads.
-const maxLooks = 64
-
-// Read runs programs that only read. Each sees all records at one position; what it reads beyond its keys is read, and the
-// program run, again.
-func (s records) Read(ctx context.Context, group string, local bool, batch []resp.Program) []resp.Outcome {
-	out := make([]resp.Outcome, len(batch))
-	rep, err := s.replica(group)
-	if err != nil {
-		return allFailed(out, err)
-	}
-	local = s.n.local.reads(ident.GroupName(group), local)
-	for i := range batch {
-		at, err := s.look(ctx, rep, &batch[i], local)
-		if err != nil && !errors.As(err, new(*replica.ProgramError)) {
-			err = s.explain(ident.GroupName(group), err)
-			if errors.As(err, new(*resp.Elsewhere)) {
-				allFailed(out[i:], err)
-				return out
-			}
-		}
-		var program *replica.ProgramError
-		if errors.As(err, &program) {
-			err = program.Err
-		}
-		out[i] = resp.Outcome{Position: at, Err: err}
-	}
-	return out
-}
-
-// look runs one program over committed records.
-func (s records) look(ctx context.Context, rep *replica.Replica, p *resp.Program, local bool) (ident.Position, error) {
-	names := make([]replica.Name, len(p.Keys))
-	for i, k := range p.Keys {
-		names[i] = replica.Name(k)
-	}
-	for range maxLooks {
-		images, at, err := rep.ReadSeveral(ctx, names, local)
-		if err != nil {
-			return at, err
-		}
-		v := newSeen(s.n.host.Clock.Now().UnixNano(), at, names, images)
-		err = p.Run(v)
-		if len(v.missing) > 0 {
-			names = append(names, v.missing...)
-			continue
-		}
-		if err != nil {
-			return at, &replica.ProgramError{Err: err}
-		}
-		return at, nil
-	}
-	return ident.Position{}, fmt.Errorf("%w: a command that reads more and more records", replica.ErrInvalid)
-}
-
 func (s records) Files(context.Context) ([]string, error) {
 	var files []string
 	st, _ := s.n.cluster.State()
@@ -220,7 +164,7 @@ func (s records) Count(ctx context.Context) (int64, error) {
 	st, _ := s.n.cluster.State()
 	for name := range st.Groups {
 		if rep := s.n.replicas.get(name); rep != nil {
-			n, err := rep.Count(ctx)
+			n, err := s.n.counts.count(ctx, name, rep)
 			if err != nil {
 				return 0, s.explain(name, err)
 			}
@@ -339,48 +283,3 @@ func recordOf(image *entry.Image) *resp.Record {
 	}
 	return &resp.Record{Value: image.Value, Kind: byte(image.Kind), Expiry: image.Expiry, Position: image.Position}
 }
-
-// seen is the view of a program over committed records.
-type seen struct {
-	now     int64
-	at      ident.Position
-	images  map[name]*entry.Image
-	missing []replica.Name // asked for, and not read yet
-}
-
-type name struct{ file, key string }
-
-var errNotRead = errors.New("the record is read first")
-
-func newSeen(now int64, at ident.Position, names []replica.Name, images []*entry.Image) *seen {
-	s := &seen{now: now, at: at, images: make(map[name]*entry.Image, len(names))}
-	for i, n := range names {
-		s.images[name{n.File, string(n.Key)}] = images[i]
-	}
-	return s
-}
-
-func (s *seen) Now() int64 { return s.now }
-
-func (s *seen) End() ident.Position { return s.at }
-
-// Deleted is not known to who reads the store: it may have been just now.
-func (s *seen) Deleted(string, []byte) ident.History { return math.MaxUint64 }
-
-func (s *seen) Get(file string, key []byte) (*resp.Record, error) {
-	image, ok := s.images[name{file, string(key)}]
-	if !ok {
-		s.missing = append(s.missing, replica.Name{File: file, Key: bytes.Clone(key)})
-		return nil, errNotRead
-	}
-	if image != nil && image.Expiry != 0 && image.Expiry <= s.now {
-		return nil, nil
-	}
-	return recordOf(image), nil
-}
-
-var errReadsOnly = errors.New("the command was said to change nothing")
-
-func (s *seen) Put(string, []byte, resp.Record) error { return errReadsOnly }
-
-func (s *seen) Delete(string, []byte) (bool, error) { return false, errReadsOnly }

@@ -118,8 +118,8 @@ func startSides(ctx context.Context, t tools, dir string) (sides [2]side, stop f
 	if err := await(ctx, c, func() bool { return strings.Contains(c.output(), "The cluster is ready") }); err != nil {
 		return sides, stop, err
 	}
-	version, _ := exec.Command(t.understudy, "--version").Output()
-	sides[0] = side{name: "Understudy", address: loopback(base + 4), about: "Understudy: " + firstLine(string(version)) + ", `understudy dev`: three nodes, one in-sync secondary"}
+	version, _ := exec.Command(t.understudy, "version").Output()
+	sides[0] = side{name: "Understudy", address: loopback(base + 4), about: firstLine(string(version)) + ", `understudy dev`: three nodes, one in-sync secondary"}
 
 	var primary string
 	for i := range 3 {
