@@ -36,7 +36,10 @@ func (r *request) expiry(now func() time.Time) (time.Time, error) {
 	}
 	d, err := time.ParseDuration(ttl)
 	if err != nil || d <= 0 {
-		return time.Time{}, invalid("ttl="+shorten(ttl), "want a duration of more than 0s, such as 30s or 1h")
+		if err == nil {
+			return time.Time{}, invalid(fmt.Sprintf("ttl=%s is not more than 0s", shorten(ttl)), "want how long the record is to live, such as 30s or 1h; DELETE removes it now")
+		}
+		return time.Time{}, notSpan("ttl", ttl, "30s or 1h")
 	}
 	t := now().Add(d)
 	if err := possible(t); err != nil {

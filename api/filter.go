@@ -89,7 +89,7 @@ func positionOf(name, v, group string) (ident.Position, error) {
 	g, p, err := ident.ParsePosition(v)
 	switch {
 	case err != nil:
-		return p, invalid(fmt.Sprintf("%s=%s", name, shorten(v)), "want a history position, such as "+group+"@3.42")
+		return p, invalid(fmt.Sprintf("%s=%s is no history position", name, shorten(v)), "want a history position, such as "+group+"@3.42")
 	case g != "" && string(g) != group:
 		return p, invalid(fmt.Sprintf("%s=%s is a position of another group than %s", name, shorten(v), shorten(group)), "want a history position, such as "+group+"@3.42")
 	}
@@ -101,12 +101,12 @@ func (r *request) contents(f *client.EntryFilter) error {
 	f.Code, f.Type, f.File = r.query.Get("code"), r.query.Get("type"), r.query.Get("file")
 	for _, c := range listed(f.Code) {
 		if !slices.Contains([]string{"R", "C", "J", "U"}, c) {
-			return invalid("code="+shorten(f.Code), "want R, C, J, U, or several of them separated by commas")
+			return invalid("code="+shorten(f.Code)+" is no kind of entry", "want R, C, J, U, or several of them separated by commas")
 		}
 	}
 	for _, t := range listed(f.Type) {
 		if !validType(t) {
-			return invalid("type="+shorten(f.Type), "want two upper-case letters or digits, such as PT, or several separated by commas")
+			return invalid("type="+shorten(f.Type)+" is no type of entry", "want two upper-case letters or digits, such as PT, or several separated by commas")
 		}
 	}
 	for _, p := range listed(f.File) {

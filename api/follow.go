@@ -70,7 +70,7 @@ func (a *API) entries(r *request) (reply, error) {
 	if after != "" && after != "now" {
 		if _, err := strconv.ParseUint(after, 10, 64); err != nil {
 			if _, err := positionOf("after", after, group); err != nil {
-				return nil, invalid("after="+shorten(after), "want a sequence number, a history position such as "+group+"@3.42, or now")
+				return nil, invalid("after="+shorten(after)+" is no place in a journal", "want a sequence number, a history position such as "+group+"@3.42, or now")
 			}
 		}
 	}

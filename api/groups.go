@@ -116,9 +116,9 @@ func (a *API) setHold(r *request) (reply, error) {
 	case h.Position == "":
 		return nil, invalid("the position is missing", `say how far the consumer has read: {"position":"`+group+`@3.42","for":"24h"}`)
 	case err != nil || of != "" && string(of) != group:
-		return nil, invalid("position "+shorten(h.Position), "want "+group+"@EPOCH.H, such as "+group+"@3.42, or 0.0 for the beginning")
+		return nil, invalid("position "+shorten(h.Position)+" is none of this group", "want "+group+"@EPOCH.H, such as "+group+"@3.42, or 0.0 for the beginning")
 	case h.For < 0 || time.Duration(h.For) > longestOrder:
-		return nil, invalid("for="+h.For.String(), "want more than 0s, and at most "+longestOrder.String())
+		return nil, invalid("for="+h.For.String()+" is not possible", "want more than 0s, and at most "+longestOrder.String())
 	case h.For == 0:
 		h.For = client.Duration(usualHold)
 	}

@@ -88,7 +88,7 @@ func (a *API) read(w http.ResponseWriter, r *http.Request, rt route) (*request, 
 	}
 	wait, err := duration(query, "wait", usual)
 	if err == nil && wait > a.o.Limits.MaxWait {
-		err = invalid("wait="+wait.String(), "at most "+a.o.Limits.MaxWait.String()+"; ask again for longer")
+		err = invalid("wait="+wait.String()+" is too long", "at most "+a.o.Limits.MaxWait.String()+"; ask again for longer")
 	}
 	if err != nil {
 		return nil, nil, err

@@ -31,7 +31,7 @@ func parseLag(text string) (lagLimit, error) {
 	if d, err := time.ParseDuration(text); err == nil && d >= 0 {
 		return lagLimit{set: true, age: d, byAge: true}, nil
 	}
-	return lagLimit{}, invalid("lag="+shorten(text), "want a number of entries, such as 100, or a duration, such as 2s")
+	return lagLimit{}, invalid("lag="+shorten(text)+" is neither a number nor a duration", "want a number of entries, such as 100, or a duration, such as 2s")
 }
 
 // exceeded says by how much the copy is behind the limit; "" when it is not.

@@ -79,7 +79,7 @@ func (a *API) depositEntry(r *request) (reply, error) {
 	}
 	switch {
 	case !validType(d.Type):
-		return nil, invalid(fmt.Sprintf("type %q", shorten(d.Type)), "want two upper-case letters or digits of your own")
+		return nil, invalid(fmt.Sprintf("type %q is not possible", shorten(d.Type)), "want two upper-case letters or digits of your own")
 	case slices.Contains([]string{"SW", "MK", "HB"}, d.Type):
 		return nil, invalid(fmt.Sprintf("type %q belongs to the product", d.Type), "choose another one")
 	case len(d.Data) > 0 && d.Text != "":

@@ -55,6 +55,9 @@ func (a *API) complete(e *client.Error) *client.Error {
 	}
 	if c.Remedy == "" {
 		c.Remedy = remedy(c.Code)
+		if c.Code == client.CodePrecondition && len(c.Checks) == 0 {
+			c.Remedy = "GET /v1/groups/GROUP/why and GET /v1/status show what is the case now"
+		}
 	}
 	return &c
 }
@@ -88,6 +91,16 @@ func remedy(c client.Code) string {
 		return "GET /v1/groups lists the groups"
 	case client.CodeUnknownNode:
 		return "GET /v1/nodes lists the nodes"
+	case client.CodeInvalid:
+		return "correct it and send it again; docs/openapi.yaml says what each path takes"
+	case client.CodeNotFound:
+		return "check the name: it may be misspelt, or what it named is gone"
+	case client.CodeTooLarge:
+		return "send less at once; docs/http.md lists the limits"
+	case client.CodeUnsupported:
+		return "use a program of the same version as the node, or leave it out"
+	case client.CodeGone:
+		return "begin again with what is still held: GET /v1/groups/GROUP/journals tells from where on"
 	case client.CodeExists:
 		return "choose another name, or change the existing one"
 	case client.CodeBusy:

@@ -15,7 +15,7 @@ func (a *API) receipt(r *request) (reply, error) {
 	}
 	group, at, err := ident.ParsePosition(text)
 	if err != nil || group == "" || at.Epoch == 0 || at.History == 0 {
-		return nil, invalid("position "+shorten(text), "want GROUP@EPOCH.H, such as orders@3.42: what the error said whose outcome is unknown")
+		return nil, invalid("position "+shorten(text)+" cannot be read", "want GROUP@EPOCH.H, such as orders@3.42: what the error said whose outcome is unknown")
 	}
 	ctx, cancel := context.WithDeadline(r.drain, r.end)
 	defer cancel()

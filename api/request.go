@@ -122,28 +122,9 @@ func (r *request) decode(v any) error {
 		}
 	}
 	if err != nil {
-		return invalid("the body is not what this path takes: "+plainly(err), "see docs/openapi.yaml for the fields")
+		return invalid("the body is not what this path takes: "+plainly(err), bodyRemedy(v))
 	}
 	return nil
-}
-
-// plainly says what is wrong with JSON without the names of Go's types.
-func plainly(err error) string {
-	var kind *json.UnmarshalTypeError
-	var moment *time.ParseError
-	switch {
-	case errors.As(err, &kind) && kind.Field != "":
-		return fmt.Sprintf("field %q cannot be %s", kind.Field, kind.Value)
-	case errors.As(err, &kind):
-		return "want an object, not " + kind.Value
-	case errors.As(err, &moment):
-		return fmt.Sprintf("%s is not a time, such as 2026-11-22T15:04:05Z", shorten(moment.Value))
-	case strings.Contains(err.Error(), "Time."):
-		return "a time is not written as text"
-	case strings.HasPrefix(err.Error(), "illegal base64"):
-		return "data is not base64"
-	}
-	return strings.TrimPrefix(err.Error(), "json: ")
 }
 
 // named refuses a field that is there but empty: what was meant by it cannot be guessed.
@@ -241,7 +222,7 @@ func (r *request) flag(name string) (bool, error) {
 	case "false", "0":
 		return false, nil
 	default:
-		return false, invalid(fmt.Sprintf("%s=%s", name, shorten(v)), "want true or false")
+		return false, invalid(fmt.Sprintf("%s=%s is neither true nor false", name, shorten(v)), "write "+name+"=true or "+name+"=false")
 	}
 }
 
@@ -253,7 +234,7 @@ func (r *request) number(name string) (uint64, error) {
 	}
 	n, err := strconv.ParseUint(v, 10, 64)
 	if err != nil {
-		return 0, invalid(fmt.Sprintf("%s=%s", name, shorten(v)), "want a whole number, not negative")
+		return 0, invalid(fmt.Sprintf("%s=%s is not a whole number", name, shorten(v)), "want one that is not negative, such as "+name+"=10")
 	}
 	return n, nil
 }
@@ -267,7 +248,7 @@ func (r *request) limit(usual, most int) (int, error) {
 	case n == 0:
 		return usual, nil
 	case n > uint64(most):
-		return 0, invalid(fmt.Sprintf("limit=%d", n), fmt.Sprintf("at most %d; ask for the next page", most))
+		return 0, invalid(fmt.Sprintf("limit=%d is too large", n), fmt.Sprintf("at most %d; ask for the next page", most))
 	}
 	return int(n), nil
 }
@@ -283,7 +264,7 @@ func duration(q url.Values, name string, otherwise time.Duration) (time.Duration
 		return 0, invalid(fmt.Sprintf("%s=%s is negative", name, shorten(v)), "want a duration of 0s or more, such as 5s")
 	}
 	if err != nil {
-		return 0, invalid(fmt.Sprintf("%s=%s", name, shorten(v)), "want a duration, such as 5s or 500ms")
+		return 0, notSpan(name, v, "5s or 500ms")
 	}
 	return d, nil
 }
@@ -296,7 +277,7 @@ func (r *request) instant(name string) (time.Time, error) {
 	}
 	t, err := time.Parse(time.RFC3339Nano, v)
 	if err != nil {
-		return time.Time{}, invalid(fmt.Sprintf("%s=%s", name, shorten(v)), "want a time as in RFC 3339, such as 2026-11-22T15:04:05Z (write + as %2B)")
+		return time.Time{}, invalid(fmt.Sprintf("%s=%s is not a time", name, shorten(v)), "want a time as in RFC 3339, such as 2026-11-22T15:04:05Z (write + as %2B)")
 	}
 	return t, nil
 }
@@ -308,7 +289,7 @@ func (r *request) choice(name string, values ...string) (string, error) {
 		return values[0], nil
 	}
 	if !slices.Contains(values, v) {
-		return "", invalid(fmt.Sprintf("%s=%s", name, shorten(v)), "want "+strings.TrimPrefix(strings.Join(values, ", "), ", "))
+		return "", invalid(fmt.Sprintf("%s=%s is not possible", name, shorten(v)), "want "+orList(slices.DeleteFunc(slices.Clone(values), func(v string) bool { return v == "" })))
 	}
 	return v, nil
 }

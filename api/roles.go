@@ -228,7 +228,7 @@ func (a *API) operation(r *request) (reply, error) {
 	}
 	id, err := strconv.ParseUint(text, 10, 64)
 	if err != nil {
-		return nil, invalid(fmt.Sprintf("operation %q", shorten(text)), "want its number, as GET /v1/operations lists it")
+		return nil, invalid(fmt.Sprintf("%q is not the number of an operation", shorten(text)), "want its number, as GET /v1/operations lists it")
 	}
 	return answer(a.o.Roles.Operation(r.drain, id, r.wait))
 }

@@ -119,12 +119,12 @@ func checkChange(c *client.Change, now time.Time) *client.Error {
 	case !c.Expiry.IsZero() && c.TTL != 0:
 		return invalid("both expiry and ttl", "say until when, or for how long")
 	case c.TTL < 0:
-		return invalid("ttl="+c.TTL.String(), "want a duration of more than 0s")
+		return invalid("ttl="+c.TTL.String()+" is not more than 0s", "want a duration of more than 0s")
 	case c.TTL > 0:
 		c.Expiry, c.TTL = now.Add(time.Duration(c.TTL)), 0
 	}
 	if year := c.Expiry.UTC().Year(); !c.Expiry.IsZero() && (year < 1970 || year > 2200) {
-		return invalid("expiry="+c.Expiry.Format(time.RFC3339), "want a year from 1970 to 2200")
+		return invalid("expiry="+c.Expiry.Format(time.RFC3339)+" is not possible", "want a year from 1970 to 2200")
 	}
 	return nil
 }

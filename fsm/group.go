@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/understudy-ha/understudy/internal/ident"
@@ -120,7 +121,7 @@ func (s GroupSpec) Validate() error {
 	}
 	choice := func(field, v string, of ...string) {
 		if !slices.Contains(of, v) {
-			bad("%s: %q is not one of %v", field, v, of)
+			bad("%s: %q is not one of %s", field, v, strings.Join(of, ", "))
 		}
 	}
 	choice("delivery", string(s.Delivery), string(DeliverySync), string(DeliveryAsync))

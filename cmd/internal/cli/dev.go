@@ -35,7 +35,8 @@ func newDev(a *app) *cobra.Command {
 		Short: "Run a cluster on this machine: three real server processes, Ctrl-C stops all",
 		Long: `Run a cluster on this machine, in the foreground: real server processes, children of this one.
 Data is kept in --data between runs. A node that was killed can be started again with
-"understudy server --config DIR/a/understudy.yaml", or by itself with --restart. When a node dies this process says so to
+"understudy server --config DIR/a/understudy.yaml", or by itself with --restart; without either it stays down. A node started by
+hand is no child of this process: its log goes to its own terminal, and Ctrl-C here does not stop it. When a node dies this process says so to
 the others, so that its roles fail over at once. Ctrl-C stops all nodes with their roles; a node that gets SIGTERM hands
 them over first.`,
 		Args: cobra.NoArgs,
@@ -178,7 +179,8 @@ func shellQuote(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
-// superviseDev reports nodes that end, restarts them if asked, and returns when ctx ends or none is left.
+// superviseDev reports nodes that end, restarts them if asked, and returns when ctx ends. It stays when none is left: whoever killed them
+// one after the other, and started them again by hand, is still at work.
 func (a *app) superviseDev(ctx context.Context, c *devCluster, restart bool) error {
 	ended := make(chan *devNode)
 	quit := make(chan struct{})
@@ -213,10 +215,10 @@ func (a *app) superviseDev(ctx context.Context, c *devCluster, restart bool) err
 		case n := <-ended:
 			fmt.Fprintf(a.err, "understudy: %s\n", n.ended())
 			if !restart {
-				if alive--; alive == 0 {
-					return errors.New("none of the nodes that it started is left; what was started by hand goes on")
-				}
 				fmt.Fprintf(a.err, "  start it again: %s server --config %s\n", shellQuote(os.Args[0]), shellQuote(filepath.Join(n.dir, "understudy.yaml")))
+				if alive--; alive == 0 {
+					fmt.Fprintf(a.err, "  none of the nodes that were started here is left; nodes started by hand go on, also after Ctrl-C, which ends this command\n")
+				}
 				continue
 			}
 			wait, _ := again[n].died(time.Since(since[n])) // somebody sits in front of it: it never gives up

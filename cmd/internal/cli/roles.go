@@ -196,7 +196,14 @@ func writeReadiness(w io.Writer, r client.Readiness) {
 	if r.Ready {
 		verdict = "possible"
 	}
-	fmt.Fprintf(w, "A switch-over of group %s, %s, is %s.\n", r.Group, fromTo(r.From, r.To), verdict)
+	who := ""
+	switch {
+	case r.From != "" && r.To != "":
+		who = ", " + fromTo(r.From, r.To) + ","
+	case r.To != "":
+		who = " to " + r.To
+	}
+	fmt.Fprintf(w, "A switch-over of group %s%s is %s.\n", r.Group, who, verdict)
 	if r.Ready {
 		loss := r.Loss
 		if loss == "" {

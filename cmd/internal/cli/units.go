@@ -78,12 +78,12 @@ func humanRate(n int, d time.Duration) string {
 	return humanCount(int(float64(n)/d.Seconds()+0.5)) + "/s"
 }
 
-// humanTime prints a moment in local time; the zero time is empty.
+// humanTime prints a moment in local time, with its zone; the zero time is empty.
 func humanTime(t time.Time) string {
 	if t.IsZero() {
 		return ""
 	}
-	return t.Local().Format("2006-01-02 15:04:05.000")
+	return t.Local().Format("2006-01-02 15:04:05.000 MST")
 }
 
 // printable shows bytes on one line of at most limit characters: as they are when they are clean text, else quoted.

@@ -41,7 +41,7 @@ type directory struct {
 // moved: the operator vouches for a directory that looks like one.
 func openDirectory(fs vfs.FS, path string, node ident.NodeID, cluster string, moved bool, h host.Host) (_ *directory, err error) {
 	if err := fs.MkdirAll(path, 0o750); err != nil {
-		return nil, fmt.Errorf("create data directory %s: %w", path, err)
+		return nil, &PreconditionError{fmt.Errorf("create data directory %s: correct `data`, or let this user write there: %w", path, err)}
 	}
 	if err := syncDirectory(fs, fs.PathDir(path)); err != nil {
 		return nil, fmt.Errorf("make data directory %s durable: %w", path, err)
@@ -71,7 +71,7 @@ func openDirectory(fs vfs.FS, path string, node ident.NodeID, cluster string, mo
 			return nil, fmt.Errorf("%s is damaged; restore it from a save of this directory, or start the node with an empty directory: %w", d.file("identity.json"), err)
 		}
 		if d.id.Format != identityFormat {
-			return nil, fmt.Errorf("data directory %s has format %d, this program writes %d: use the version that wrote it", path, d.id.Format, identityFormat)
+			return nil, &PreconditionError{fmt.Errorf("data directory %s has format %d, this program writes %d: use the version that wrote it", path, d.id.Format, identityFormat)}
 		}
 		if d.id.Node != node {
 			return nil, &PreconditionError{fmt.Errorf("data directory %s belongs to node %q, the configuration says node %q: correct `data` or `node`, or empty the directory if %q never held records there", path, d.id.Node, node, d.id.Node)}

@@ -78,7 +78,7 @@ func shownJournal(group ident.GroupName, x replica.JournalStatus, kind string) c
 	c := client.Journal{ID: x.ID.String(), Node: string(x.ID.Node), Kind: kind, State: string(x.State), First: uint64(x.View.First), Last: uint64(x.View.Last),
 		Durable: uint64(x.View.Durable), Confirmed: uint64(x.View.Confirmed), Committed: uint64(x.View.Committed), Attached: uint32(x.View.Attached), Receivers: x.Receivers,
 		Bytes: x.View.Bytes, Position: x.View.After.Format(group)}
-	c.Spare, c.Limit, c.Free, c.Runway = x.Space.Spare, x.Space.Limit, x.Space.Free, runwaySeconds(x.Space.Runway)
+	c.Spare, c.Limit, c.Free, c.Runway = x.Space.Spare, x.Space.Limit, x.Space.Free, runwaySeconds(runway(x))
 	if x.Space.Full != nil {
 		c.Full = replica.FullText(x.Space.Full)
 	}

@@ -119,7 +119,7 @@ func (m *metrics) group(gauge func(*prometheus.Desc, float64, ...string), st *fs
 		if j.Space.Free > 0 {
 			gauge(m.free, float64(j.Space.Free), group, id)
 		}
-		if seconds, ok := runwayGauge(j.Space.Runway); ok {
+		if seconds, ok := runwayGauge(runway(j)); ok {
 			gauge(m.runway, seconds, group, id)
 		}
 	}

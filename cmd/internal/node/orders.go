@@ -171,7 +171,7 @@ func (r roles) EndMaintenance(ctx context.Context, node string) (client.Maintena
 
 func unknownNode(st *fsm.State, node string) error {
 	return &client.Error{Code: client.CodeUnknownNode, Detail: fmt.Sprintf("there is no node %q", node),
-		Remedy: fmt.Sprintf("the nodes are %v", slices.Sorted(maps.Keys(st.Nodes)))}
+		Remedy: "the nodes are " + list(slices.Sorted(maps.Keys(st.Nodes)))}
 }
 
 // maintenanceState says what the maintenance of a node means as things stand.

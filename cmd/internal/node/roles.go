@@ -83,7 +83,7 @@ func (n *Node) group(name string) (*fsm.State, *fsm.Group, error) {
 			known = append(known, string(k))
 		}
 		sort.Strings(known)
-		return nil, nil, &client.Error{Code: client.CodeUnknownGroup, Detail: fmt.Sprintf("there is no group %q", name), Remedy: fmt.Sprintf("the groups are %v", known)}
+		return nil, nil, &client.Error{Code: client.CodeUnknownGroup, Detail: fmt.Sprintf("there is no group %q", name), Remedy: "the groups are " + list(known)}
 	}
 	return st, g, nil
 }
@@ -216,7 +216,7 @@ func (r roles) CancelSwitchover(ctx context.Context, name string) error {
 		return err
 	}
 	if g.Operation == nil || g.Operation.Kind != fsm.OperationSwitchover {
-		return &client.Error{Code: client.CodePrecondition, Detail: fmt.Sprintf("no switch-over of group %s is running", name)}
+		return &client.Error{Code: client.CodePrecondition, Detail: fmt.Sprintf("no switch-over of group %s is running", name), Remedy: "there is nothing to cancel; GET /v1/operations shows what ran"}
 	}
 	_, err = r.n.propose(ctx, fsm.Command{AbortSwitch: &fsm.AbortSwitch{Group: g.Spec.Name, Operation: g.Operation.ID, Reason: "canceled by the operator"}})
 	return err
@@ -319,7 +319,7 @@ func (r roles) Operation(ctx context.Context, id uint64, wait time.Duration) (cl
 		st, changed := r.n.cluster.State()
 		op := findOperation(st, id)
 		if op == nil {
-			return client.Operation{}, &client.Error{Code: client.CodeNotFound, Detail: "there is no operation " + strconv.FormatUint(id, 10) + " (only the last ones are kept)"}
+			return client.Operation{}, &client.Error{Code: client.CodeNotFound, Detail: "there is no operation " + strconv.FormatUint(id, 10) + " (only the last ones are kept)", Remedy: "GET /v1/operations lists them"}
 		}
 		if op.State != fsm.OperationRunning || wait <= 0 {
 			return operation(op), nil

@@ -22,6 +22,15 @@ func fullReason(err error) string {
 	return err.Error()
 }
 
+// runway is how long a journal lasts, if it grows at all: the journals of nodes that are not the primary do not, whatever they did a
+// moment ago.
+func runway(j replica.JournalStatus) time.Duration {
+	if j.State != journal.Active {
+		return core.RunwayUnknown
+	}
+	return j.Space.Runway
+}
+
 // runwaySeconds is a runway for people and programs; 0: not known, or there is no end.
 func runwaySeconds(d time.Duration) float64 {
 	if d < 0 || d == core.RunwayEndless {
@@ -45,7 +54,7 @@ func runwayGauge(d time.Duration) (seconds float64, ok bool) {
 func ownRunway(s replica.Status) float64 {
 	for _, j := range s.Journals {
 		if j.Local {
-			return runwaySeconds(j.Space.Runway)
+			return runwaySeconds(runway(j))
 		}
 	}
 	return 0

@@ -128,4 +128,4 @@ func account(op *fsm.Operation) string {
 	return text + " (" + strings.Join(parts, ", ") + ")"
 }
 
-func clock(t time.Time) string { return t.UTC().Format("15:04:05.000") }
+func clock(t time.Time) string { return t.UTC().Format("15:04:05.000 UTC") }

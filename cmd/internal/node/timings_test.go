@@ -36,7 +36,7 @@ func TestAccountOfAFailover(t *testing.T) {
 	got := account(aFailover())
 	for _, want := range []string{
 		"failover 7 of group orders from a to b is done in 2.2s", "Reason: the lease of a ran out", "last sign of life at 12:00:00.000",
-		"noticed at 12:00:01.500: gossip does not reach a any more", "its lease was over at 12:00:02.000",
+		"noticed at 12:00:01.500 UTC: gossip does not reach a any more", "its lease was over at 12:00:02.000",
 		"chosen: b has received up to orders@3.42; 1 of 2 in the set were heard; loss: none",
 		"(detect 1.5s, lease 500ms, fence 10ms, commit 50ms, redo 40ms, open 100ms)",
 	} {
