@@ -3,7 +3,6 @@ package cluster
 import (
 	"context"
 	"fmt"
-	stdlog "log"
 	"net"
 	"strconv"
 	"sync"
@@ -89,10 +88,12 @@ func BindGossip(bind string, log hclog.Logger) (memberlist.Transport, int, error
 	if addr.IP != nil {
 		ip = addr.IP.String()
 	}
+	speaks := log.StandardLogger(nil)
+	speaks.SetOutput(chatter{log, func() bool { return false }})
 	for range 10 { // with port 0 the kernel may choose a TCP port whose UDP twin is taken
 		var t *memberlist.NetTransport
 		t, err = memberlist.NewNetTransport(&memberlist.NetTransportConfig{
-			BindAddrs: []string{ip}, BindPort: addr.Port, Logger: stdlog.New(chatter{log, func() bool { return false }}, "", 0),
+			BindAddrs: []string{ip}, BindPort: addr.Port, Logger: speaks,
 		})
 		if err == nil {
 			return t, t.GetAutoBindPort(), nil
@@ -145,7 +146,8 @@ func (g *gossip) start(ctx context.Context, label ident.ClusterID, advertise str
 	c.TCPTimeout = time.Second
 	c.DeadNodeReclaimTime = 4 * t.Probe // a node may come back with another address; its directory id says whether it is the one
 	c.Delegate, c.Events, c.Conflict, c.Ping = g, g, g, g
-	c.Logger = stdlog.New(chatter{g.log, g.leaving.Load}, "", 0)
+	c.Logger = g.log.StandardLogger(nil)
+	c.Logger.SetOutput(chatter{g.log, g.leaving.Load})
 	g.work.Go(g.note)
 	list, err := memberlist.Create(c)
 	if err != nil {

@@ -241,7 +241,7 @@ func (p *primary) left() string {
 	for _, f := range p.flights.snapshot() {
 		inFlight += len(f.waiters)
 	}
-	return fmt.Sprintf("to be confirmed: %d; held back: %d", inFlight, p.queue.length())
+	return fmt.Sprintf("writes on their way: %d", inFlight)
 }
 
 // reopen goes on as primary after an abort.

@@ -51,6 +51,7 @@ var examples = map[string][]string{
 	"understudy journal archive list":   {"understudy journal archive list default"},
 	"understudy journal archive verify": {"understudy journal archive verify default"},
 	"understudy bench journal":          {"understudy bench journal"},
+	"understudy bench switchover":       {"understudy bench switchover --rounds 100", "understudy bench switchover --rounds 0 --restarts 3"},
 	"understudy group set":              {"understudy group set default delivery=async"},
 	"understudy demo":                   {"understudy demo"},
 	"understudy measure":                {"understudy measure"},
