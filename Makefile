@@ -15,12 +15,13 @@ run: build
 	./$(BIN) dev --data $(DATA)
 
 # Everything with the race detector, where the simulations play few seeds; then their full number without it, and what the
-# library for Raft does not do without a race; then the proof that broken rules are noticed.
+# library for Raft does not do without a race; then flipped bits and hostile frames in full; then the proof that broken rules are noticed.
 test:
 	$(GO) test -race -timeout 20m ./...
 	$(GO) test -timeout 20m ./cmd/internal/simulation ./cmd/internal/nodesim
 	$(GO) test -timeout 5m -run TestAddressChange ./cluster
 	$(GO) test -timeout 5m -run TestEveryFlippedBit ./journal
+	$(GO) test -timeout 5m -run TestMillionHostileFrames ./api/resp
 	$(GO) test -tags mutant -timeout 20m -run Mutants ./cmd/internal/simulation ./cmd/internal/nodesim
 
 # Seeds and schedules on three levels, one after the other; takes hours. Logs, and what failing schedules leave, are in $(SOAK).
