@@ -92,6 +92,15 @@ func scripts() map[mutant.Variant]script {
 			_, _, _, chosen, _ := fsm.ChooseCandidate(g, nodes, func(ident.NodeID) bool { return false }, true)
 			return chosen
 		}},
+		mutant.HoldsByNumber: {"takes a hold of what a failover with loss put out, and a reader who is slower than everybody else", func() bool {
+			g := &fsm.Group{
+				Phase: fsm.PhaseOpened, Epoch: 3, OpenEpoch: 3, Primary: "a", History: ident.HistoryTable{row(1, "b", 1), row(3, "a", 6)},
+				Consumers: []fsm.Hold{{Name: "reader", Position: at(1, 9)}},
+			}
+			nodes := map[ident.NodeID]*fsm.Node{"a": {ID: "a", Kind: fsm.KindData, Flushed: map[ident.GroupName]ident.Position{"": at(3, 20)}}}
+			low, ok := core.LowestFlushed(fsm.Assignment{Self: "a", Group: g, Nodes: nodes}, at(3, 20))
+			return ok && low != at(1, 5)
+		}},
 		mutant.GrowAcrossDelivery: {"takes two changes of the delivery while one growth is under way", func() bool {
 			r := core.NewRoster("a")
 			r.Add("b", "a")
