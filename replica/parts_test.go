@@ -83,6 +83,32 @@ func TestPromiseFile(t *testing.T) {
 	}
 }
 
+// A sector that has lost what was promised in it is noticed where that can be.
+func TestPromiseSectorLost(t *testing.T) {
+	for sector := range int64(2) {
+		fs := vfs.NewMem()
+		p := promiseFile{fs: fs, dir: "data/promises", name: "orders"}
+		for e := ident.Epoch(1); e < 5; e++ { // the second sector has the last one
+			if err := p.write(e); err != nil {
+				t.Fatal(err)
+			}
+		}
+		f, err := fs.OpenReadWrite("data/promises/orders", fileCategory)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.WriteAt(make([]byte, promiseSector), sector*promiseSector); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if e, err := p.load(); err == nil {
+			t.Fatalf("sector %d was lost, and %s taken for what was promised", sector, e)
+		}
+	}
+}
+
 // A process that dies between the write of a promise and its sync, or whose sync fails, leaves it in the page cache. The next life reads it
 // from there and acts on it, so it has to be on disk by then.
 func TestPromiseReadIsOnDisk(t *testing.T) {

@@ -108,7 +108,7 @@ func promisesIn(b []byte) (slots [3]ident.Epoch, ok bool) {
 			return slots, false
 		}
 	}
-	return slots, slots[0] > 0
+	return slots, slots[0] > 0 && (slots[1] > 0 || slots[2] == 0) // the second is never empty once the third was written
 }
 
 // promiseIn decodes a sector; zero where nothing was written.
