@@ -40,6 +40,9 @@ func (o *Operation) date(step string, began, latest time.Time) {
 	if last < 0 || o.Steps[last].Name != step || began.IsZero() || began.Before(o.Steps[last].At) {
 		return
 	}
+	if latest.Before(o.Steps[last].At) {
+		return
+	}
 	o.Steps = slices.Clone(o.Steps)
 	o.Steps[last].At = within(began, latest)
 }

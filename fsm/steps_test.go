@@ -84,3 +84,31 @@ func TestRunningStepTookNothing(t *testing.T) {
 		t.Errorf("%+v took %s", op.Steps, op.Took(0))
 	}
 }
+
+// A Handover tells when writes were held. Whatever that clock says, and however far the clock that dates the Handover is behind, the steps
+// do not go back in time.
+func TestHeldStepsDoNotGoBack(t *testing.T) {
+	for name, c := range map[string]struct{ behind, held time.Duration }{
+		"both clocks go well":                {0, 500 * time.Millisecond},
+		"the old primary's is ahead":         {0, time.Hour},
+		"the old primary's is behind":        {0, -time.Hour},
+		"the leader's is behind":             {time.Minute, 500 * time.Millisecond},
+		"the leader's is, the other's ahead": {time.Minute, time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := draining(t)
+			drain := s.group().Operation.Steps
+			at := drain[len(drain)-1].At
+			s.clock = s.clock.Add(-c.behind)
+			h := handoverToB()
+			h.Held = at.Add(c.held)
+			s.must(Command{Handover: h})
+			op := s.group().Operation
+			for i := 1; i < len(op.Steps); i++ {
+				if op.Steps[i].At.Before(op.Steps[i-1].At) {
+					t.Fatalf("step %s began before step %s: %+v", op.Steps[i].Name, op.Steps[i-1].Name, op.Steps)
+				}
+			}
+		})
+	}
+}

@@ -41,6 +41,16 @@ func (j *Journal) setOneAside() error {
 	want := min(zeroedTo(HeaderSize, j.limits.step()), b.allotted)
 	j.mu.RUnlock()
 	err = j.disk.fillBlank(&b, want)
+	if noSpace(err) { // nothing was to be written there yet
+		j.mu.Lock()
+		j.stock.granted = 0
+		full := j.fullLocked(err)
+		j.mu.Unlock()
+		if err := j.stock.drop(b); err != nil {
+			return j.fail(err)
+		}
+		return full
+	}
 	j.putBack(b)
 	if err != nil {
 		return j.fail(err)

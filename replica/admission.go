@@ -120,12 +120,14 @@ func (r *Replica) admissible(ctx context.Context, h wire.Hello) (fsm.Assignment,
 func (s *visitors) add(v *visit, g *fsm.Group, self ident.NodeID) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.stalls[v.hello.Journal.Node].Rests(v.hello.From, s.uptimeLocked()) && core.MayFeed(g, v.hello.From, self) {
+	old := s.current[v.hello.Journal.Node]
+	// Nobody else ships it: what the feeder may have by now is better than nothing.
+	if old != nil && s.stalls[v.hello.Journal.Node].Rests(v.hello.From, s.uptimeLocked()) && core.MayFeed(g, v.hello.From, self) {
 		return &remote.Refusal{Code: wire.CodeSilent, Text: fmt.Sprintf(
 			"node %s had nothing of %s while the primary went on: node %s takes it from the primary for now, look at the disk of node %s",
 			v.hello.From, v.hello.Journal, self, v.hello.From)}
 	}
-	if old := s.current[v.hello.Journal.Node]; old != nil {
+	if old != nil {
 		if core.Outdated(caller(old.hello), caller(v.hello)) {
 			return &FencedError{Have: old.hello.Epoch, Want: v.hello.Epoch}
 		}

@@ -21,11 +21,21 @@ func (r *Replica) setAside(g *fsm.Group, done *uint64) error {
 	}
 	*done = g.Operation.ID
 	j, ok := r.shelf.get(to)
-	if !ok {
+	if !ok || r.cramped(g.Spec) {
 		return nil
 	}
 	if err := j.SetAside(receiversAhead); err != nil && !errors.Is(err, journal.ErrFull) { // a full one makes it when it is needed
 		return journalFailed(j, err)
 	}
 	return nil
+}
+
+// cramped tells whether the disk has too little left for files that may not be needed: they would be missed by writes.
+func (r *Replica) cramped(spec fsm.GroupSpec) bool {
+	size := spec.ReceiverBytes
+	if size <= 0 {
+		size = journal.DefaultReceiverBytes
+	}
+	free := r.free()
+	return free > 0 && free < 4*receiversAhead*size
 }

@@ -105,7 +105,8 @@ func (b *backup) pass(ctx context.Context, a fsm.Assignment) error {
 		return err
 	}
 	if core.OwesPromise(g, r.gate.epoch()) { // before the new primary's session asks for it
-		if err := r.promise(ctx, g.Epoch, nil); err != nil {
+		var fenced *FencedError // a newer epoch was promised meanwhile
+		if err := r.promise(ctx, g.Epoch, nil); err != nil && !errors.As(err, &fenced) {
 			return err
 		}
 	}

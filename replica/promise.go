@@ -60,6 +60,40 @@ func (p promiseFile) read() (ident.Epoch, error) {
 	return max(slots[0], slots[1], slots[2]), nil
 }
 
+// load reads the file and makes sure that what it says is on disk. It may be in the page cache only: of a process that was killed before
+// its sync, or after a sync that failed, which marks the pages clean all the same. Written again, they are dirty, and the sync tells the
+// truth about them. Without that, who is asked for this epoch would take it for promised.
+func (p promiseFile) load() (ident.Epoch, error) {
+	e, err := p.read()
+	if err != nil || e == 0 {
+		return 0, err
+	}
+	path := p.fs.PathJoin(p.dir, p.name)
+	if err := p.again(path); err != nil {
+		return 0, fmt.Errorf("write promise file %s again: %w", path, err)
+	}
+	return e, nil
+}
+
+// again writes the file as it is, and syncs it and its name. Each sector gets the bytes that it has, so a torn write changes nothing.
+func (p promiseFile) again(path string) error {
+	b, err := readFile(p.fs, path)
+	if err != nil {
+		return err
+	}
+	f, err := p.fs.OpenReadWrite(path, fileCategory)
+	if err != nil {
+		return err
+	}
+	if _, err = f.WriteAt(b, 0); err == nil {
+		err = f.Sync()
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return errors.Join(makeDir(p.fs, p.dir), syncDir(p.fs, p.dir))
+}
+
 // promisesIn decodes a file: the epoch in each sector, zero where there is none.
 func promisesIn(b []byte) (slots [3]ident.Epoch, ok bool) {
 	if len(b) == promiseRecord {
@@ -74,7 +108,7 @@ func promisesIn(b []byte) (slots [3]ident.Epoch, ok bool) {
 			return slots, false
 		}
 	}
-	return slots, slots[0] > 0
+	return slots, slots[0] > 0 && (slots[1] > 0 || slots[2] == 0) // the second is never empty once the third was written
 }
 
 // promiseIn decodes a sector; zero where nothing was written.

@@ -74,7 +74,7 @@ func Open(o Options) (*Replica, error) {
 }
 
 func (r *Replica) recover() error {
-	e, err := r.promised.read()
+	e, err := r.promised.load()
 	if err != nil {
 		return err
 	}
