@@ -133,6 +133,9 @@ func (m masters) Failover(ctx context.Context, group string) error {
 			ready = &client.Readiness{Group: group, Checks: e.Checks}
 		}
 	}
+	if client.CodeOf(err) == client.CodeBusy {
+		return &resp.Refusal{Code: "INPROG", Text: "Failover already in progress"} // in the words of Redis
+	}
 	if err != nil && ready != nil {
 		return &resp.Refusal{Code: "NOGOODSLAVE", Text: failedChecks(*ready)}
 	}

@@ -36,6 +36,9 @@ func TestSentinelThroughAnyNode(t *testing.T) {
 	if answer, err := through.Do(ctx, "SENTINEL", "FAILOVER", "default").Text(); err != nil || answer != "OK" {
 		t.Fatalf("SENTINEL FAILOVER through c: %q, %v", answer, err)
 	}
+	if err := through.Do(ctx, "SENTINEL", "FAILOVER", "default").Err(); err != nil && strings.Contains(err.Error(), "ERR ") {
+		t.Errorf("a second one at once: %v", err)
+	}
 	c.Wait("another node is primary", time.Minute, func() error {
 		g, err := c.Node("c").Client().Group(ctx, "default")
 		if err == nil && (g.Primary == "a" || g.Phase != "opened") {
