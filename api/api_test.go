@@ -113,7 +113,7 @@ func (f *fake) Get(ctx context.Context, file string, key []byte, o client.ReadOp
 func (f *fake) List(ctx context.Context, file string, o client.ListOptions) (client.RecordPage, error) {
 	next := client.MakeKey([]byte{0xff, 'k'})
 	return client.RecordPage{File: file, Records: []client.Record{{File: file, Key: next}}, Next: &next},
-		f.note(ctx, "list %s %q %q %d local=%t", file, o.Prefix, o.From, o.Limit, o.Local)
+		f.note(ctx, "list %s %q %q %d group=%s local=%t", file, o.Prefix, o.From, o.Limit, o.Group, o.Local)
 }
 
 func (f *fake) Receipt(ctx context.Context, group ident.GroupName, at ident.Position, wait time.Duration) (client.Receipt, error) {

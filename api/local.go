@@ -28,6 +28,15 @@ func (r *request) localGroup() (string, error) {
 	}
 }
 
+// listedGroup reads ?group= of a list: one group's part of the file, or what the node that is asked keeps for itself.
+func (r *request) listedGroup() (string, error) {
+	g := r.query.Get("group")
+	if g == "" && r.query.Has("group") {
+		return "", invalid("group is empty", "name the group whose records of the file are wanted, or local; leave it out for all")
+	}
+	return g, nil
+}
+
 // receiptHeaders are the headers of a receipt.
 func receiptHeaders(position, local string) []string {
 	h := []string{client.HeaderPosition, position}

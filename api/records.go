@@ -113,7 +113,7 @@ func (a *API) listRecords(r *request) (reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := client.ListOptions{Wait: r.wait, Group: r.query.Get("group"), Prefix: []byte(r.query.Get("prefix")), From: []byte(r.query.Get("from"))}
+	o := client.ListOptions{Wait: r.wait, Prefix: []byte(r.query.Get("prefix")), From: []byte(r.query.Get("from"))}
 	for name, key := range map[string][]byte{"prefix": o.Prefix, "from": o.From} {
 		if err := checkKey(name, len(key)); err != nil {
 			return nil, err
@@ -125,7 +125,7 @@ func (a *API) listRecords(r *request) (reply, error) {
 	if o.Local, err = r.flag("local"); err != nil {
 		return nil, err
 	}
-	if o.Group, err = r.localGroup(); err != nil {
+	if o.Group, err = r.listedGroup(); err != nil {
 		return nil, err
 	}
 	page, err := a.o.Data.List(r.Context(), file, o)

@@ -69,9 +69,9 @@ func routeCases() map[string]routeCase {
 		},
 		"GET /v1/files/{file}/records": {
 			call: func(ctx context.Context, c *client.Client) (any, error) {
-				return pick(func(page client.RecordPage) any { return page.Next.Bytes() })(c.List(ctx, "orders", client.ListOptions{Prefix: []byte("p/"), From: []byte{0xff, '&'}, Limit: 7, Local: true}))
+				return pick(func(page client.RecordPage) any { return page.Next.Bytes() })(c.List(ctx, "orders", client.ListOptions{Prefix: []byte("p/"), From: []byte{0xff, '&'}, Limit: 7, Group: "low", Local: true}))
 			},
-			asks: []string{`list orders "p/" "\xff&" 7 local=true`}, want: is([]byte{0xff, 'k'}),
+			asks: []string{`list orders "p/" "\xff&" 7 group=low local=true`}, want: is([]byte{0xff, 'k'}),
 		},
 		"GET /v1/files/{file}/records/{key:.*}": {
 			call: func(ctx context.Context, c *client.Client) (any, error) {

@@ -39,6 +39,7 @@ func (e *DamagedError) Unwrap() error { return e.Err }
 type Options struct {
 	Rate  int64                        // bytes of receivers read or written per second; 0: not limited
 	Sleep func(context.Context, int64) // waits for that many nanoseconds; nil: the machine's clock
+	Find  bool                         // a folder that is missing is an error, and is not made
 }
 
 // Archive is a folder or a bucket with archived receivers. All methods may be called from any goroutine.

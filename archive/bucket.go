@@ -57,7 +57,7 @@ func parse(address string) (*url.URL, error) {
 	return nil, fmt.Errorf("%q is no address of an archive: want file:///absolute/folder or s3://bucket/prefix?region=…", address)
 }
 
-// Open opens the archive at an address: file:///folder, which is made when it is missing, or s3://bucket/prefix with the driver's
+// Open opens the archive at an address: file:///folder, which is made when it is missing unless o.Find, or s3://bucket/prefix with the driver's
 // parameters (region, endpoint, …); credentials come from where the AWS tools look for them.
 func Open(ctx context.Context, address string, o Options) (*Archive, error) {
 	u, err := parse(address)
@@ -67,7 +67,7 @@ func Open(ctx context.Context, address string, o Options) (*Archive, error) {
 	if u.Scheme == "file" {
 		dir := filepath.Clean(u.Path)
 		// Temporary files stand beside the objects: a rename does not cross file systems.
-		bucket, err := fileblob.OpenBucket(dir, &fileblob.Options{CreateDir: true, NoTempDir: true, Metadata: fileblob.MetadataDontWrite, DirFileMode: 0o755})
+		bucket, err := fileblob.OpenBucket(dir, &fileblob.Options{CreateDir: !o.Find, NoTempDir: true, Metadata: fileblob.MetadataDontWrite, DirFileMode: 0o755})
 		if err != nil {
 			return nil, fmt.Errorf("open archive %s: %w", Shown(address), err)
 		}

@@ -164,7 +164,7 @@ func (s *session) failover(g Group) reply {
 		if bad, is := told(err).(failure); is && !strings.HasPrefix(string(bad), "ERR ") {
 			return bad
 		}
-		return failure("NOGOODSLAVE " + clean([]byte(err.Error()), 512))
+		return failure("NOGOODSLAVE " + clean([]byte(strings.TrimPrefix(err.Error(), "ERR ")), 512))
 	}
 	return ok
 }

@@ -47,7 +47,7 @@ func (f *archiveFlags) list(ctx context.Context, of string, use func(*archive.Ar
 	if f.url == "" {
 		return usagef("--url is needed, or UNDERSTUDY_ARCHIVE_URL: the address of the archive")
 	}
-	to, err := archive.Open(ctx, f.url, archive.Options{})
+	to, err := archive.Open(ctx, f.url, archive.Options{Find: true})
 	if err != nil {
 		return err
 	}
@@ -171,6 +171,9 @@ func newArchiveVerify(a *app) *cobra.Command {
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return from.list(cmd.Context(), args[0], func(to *archive.Archive, names []archive.Name) error {
+				if len(names) == 0 {
+					return exitWith(exitFailure, "nothing of %s is archived there, so nothing was checked: look at the name, the address and --cluster", args[0])
+				}
 				out, bad := []archived{}, 0
 				for _, n := range names {
 					err := to.Verify(cmd.Context(), n)

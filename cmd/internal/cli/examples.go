@@ -49,7 +49,7 @@ var examples = map[string][]string{
 	"understudy journal import":         {"understudy journal import /tmp/receivers --data /var/lib/understudy"},
 	"understudy journal start":          {"understudy journal start default --target c --from first"},
 	"understudy journal archive list":   {"understudy journal archive list default"},
-	"understudy journal archive verify": {"understudy journal archive verify default"},
+	"understudy journal archive verify": {"understudy journal archive verify default --url file:///backup/understudy"},
 	"understudy bench journal":          {"understudy bench journal"},
 	"understudy bench switchover":       {"understudy bench switchover --rounds 100", "understudy bench switchover --rounds 0 --restarts 3"},
 	"understudy group set":              {"understudy group set default delivery=async"},

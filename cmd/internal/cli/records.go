@@ -195,7 +195,7 @@ func newList(a *app) *cobra.Command {
 	f.StringVar(&from, "from", "", "from this key on")
 	f.IntVar(&most, "limit", 100, "at most this many")
 	f.BoolVar(&o.Local, "local", false, "from the copy of the node that answers, though it may lag")
-	f.StringVar(&o.Group, "group", "", "local: what the node that answers keeps for itself, though a group selects the file by now")
+	f.StringVar(&o.Group, "group", "", "only what this group owns of the file; local: what the node that answers keeps for itself, though a group selects the file by now")
 	return cmd
 }
 
@@ -203,13 +203,13 @@ func (a *app) listRecords(ctx context.Context, cl *client.Client, file string, o
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	records := []client.Record{}
-	more := false
+	more, next := false, "" // the first that is not shown
 	for r, err := range cl.All(ctx, file, o) {
 		if err != nil {
 			return err
 		}
 		if len(records) == most {
-			more = true
+			more, next = true, string(r.Bytes())
 			break
 		}
 		records = append(records, r)
@@ -225,7 +225,7 @@ func (a *app) listRecords(ctx context.Context, cl *client.Client, file string, o
 		}
 		t.write(w)
 		if more {
-			fmt.Fprintf(w, "There are more: --from %s, or a higher --limit.\n", shellQuote(records[len(records)-1].Text))
+			fmt.Fprintf(w, "There are more: --from %s, or a higher --limit.\n", shellQuote(next))
 		}
 	})
 }

@@ -47,7 +47,7 @@ failover are left out. NEWDIR gets a store of its own; journal restored prints i
 				return err
 			}
 			if from.url != "" {
-				if o.Archive, err = archive.Open(cmd.Context(), from.url, archive.Options{}); err != nil {
+				if o.Archive, err = archive.Open(cmd.Context(), from.url, archive.Options{Find: true}); err != nil {
 					return err
 				}
 				defer o.Archive.Close()

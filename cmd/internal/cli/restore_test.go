@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -71,6 +72,11 @@ func TestJournalRestore(t *testing.T) {
 	dir := func(s string) string { return filepath.Join(out, s) }
 	wantRun(t, "", exitDone, []string{"000004", "orders/a"}, "journal", "archive", "list", "orders/a", "--url", url)
 	wantRun(t, "", exitDone, []string{"4 receivers were read back, 0 damaged"}, "journal", "archive", "verify", "orders", "--url", url)
+	wantRun(t, "", exitFailure, []string{"nothing of invoices is archived there"}, "journal", "archive", "verify", "invoices", "--url", url)
+	wantRun(t, "", exitFailure, []string{"no such file or directory"}, "journal", "archive", "verify", "orders", "--url", "file://"+dir("mistyped"))
+	if _, err := os.Stat(dir("mistyped")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("an archive that is only read was made: %v", err)
+	}
 	wantRun(t, "", exitDone, []string{"orders@1.11", "10 in 1 file"}, "journal", "restore", "--group", "orders", "--to", "1.11", "--from-archive", url, "--out", dir("one"))
 	wantRun(t, "", exitDone, []string{`"records": 20`, `"position": "orders@1.21"`}, "journal", "restore", "--group", "orders", "--from-data", data, "--out", dir("two"), "-o", "json")
 	wantRun(t, "", exitDone, []string{"orders@1.5"}, "journal", "restore", "--group", "orders", "--to", "a/6", "--from-data", data, "--out", dir("three"))

@@ -190,6 +190,8 @@ func (r roles) maintenanceState(id ident.NodeID) client.MaintenanceState {
 		}
 	}
 	switch {
+	case n.Maintenance == nil && n.Kind == fsm.KindWitness:
+		out.Note = fmt.Sprintf("node %s is a witness: it votes, and takes no role", id)
 	case n.Maintenance == nil:
 		out.Note = fmt.Sprintf("node %s may be chosen as every other", id)
 	case len(out.Primary) > 0:

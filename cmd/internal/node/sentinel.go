@@ -2,10 +2,13 @@ package node
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
+	"github.com/understudy-ha/understudy/api"
 	"github.com/understudy-ha/understudy/api/resp"
 	"github.com/understudy-ha/understudy/client"
 	"github.com/understudy-ha/understudy/fsm"
@@ -70,7 +73,7 @@ func (m masters) Changed() <-chan struct{} {
 	return changed
 }
 
-func (m masters) Holders(_ context.Context, group string, at ident.Position) (int, error) {
+func (m masters) Holders(ctx context.Context, group string, at ident.Position) (int, error) {
 	if group == string(localGroup) {
 		return 0, resp.ErrAlone
 	}
@@ -80,7 +83,7 @@ func (m masters) Holders(_ context.Context, group string, at ident.Position) (in
 	}
 	s := rep.Status()
 	if !s.Serving {
-		return 0, records(m).elsewhere(ident.GroupName(group))
+		return m.holdersThere(ctx, ident.GroupName(group), at)
 	}
 	n := 0
 	for _, t := range s.Targets {
@@ -91,8 +94,48 @@ func (m masters) Holders(_ context.Context, group string, at ident.Position) (in
 	return n, nil
 }
 
+// holdersThere asks the primary, which alone knows what the others hold.
+func (m masters) holdersThere(ctx context.Context, group ident.GroupName, at ident.Position) (int, error) {
+	there := m.n.elsewhere(group)
+	if there.HTTP == "" {
+		return 0, records(m).elsewhere(group)
+	}
+	ctx, cancel := context.WithTimeout(ctx, askPart)
+	defer cancel()
+	s, err := m.n.peers.at(there.HTTP).Group(ctx, string(group))
+	if err != nil {
+		return 0, refusal(err)
+	}
+	if !s.Local.Serving {
+		return 0, records(m).elsewhere(group)
+	}
+	return holdersOf(s.Targets, at), nil
+}
+
+// holdersOf counts the targets that hold everything up to the position. One that says nothing legible does not count.
+func holdersOf(targets []client.Target, at ident.Position) int {
+	n := 0
+	for _, t := range targets {
+		if _, held, err := ident.ParsePosition(t.Position); err == nil && held.Compare(at) >= 0 {
+			n++
+		}
+	}
+	return n
+}
+
 func (m masters) Failover(ctx context.Context, group string) error {
 	_, ready, err := roles(m).Switchover(ctx, group, client.SwitchoverRequest{})
+	var other *api.Elsewhere
+	if errors.As(err, &other) && other.HTTP != "" { // only the primary knows who is level with it
+		_, err = m.n.peers.at(other.HTTP).Switchover(ctx, group, client.SwitchoverRequest{}, time.Millisecond)
+		var e *client.Error
+		if errors.As(err, &e) && len(e.Checks) > 0 {
+			ready = &client.Readiness{Group: group, Checks: e.Checks}
+		}
+	}
+	if client.CodeOf(err) == client.CodeBusy {
+		return &resp.Refusal{Code: "INPROG", Text: "Failover already in progress"} // in the words of Redis
+	}
 	if err != nil && ready != nil {
 		return &resp.Refusal{Code: "NOGOODSLAVE", Text: failedChecks(*ready)}
 	}
