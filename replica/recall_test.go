@@ -7,14 +7,17 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/understudy-ha/understudy/archive"
+	"github.com/understudy-ha/understudy/fsm"
 	"github.com/understudy-ha/understudy/internal/host"
 	"github.com/understudy-ha/understudy/internal/ident"
 	"github.com/understudy-ha/understudy/journal"
@@ -411,6 +414,14 @@ func TestWayThroughTheArchive(t *testing.T) {
 		}
 		c.heal()
 	}
+	w.archive.listing = gone
+	if way, err := w.feed.way(t.Context(), end.Sequence+1); err != nil || way != nil {
+		t.Errorf("nothing is needed, so nobody is asked: %v %v", numbers(way), err)
+	}
+	if err := w.feed.fill(t.Context(), nil); !errors.Is(err, gone) {
+		t.Errorf("an archive that cannot be listed: %v", err)
+	}
+	w.archive.listing = nil
 	delete(w.archive.content, w.names[1])
 	var missing *archive.MissingError
 	if _, err := w.feed.way(t.Context(), 1); !errors.As(err, &missing) || missing.Number != 2 {
@@ -489,5 +500,118 @@ func TestFillKeepsAFewReceivers(t *testing.T) {
 	w.archive.fetched = func(archive.Name) error { return io.ErrClosedPipe }
 	if err := w.feed.fill(t.Context(), w.names[:1]); !errors.Is(err, io.ErrClosedPipe) {
 		t.Errorf("an archive that fails: %v", err)
+	}
+}
+
+// Proves HB-6, TR-4, I7: for who is away receivers leave the disk only once they were read back from the archive. The one who comes
+// back is fed what it lacks out of it, gets the same to the byte, and becomes level and a member as if nothing had ever left.
+func TestFedFromTheArchive(t *testing.T) {
+	s := newStacks()
+	s.unread = true
+	c := newClusterWith(t, "", s, fsm.GroupSpec{KeepReceivers: 1}, "a", "b")
+	a := c.nodes["a"]
+	c.inSync("a", "b")
+	a.mustPut("k", "before")
+	c.level("b")
+	c.renew("a", "b")
+	c.nodes["b"].stop()
+	c.inSync("a")
+	for i := range 24 {
+		a.mustPut(fmt.Sprint("k", i), strings.Repeat(string(rune('a'+i)), 20<<10))
+	}
+	own, _ := a.rep.Journal("a")
+	names := s.save(t, own)
+	if len(names) < 5 {
+		t.Fatalf("only %d receivers", len(names))
+	}
+	c.renew("a")
+	c.goesOn("a")
+	if held := own.Receivers(); held[0].Number != names[0].Number {
+		t.Fatalf("receiver %s left although nothing was read back from the archive", names[0].Number)
+	}
+	s.mu.Lock()
+	s.unread = false
+	s.mu.Unlock()
+	c.eventually("what the archive has leaves the disk", func() bool { return len(own.Receivers()) == 2 })
+	if s.open != 0 {
+		t.Fatalf("%d receivers are open", s.open)
+	}
+	b := c.start("b")
+	c.inSync("a", "b")
+	c.level("b")
+	end := own.Receivers()[0].First - 1
+	if e, ok := a.event(EventRecalled); !ok || e.Journal != own.ID() || e.First != names[0].First || e.Last != end || e.Peer != "b" {
+		t.Errorf("told: %+v %v", e, ok)
+	}
+	if receivers, size := a.rep.Recalled(); receivers < int64(len(names)-1) || size < 24*20<<10/2 {
+		t.Errorf("counted: %d receivers, %d bytes", receivers, size)
+	}
+	copied, _ := b.rep.Journal("a")
+	for _, n := range names {
+		if chain, ok, err := copied.ChainAt(n.Last); !ok || err != nil || chain != n.Chain {
+			t.Errorf("the copy has chain %s at %s, archived is %s (%v %v)", chain, n.Last, n.Chain, ok, err)
+		}
+	}
+	c.eventually("what was read back is gone", func() bool {
+		left, err := a.fs.List(a.fs.PathJoin("data", recallDir, string(orders), "b"))
+		return err != nil || len(left) == 0
+	})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open != 0 {
+		t.Errorf("%d receivers are still open", s.open)
+	}
+}
+
+// mapped is a control plane that only knows an assignment.
+type mapped struct {
+	Control
+	a fsm.Assignment
+}
+
+func (m mapped) Assignment() (fsm.Assignment, <-chan struct{}) { return m.a, nil }
+
+// Proves HB-6: a session whose target needs more than is held ends, and the archive feeds the target from there, once. What could not
+// help is not asked again for a while, and the status says why.
+func TestWhoAsksTheArchive(t *testing.T) {
+	w := newRecallWorld(t, 2, vfs.NewMem())
+	w.gone()
+	r := w.feed.r
+	ts := &targets{p: &primary{r: r, control: mapped{}}}
+	tg, s, ended := &target{node: "b"}, &shipment{author: "a"}, 0
+	ask := ts.recaller(tg, s, w.whole)
+	if err := ask(t.Context(), 5); err != nil || ts.takeRecall(s) != 5 || ts.takeRecall(s) != 0 {
+		t.Fatalf("before the session can be ended: %v", err)
+	}
+	s.cancel = func() { ended++ }
+	if err := ask(t.Context(), 6); err != nil || ended != 1 || ts.takeRecall(s) != 6 {
+		t.Fatalf("%v, ended %d times", err, ended)
+	}
+	refused := func(why string, ask func(context.Context, ident.Sequence) error, from ident.Sequence) {
+		t.Helper()
+		if err := ask(t.Context(), from); !errors.Is(err, errNotRecalled) || ended != 1 || ts.takeRecall(s) != 0 {
+			t.Errorf("%s: %v, ended %d times", why, err, ended)
+		}
+	}
+	refused("an empty copy that may begin here", ask, 1)
+	refused("a journal that holds nothing", ts.recaller(tg, s, openFor(t, vfs.NewMem(), "empty")), 5)
+	changed := ts.changed.wait()
+	ts.unfed(tg, s, errors.New("nobody answers"))
+	select {
+	case <-changed:
+	default:
+		t.Error("nobody hears that the archive did not help")
+	}
+	if tg.reason != "nobody answers" || !s.rest.After(time.Now()) {
+		t.Errorf("reason %q, rest until %s", tg.reason, s.rest)
+	}
+	refused("while it rests", ask, 5)
+	s.rest = time.Now().Add(-time.Second)
+	if err := ask(t.Context(), 7); err != nil || ended != 2 || ts.takeRecall(s) != 7 {
+		t.Errorf("after the rest: %v", err)
+	}
+	r.o.Archive = nil
+	if ts.recaller(tg, s, w.whole) != nil {
+		t.Error("an archive that is not there is asked")
 	}
 }
