@@ -422,6 +422,12 @@ func TestWayThroughTheArchive(t *testing.T) {
 		t.Errorf("an archive that cannot be listed: %v", err)
 	}
 	w.archive.listing = nil
+	if err := w.feed.append(t.Context(), w.names[0]); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.feed.append(t.Context(), w.names[2]); err == nil || w.archive.open != 0 {
+		t.Errorf("a receiver that does not continue the window: %v", err)
+	}
 	delete(w.archive.content, w.names[1])
 	var missing *archive.MissingError
 	if _, err := w.feed.way(t.Context(), 1); !errors.As(err, &missing) || missing.Number != 2 {
