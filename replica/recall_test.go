@@ -621,3 +621,26 @@ func TestWhoAsksTheArchive(t *testing.T) {
 		t.Error("an archive that is not there is asked")
 	}
 }
+
+// Proves HB-6: how many detached receivers stay here although they are archived.
+func TestWhatStaysBesideTheArchive(t *testing.T) {
+	none, two := 0, 2
+	w := newRecallWorld(t, 4, vfs.NewMem())
+	for _, c := range []struct {
+		archive     Archive
+		local       *int
+		keep        int // keep_receivers of the group
+		stays, most int
+	}{
+		{nil, nil, 1, -1, 3}, {nil, &none, 1, -1, 3}, {nil, &none, -1, -1, 0}, // without an archive only the group's policy counts
+		{w.archive, nil, 1, 1, 3}, {w.archive, nil, -1, -1, 0},
+		{w.archive, &none, 1, 0, 4}, {w.archive, &none, -1, 0, 4}, {w.archive, &two, -1, 2, 2}, {w.archive, &two, 1, 2, 3},
+	} {
+		r := &Replica{o: Options{Archive: c.archive, KeepLocal: c.local}}
+		g := &fsm.Group{Spec: fsm.GroupSpec{Name: orders, KeepReceivers: c.keep}}
+		detached := w.whole.Receivers()[:4]
+		if stays, most := r.keepLocal(g), r.most(g, detached, 1<<20); stays != c.stays || most != c.most {
+			t.Errorf("%+v: %d stay, %d go", c, stays, most)
+		}
+	}
+}

@@ -90,14 +90,18 @@ func TestReceiverOfATwin(t *testing.T) {
 			t.Errorf("%d bytes at %d: %d, %v, equal %v", c.n, c.at, n, err, bytes.Equal(p[:n], want))
 		}
 	}
+	if got, err = twin.Receiver(t.Context(), 3); err != nil {
+		t.Fatal(err)
+	}
 	before := asked
+	most = 0
 	for at := range int64(1000) { // one piece serves many reads
 		if _, err := got.ReadAt(make([]byte, 10), size/2+at); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if asked > before+1 {
-		t.Errorf("%d requests for 1000 reads that are next to each other", asked-before)
+	if asked > before+1 || most != farPiece {
+		t.Errorf("%d requests of up to %d bytes for 1000 reads that are next to each other", asked-before, most)
 	}
 	if _, err := got.ReadAt(make([]byte, 10), 0); err != nil {
 		t.Fatal(err)
