@@ -120,7 +120,7 @@ func remedy(c client.Code) string {
 	case client.CodeStorageFull:
 		return "surely nothing was done: free space on the data directory's disk"
 	case client.CodeJournalFull:
-		return "surely nothing was done: bring the node back that receivers are kept for, raise maximum_blocks, free space on the disk, or set journal_full to drop; GET /v1/groups/GROUP/journals shows the room"
+		return "surely nothing was done: bring the node back that receivers are kept for, move or remove a consumer's hold, raise maximum_blocks, free space on the disk, or set journal_full to drop; GET /v1/groups/GROUP/journals shows the room"
 	case client.CodeKeyReused:
 		return "make a new key for each write, and use it again only to repeat that write unchanged"
 	case client.CodeUnknownOutcome:

@@ -77,6 +77,8 @@ type cluster struct {
 	walls map[ident.NodeID]*wall
 	lives uint64
 	spec  fsm.GroupSpec
+
+	archive Archive
 }
 
 func newCluster(t testing.TB, spec fsm.GroupSpec, ids ...ident.NodeID) *cluster {
@@ -86,7 +88,13 @@ func newCluster(t testing.TB, spec fsm.GroupSpec, ids ...ident.NodeID) *cluster 
 
 func newClusterIn(t testing.TB, dir string, spec fsm.GroupSpec, ids ...ident.NodeID) *cluster {
 	t.Helper()
-	c := &cluster{t: t, dir: dir, wires: newWires(), plane: newPlane(), nodes: map[ident.NodeID]*node{}, disks: map[ident.NodeID]vfs.FS{}, walls: map[ident.NodeID]*wall{}}
+	return newClusterWith(t, dir, nil, spec, ids...)
+}
+
+// newClusterWith gives all nodes an archive; nil: none.
+func newClusterWith(t testing.TB, dir string, a Archive, spec fsm.GroupSpec, ids ...ident.NodeID) *cluster {
+	t.Helper()
+	c := &cluster{t: t, dir: dir, archive: a, wires: newWires(), plane: newPlane(), nodes: map[ident.NodeID]*node{}, disks: map[ident.NodeID]vfs.FS{}, walls: map[ident.NodeID]*wall{}}
 	spec.Name, spec.Preferred = orders, ids[0]
 	if spec.ReceiverBytes == 0 {
 		spec.ReceiverBytes = 64 << 10
@@ -176,7 +184,7 @@ func (c *cluster) start(id ident.NodeID) *node {
 	}
 	n.rep, err = Open(Options{
 		Cluster: testCluster, Node: id, Group: orders, Life: n.life, FS: n.fs, Dir: c.path(id, "data"), Store: n.store, Host: h, Logger: log,
-		ReceiverBytes: c.spec.ReceiverBytes, Events: n.heard, Veto: n.permit, Selection: n.selection,
+		ReceiverBytes: c.spec.ReceiverBytes, Events: n.heard, Veto: n.permit, Selection: n.selection, Archive: c.archive,
 		Timing: Timing{ShrinkAfter: 300 * time.Millisecond, OpenGrace: 300 * time.Millisecond, Heartbeat: 20 * time.Millisecond,
 			Timeout: 500 * time.Millisecond, Tick: 10 * time.Millisecond, Retention: 20 * time.Millisecond, Propose: time.Second,
 			DropAfter: 200 * time.Millisecond, VetoRetry: 20 * time.Millisecond, Patience: testPatience},

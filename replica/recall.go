@@ -221,8 +221,8 @@ func (t *targets) feed(ctx context.Context, tg *target, s *shipment, from ident.
 
 // way returns the receivers from the one with sequence from up to what is held here.
 func (f *feed) way(ctx context.Context, from ident.Sequence) ([]archive.Name, error) {
-	number, end, _, ok := f.whole.RecallPoint()
-	if !ok || from > end.Sequence {
+	number, end, _, _ := f.whole.RecallPoint()
+	if from > end.Sequence { // an empty journal has no end
 		return nil, nil
 	}
 	names, err := f.r.o.Archive.List(ctx, f.whole.ID())

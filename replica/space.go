@@ -130,7 +130,8 @@ func FullText(err error) string {
 	remedy := "free space in the data directory"
 	var full *journal.FullError
 	if errors.As(err, &full) && full.Reason == "maximum" {
-		remedy = "bring the node back that its receivers are kept for, raise maximum_blocks of the group, or let journal_full drop that node"
+		remedy = "bring the node back that its receivers are kept for, move or remove the hold of a consumer that has not read them, see whether the program asked before a deletion " +
+			"objects, raise maximum_blocks of the group, or let journal_full drop a node that is away"
 	}
 	return fmt.Sprintf("%v: %s", err, remedy)
 }

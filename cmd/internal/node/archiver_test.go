@@ -25,12 +25,18 @@ func TestArchiveConfiguration(t *testing.T) {
 	if c, err = read(""); err != nil || c.Archive != (Archive{}) {
 		t.Fatalf("%+v %v", c.Archive, err)
 	}
+	for _, taken := range []string{`{url: "file:///x", after: 0s}`, `{url: "file:///x", rate: 64KiB}`, `{url: "file:///x", rate: 0}`} {
+		if _, err := read("archive: " + taken + "\n"); err != nil {
+			t.Errorf("%s: %v", taken, err)
+		}
+	}
 	for archive, want := range map[string]string{
 		`{url: "file://relative"}`:               "archive.url",
 		`{url: "gs://bucket"}`:                   "archive.url",
 		`{after: 5s}`:                            "archive.url: is missing",
 		`{url: "file:///x", after: -1s}`:         "archive.after",
 		`{url: "file:///x", rate: 1KiB}`:         "archive.rate",
+		`{url: "file:///x", rate: 65535}`:        "archive.rate",
 		`{url: "file:///x", rate: fast}`:         "no number of bytes",
 		`{url: "file:///x", keep_local: -1}`:     "archive.keep_local",
 		`{url: "file:///x", somewhere: "else"}`:  "somewhere",

@@ -67,12 +67,23 @@ func droppedNodes(g *fsm.Group) (out []client.DroppedNode) {
 	return out
 }
 
+// fullNotes says why a journal is full, and which consumers its receivers may be kept for: nobody is dropped for those.
+func fullNotes(why string, g *fsm.Group) (out []string) {
+	if why == "" {
+		return nil
+	}
+	out = append(out, why)
+	for _, h := range g.Consumers {
+		out = append(out, fmt.Sprintf("consumer %s holds what lies beyond %s until %s, and nobody is dropped for that: let it read on, or understudy journal holds %s --remove %s",
+			h.Name, h.Position.Format(g.Spec.Name), clock(h.Until), g.Spec.Name, h.Name))
+	}
+	return out
+}
+
 // spaceNotes says what is short of room, and who was dropped for that.
 func (n *Node) spaceNotes(g *fsm.Group) (out []string) {
 	if rep := n.replicas.get(g.Spec.Name); rep != nil {
-		if why := rep.Status().Full(false); why != "" {
-			out = append(out, why)
-		}
+		out = fullNotes(rep.Status().Full(false), g)
 	}
 	for _, d := range g.Dropped {
 		text := fmt.Sprintf("%s was dropped at %s (%s): it needs priming, or readmission if its copy still connects", d.Node, clock(d.At), d.Reason)

@@ -20,9 +20,17 @@ func (n *Node) twins(id ident.JournalID) []journal.Twin {
 		return nil
 	}
 	st, _ := n.cluster.State()
-	var nodes []*fsm.Node
-	for _, x := range st.Nodes {
-		if x.ID != n.config.Node && x.Kind == fsm.KindData && x.Addresses.HTTP != "" {
+	var out []journal.Twin
+	for _, x := range twinNodes(st.Nodes, n.config.Node, id.Node) {
+		out = append(out, farTwin{node: x.ID, id: id, client: n.peers.at(x.Addresses.HTTP)})
+	}
+	return out
+}
+
+// twinNodes returns the nodes that can be asked for a copy of what author wrote: author first, then by name.
+func twinNodes(all map[ident.NodeID]*fsm.Node, self, author ident.NodeID) (nodes []*fsm.Node) {
+	for _, x := range all {
+		if x.ID != self && x.Kind == fsm.KindData && x.Addresses.HTTP != "" {
 			nodes = append(nodes, x)
 		}
 	}
@@ -30,16 +38,12 @@ func (n *Node) twins(id ident.JournalID) []journal.Twin {
 		switch {
 		case a.ID == b.ID:
 			return 0
-		case a.ID == id.Node, b.ID != id.Node && a.ID < b.ID:
+		case a.ID == author, b.ID != author && a.ID < b.ID:
 			return -1
 		}
 		return 1
 	})
-	var out []journal.Twin
-	for _, x := range nodes {
-		out = append(out, farTwin{node: x.ID, id: id, client: n.peers.at(x.Addresses.HTTP)})
-	}
-	return out
+	return nodes
 }
 
 // farTwin is the copy of a journal that another node holds, asked over HTTP.

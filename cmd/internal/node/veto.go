@@ -44,16 +44,21 @@ type doomedReceiver struct {
 	client.Receiver
 }
 
+// limit is how long the program may take.
+func (h DeleteHook) limit() time.Duration {
+	if h.Timeout == 0 {
+		return hookTimeout
+	}
+	return h.Timeout
+}
+
 // veto asks the program; nil when there is none.
 func (n *Node) veto() func(context.Context, replica.Doomed) error {
 	h := n.config.Hooks.BeforeDelete
 	if len(h.Command) == 0 {
 		return nil
 	}
-	limit := h.Timeout
-	if limit == 0 {
-		limit = hookTimeout
-	}
+	limit := h.limit()
 	return func(ctx context.Context, d replica.Doomed) error {
 		input, err := json.Marshal(doomedReceiver{Node: string(n.config.Node), Group: string(d.Journal.Group), Receiver: receiver(d.Journal, d.Receiver)})
 		if err != nil {

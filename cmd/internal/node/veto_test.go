@@ -45,9 +45,25 @@ func TestVetoProgram(t *testing.T) {
 	if (&Node{}).veto() != nil {
 		t.Fatal("somebody is asked although nobody is named")
 	}
-	for _, h := range []DeleteHook{{Command: []string{"relative"}}, {Timeout: time.Second}, {Command: []string{"/x"}, Timeout: time.Hour}} {
-		if len(h.check()) != 1 {
-			t.Errorf("%+v: %v", h, h.check())
+}
+
+// Proves RJ-5: which timeouts are taken, and what holds without one.
+func TestVetoTimeout(t *testing.T) {
+	program := []string{"/x"}
+	for _, c := range []struct {
+		hook  DeleteHook
+		limit time.Duration // 0: refused
+	}{
+		{DeleteHook{Command: program}, 10 * time.Second},
+		{DeleteHook{Command: program, Timeout: 1}, 1},
+		{DeleteHook{Command: program, Timeout: maxHookTimeout}, maxHookTimeout},
+		{DeleteHook{Command: program, Timeout: maxHookTimeout + 1}, 0},
+		{DeleteHook{Command: program, Timeout: -1}, 0},
+		{DeleteHook{Command: []string{"relative"}}, 0},
+		{DeleteHook{Timeout: time.Second}, 0},
+	} {
+		if p := c.hook.check(); c.limit == 0 && len(p) != 1 || c.limit != 0 && (len(p) != 0 || c.hook.limit() != c.limit) {
+			t.Errorf("%+v: %v, %s", c.hook, p, c.hook.limit())
 		}
 	}
 }
