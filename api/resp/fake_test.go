@@ -32,9 +32,10 @@ type world struct {
 	groups   map[string]*fakeGroup
 	nodes    []*fakeNode
 	changed  chan struct{}
-	deposits int   // batches that changed something
-	lost     error // the next write is done, and its outcome lost
-	refused  error // every write hears it
+	deposits int    // batches that changed something
+	lost     error  // the next write is done, and its outcome lost
+	refused  error  // every write hears it
+	taken    string // the file that group other has taken over; "": none
 }
 
 type fakeGroup struct {
@@ -124,6 +125,11 @@ func groupOfFile(file string) string {
 func (f *fakeNode) Group(k Key) (string, error) {
 	if strings.HasPrefix(k.File, "_") {
 		return "", &Refusal{Text: "no group has the file " + k.File}
+	}
+	f.w.mu.Lock()
+	defer f.w.mu.Unlock()
+	if k.File == f.w.taken {
+		return "other", nil
 	}
 	return groupOfFile(k.File), nil
 }

@@ -82,6 +82,7 @@ func (s records) readTogether(ctx context.Context, rep *replica.Replica, batch [
 		case len(v.missing) > 0:
 			at, err := s.look(ctx, rep, &batch[i], local)
 			out[i] = resp.Outcome{Position: at, Err: err}
+			return i + 1 // those behind it must not see less than it did
 		case err != nil:
 			out[i] = resp.Outcome{Position: at, Err: &replica.ProgramError{Err: err}}
 		default:
