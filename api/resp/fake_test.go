@@ -53,6 +53,7 @@ type fakeNode struct {
 	address string
 	server  *Server
 	stop    func() // ends Serve and waits for it
+	behind  int    // so many times it does not know yet which file was taken over; guarded by w.mu
 }
 
 // newWorld starts n nodes, named a, b, …; a is primary of group default, and b, or a, of group other with the files that begin with "o".
@@ -128,7 +129,9 @@ func (f *fakeNode) Group(k Key) (string, error) {
 	}
 	f.w.mu.Lock()
 	defer f.w.mu.Unlock()
-	if k.File == f.w.taken {
+	if f.behind > 0 {
+		f.behind--
+	} else if k.File == f.w.taken {
 		return "other", nil
 	}
 	return groupOfFile(k.File), nil

@@ -46,3 +46,23 @@ func TestWatchedKeyOfAnotherGroup(t *testing.T) {
 		}
 	}
 }
+
+// Proves BX-5, TR-7: a command that a node has routed by an older state is not sent to the old group again and again until its time is over.
+func TestCommandOfAKeyThatMoved(t *testing.T) {
+	for _, command := range [][]string{{"SET", "n:k", "v"}, {"GET", "n:k"}, {"WATCH", "n:k"}} {
+		t.Run(command[0], func(t *testing.T) {
+			w := newWorld(t, 3)
+			w.move("other", "c", false)
+			c := w.nodes[1].dial(t)
+			w.mu.Lock()
+			w.taken, w.nodes[1].behind = "n", 1
+			w.mu.Unlock()
+			if got := c.do(command...); got != "-"+string(errMoved) {
+				t.Errorf("routed to the old group: %s", got)
+			}
+			if got := c.do("SET", "n:k", "v"); got != "OK" {
+				t.Errorf("sent again: %s", got)
+			}
+		})
+	}
+}
