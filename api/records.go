@@ -125,9 +125,6 @@ func (a *API) listRecords(r *request) (reply, error) {
 	if o.Local, err = r.flag("local"); err != nil {
 		return nil, err
 	}
-	if o.Group, err = r.localGroup(); err != nil {
-		return nil, err
-	}
 	page, err := a.o.Data.List(r.Context(), file, o)
 	if err == nil && len(page.Records) > o.Limit {
 		err = fmt.Errorf("a page has %d records where %d were asked for", len(page.Records), o.Limit)
