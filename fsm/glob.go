@@ -85,34 +85,27 @@ func globMatches(pattern, name string) bool {
 	}
 }
 
-// globsMeet tells whether there may be a name that both patterns match. Of two classes it assumes that they share a character.
+// globsMeet tells whether there may be a name that both patterns match. Of two classes it assumes that they share a character. It takes a step
+// for each pair of their pieces.
 func globsMeet(a, b string) bool {
 	x, y := cutGlobs(a), cutGlobs(b)
-	type pair struct{ i, j int }
-	failed := map[pair]bool{}
-	var meet func(i, j int) bool
-	meet = func(i, j int) bool {
-		switch {
-		case i == len(x) && j == len(y):
-			return true
-		case failed[pair{i, j}]:
-			return false
+	below, row := make([]bool, len(y)+1), make([]bool, len(y)+1) // at j: whether x from i on (below: i+1) and y from j on meet
+	for i := len(x); i >= 0; i-- {
+		for j := len(y); j >= 0; j-- {
+			switch {
+			case i < len(x) && x[i].star:
+				row[j] = below[j] || j < len(y) && row[j+1]
+			case j < len(y) && y[j].star:
+				row[j] = row[j+1] || i < len(x) && below[j]
+			case i < len(x) && j < len(y):
+				row[j] = below[j+1] && x[i].shares(y[j])
+			default:
+				row[j] = i == len(x) && j == len(y)
+			}
 		}
-		ok := false
-		switch {
-		case i < len(x) && x[i].star:
-			ok = meet(i+1, j) || j < len(y) && meet(i, j+1)
-		case j < len(y) && y[j].star:
-			ok = meet(i, j+1) || i < len(x) && meet(i+1, j)
-		case i < len(x) && j < len(y):
-			ok = x[i].shares(y[j]) && meet(i+1, j+1)
-		}
-		if !ok {
-			failed[pair{i, j}] = true
-		}
-		return ok
+		below, row = row, below
 	}
-	return meet(0, 0)
+	return below[0]
 }
 
 func cutGlobs(p string) (all []glob) {

@@ -3,6 +3,7 @@ package fsm
 import (
 	"cmp"
 	"slices"
+	"strings"
 
 	"github.com/understudy-ha/understudy/internal/ident"
 )
@@ -29,6 +30,8 @@ const (
 	maxDeclined = 32  // that are remembered
 	maxPatterns = 64  // of a group
 	maxPattern  = 256 // bytes of one
+
+	maxPatternBytes = 4 << 10 // of all patterns of a group: those of two groups are compared piece by piece while a command is applied
 )
 
 // PlanGroups plans groups. Several at once are possible before there is any group, as they stand in a configuration: then nobody has
@@ -96,6 +99,9 @@ func (s *State) planGroup(spec GroupSpec, id uint64, ask bool) refusal {
 	}
 	if len(spec.Files) > maxPatterns || slices.ContainsFunc(spec.Files, func(p string) bool { return len(p) > maxPattern }) {
 		return refused(RefusedInvalid, "group %q: files: at most %d patterns of %d bytes each", spec.Name, maxPatterns, maxPattern)
+	}
+	if n := len(strings.Join(spec.Files, "")); n > maxPatternBytes {
+		return refused(RefusedInvalid, "group %q: files: the patterns have %d bytes together, at most %d are possible", spec.Name, n, maxPatternBytes)
 	}
 	if g, ok := s.Groups[spec.Name]; ok {
 		if sameSpec(g.Spec, spec) {

@@ -3,6 +3,7 @@ package fsm
 import (
 	"bytes"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/understudy-ha/understudy/internal/ident"
@@ -43,6 +44,7 @@ func TestPlan(t *testing.T) {
 		"the same records":      {plan(GroupSpec{Name: "h", Files: []string{"*s-1"}, Preferred: "b"}), RefusedSelection},
 		"nothing":               {plan(), RefusedInvalid},
 		"too many patterns":     {plan(GroupSpec{Name: "h", Files: slices.Repeat([]string{"x"}, maxPatterns+1), Preferred: "b"}), RefusedInvalid},
+		"too long patterns":     {plan(GroupSpec{Name: "h", Files: slices.Repeat([]string{strings.Repeat("x", maxPattern)}, maxPatternBytes/maxPattern+1), Preferred: "b"}), RefusedInvalid},
 		"invalid":               {plan(GroupSpec{Name: "h", Files: []string{"["}, Preferred: "b"}), RefusedInvalid},
 		"exists":                {plan(GroupSpec{Name: "g", Secondaries: 2, Preferred: "a"}), RefusedExists},
 		"another plan":          {Command{AnswerPlan: &AnswerPlan{Plan: p.ID + 1, Group: "g", Epoch: 1, Node: "a"}}, RefusedOperation},

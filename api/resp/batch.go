@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -187,9 +188,12 @@ func (s *session) runGroup(jobs []*job) {
 		}
 	}()
 	pause, about := firstPause, time.Now().Add(aboutToServe)
-	for {
+	for again := false; ; again = true {
 		changed := s.srv.o.Roles.Changed() // before the question, so that no change is missed
 		left := s.unanswered(jobs)
+		if again {
+			left = s.ofTheirGroup(left)
+		}
 		if len(left) == 0 {
 			return
 		}
@@ -232,6 +236,24 @@ func (s *session) runGroup(jobs []*job) {
 			return
 		}
 	}
+}
+
+// ofTheirGroup answers jobs whose keys have become another group's since their group was looked up: the node that they go to would
+// turn them away each time. It returns the others.
+func (s *session) ofTheirGroup(jobs []*job) []*job {
+	return slices.DeleteFunc(jobs, func(j *job) bool {
+		if len(j.keys) == 0 {
+			return false
+		}
+		group, bad := s.groupOf(j.keys)
+		if bad == nil && group != j.group {
+			bad = errMoved
+		}
+		if bad != nil {
+			s.answer(j, bad, 0)
+		}
+		return bad != nil
+	})
 }
 
 func (s *session) answerAll(jobs []*job, r reply) {

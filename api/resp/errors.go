@@ -28,6 +28,7 @@ const (
 	errReadOnly      = failure("READONLY You can't write against a read only replica.")
 	errExecAbort     = failure("EXECABORT Transaction discarded because of previous errors.")
 	errNotMeant      = failure("ELSEWHERE ") // a key that another node takes for one of a group is local here: that is not what was meant
+	errMoved         = failure("TRYAGAIN the key has just become another group's: nothing was done")
 	errNestedMulti   = failure("ERR MULTI calls can not be nested")
 	errNoMulti       = failure("ERR EXEC without MULTI")
 	errNoDiscard     = failure("ERR DISCARD without MULTI")

@@ -32,9 +32,10 @@ type world struct {
 	groups   map[string]*fakeGroup
 	nodes    []*fakeNode
 	changed  chan struct{}
-	deposits int   // batches that changed something
-	lost     error // the next write is done, and its outcome lost
-	refused  error // every write hears it
+	deposits int    // batches that changed something
+	lost     error  // the next write is done, and its outcome lost
+	refused  error  // every write hears it
+	taken    string // the file that group other has taken over; "": none
 }
 
 type fakeGroup struct {
@@ -52,6 +53,7 @@ type fakeNode struct {
 	address string
 	server  *Server
 	stop    func() // ends Serve and waits for it
+	behind  int    // so many times it does not know yet which file was taken over; guarded by w.mu
 }
 
 // newWorld starts n nodes, named a, b, …; a is primary of group default, and b, or a, of group other with the files that begin with "o".
@@ -124,6 +126,13 @@ func groupOfFile(file string) string {
 func (f *fakeNode) Group(k Key) (string, error) {
 	if strings.HasPrefix(k.File, "_") {
 		return "", &Refusal{Text: "no group has the file " + k.File}
+	}
+	f.w.mu.Lock()
+	defer f.w.mu.Unlock()
+	if f.behind > 0 {
+		f.behind--
+	} else if k.File == f.w.taken {
+		return "other", nil
 	}
 	return groupOfFile(k.File), nil
 }

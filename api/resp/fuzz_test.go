@@ -73,7 +73,7 @@ func equalArgs(a, b [][]byte) bool {
 // FuzzServer: nothing that a client sends ends the server or stays in its memory.
 func FuzzServer(f *testing.F) {
 	for _, s := range []string{frame("MULTI") + frame("SET", "k", "v") + frame("EXEC"), frame("HELLO", "3") + frame("SUBSCRIBE", "a") + frame("RESET"), "*1\r\n$9223372036854775807\r\n",
-		frame("SCAN", "18446744073709551615"), frame("UNDERSTUDY", "WATCHED", "k", "1.1") + frame("MULTI") + frame("EXEC"), frame("INCRBYFLOAT", "k", "1e-999999999")} {
+		frame("SCAN", "18446744073709551615"), frame("UNDERSTUDY", "WATCHED", "k", "default@1.1") + frame("MULTI") + frame("EXEC"), frame("INCRBYFLOAT", "k", "1e-999999999")} {
 		f.Add([]byte(s))
 	}
 	w := newWorld(f, 1)

@@ -21,8 +21,8 @@ func peerCommands() []command {
 // ownUnderstudy answers
 //
 //	UNDERSTUDY RELAY ms                     from now on nothing is relayed again and nothing waits for a primary; commands have that long
-//	UNDERSTUDY POSITIONS key …              of the last changes, for WATCH; -position: where the history stood that has no such record
-//	UNDERSTUDY WATCHED key position         EXEC is not done when the key has changed since
+//	UNDERSTUDY POSITIONS key …              of the last changes, for WATCH: group@position; -group@position: where the history stood that has no such record
+//	UNDERSTUDY WATCHED key position         of that form: EXEC is not done when the key has changed since, or is another group's
 //	UNDERSTUDY POSITION group               of the last write over this connection, for WAIT
 func ownUnderstudy(s *session, args [][]byte) reply {
 	switch {

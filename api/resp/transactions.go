@@ -3,6 +3,7 @@ package resp
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -30,8 +31,10 @@ type watch struct {
 	sight
 }
 
-// sight is what was seen of a record: the position of its last change, or, when there was none, where the history stood.
+// sight is what was seen of a record: the position of its last change, or, when there was none, where the history stood. Both are of one
+// group's history: a record that belongs to another one by now has changed, whatever the numbers say.
 type sight struct {
+	group  string
 	at     ident.Position
 	absent bool
 }
@@ -57,18 +60,20 @@ func (t *tx) unchanged(w watch) bool {
 	return r != nil && r.Position == w.at
 }
 
-// String is how nodes tell each other: a position, with a minus sign when there was no record.
+// String is how nodes tell each other: a position with its group, with a minus sign when there was no record.
 func (s sight) String() string {
+	at := s.at.Format(ident.GroupName(s.group))
 	if s.absent {
-		return "-" + s.at.String()
+		return "-" + at
 	}
-	return s.at.String()
+	return at
 }
 
 func sightOf(text string) (sight, bool) {
 	rest, absent := strings.CutPrefix(text, "-")
+	group, rest, named := strings.Cut(rest, "@")
 	at, valid := positionOf(rest)
-	return sight{at: at, absent: absent}, valid
+	return sight{group: group, at: at, absent: absent}, valid && named
 }
 
 // transaction is what MULTI collects.
@@ -156,7 +161,9 @@ func (s *session) sightsJob(keys []Key, args [][]byte) (*job, reply) {
 	return &job{group: group, keys: keys, reads: true, fresh: true, wire: [][][]byte{append([][]byte{[]byte("understudy"), []byte("positions")}, args...)}, step: func(t *tx) reply {
 		all := make(array, len(keys))
 		for i, k := range keys {
-			all[i] = text(t.look(k).String())
+			saw := t.look(k)
+			saw.group = group
+			all[i] = text(saw.String())
 		}
 		return all
 	}}, nil
@@ -254,6 +261,9 @@ func ownExec(s *session, args [][]byte) reply {
 	group, bad := s.groupOf(j.keys)
 	if bad != nil {
 		return done(bad)
+	}
+	if slices.ContainsFunc(watched, func(w watch) bool { return w.group != group }) {
+		return done(nothing{})
 	}
 	j.group = group
 	j.step = func(t *tx) reply {

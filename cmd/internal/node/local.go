@@ -341,9 +341,9 @@ func owner(group ident.GroupName) string {
 	return "group " + string(group)
 }
 
-// files lists the local files that no group hides.
+// files lists the local files that no group hides; none while that is not known.
 func (l *local) files(s *selection) ([]string, error) {
-	if l.rep == nil || len(s.state.Groups) == 0 {
+	if l.rep == nil || len(s.state.Groups) == 0 || !l.knows(s.state) {
 		return nil, nil
 	}
 	files, err := l.rep.Files()

@@ -122,3 +122,15 @@ func TestLocalFilesAreNotGuessed(t *testing.T) {
 		t.Errorf("a file some of whose keys a group selects: %v", err)
 	}
 }
+
+// Proves HB-2: a node that has restarted lists no local files, to other nodes neither, before it knows which of them a group has come to select.
+func TestLocalFilesAreNotListedTooEarly(t *testing.T) {
+	n := &Node{config: Config{Node: "b", Kind: fsm.KindData, LocalFiles: true}, directory: &directory{life: 2}}
+	n.local = newLocal(n)
+	n.local.rep = new(replica.Replica) // which cannot be asked
+	st := stateOf(fsm.GroupSpec{Name: "orders", Files: []string{"orders"}})
+	st.Nodes = map[ident.NodeID]*fsm.Node{"b": {ID: "b", Incarnation: 1}}
+	if files, err := n.local.files(newSelection(st)); err != nil || files != nil {
+		t.Errorf("by the state of an earlier life: %q, %v", files, err)
+	}
+}

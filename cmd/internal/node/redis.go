@@ -172,7 +172,7 @@ func (s records) Count(ctx context.Context) (int64, error) {
 		}
 	}
 	if rep, _, ok := s.n.local.asked(string(localGroup)); ok && rep != nil {
-		n, err := rep.Count(ctx)
+		n, err := s.n.counts.count(ctx, localGroup, rep)
 		if err != nil {
 			return 0, s.explain(localGroup, err)
 		}

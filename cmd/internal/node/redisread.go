@@ -21,14 +21,28 @@ const (
 // Read runs programs that only read. Those of a batch that come one after the other see all records at one position; what a program
 // reads beyond its keys is read, and it is run, again.
 func (s records) Read(ctx context.Context, group string, local bool, batch []resp.Program) []resp.Outcome {
-	out := make([]resp.Outcome, len(batch))
 	rep, err := s.replica(group)
 	if err != nil {
-		return allFailed(out, err)
+		return allFailed(make([]resp.Outcome, len(batch)), err)
 	}
-	local = s.n.local.reads(ident.GroupName(group), local)
+	return s.readFrom(ctx, rep, ident.GroupName(group), local, batch)
+}
+
+// several reads records at one position.
+type several interface {
+	ReadSeveral(ctx context.Context, names []replica.Name, local bool) ([]*entry.Image, ident.Position, error)
+}
+
+func (s records) readFrom(ctx context.Context, rep several, group ident.GroupName, local bool, batch []resp.Program) []resp.Outcome {
+	out := make([]resp.Outcome, len(batch))
+	local = s.n.local.reads(group, local)
+	most := readTogether
 	for i := 0; i < len(batch); {
-		n := s.readTogether(ctx, rep, batch[i:], out[i:], local)
+		n, tooLarge := s.readTogether(ctx, rep, batch[i:], out[i:], local, most)
+		if tooLarge { // what was read of them is read again: that must not happen for each of them
+			most /= 2
+			continue
+		}
 		if n == 0 { // alone it may be too large as well, and then says so
 			n = 1
 			out[i].Position, out[i].Err = s.look(ctx, rep, &batch[i], local)
@@ -40,7 +54,7 @@ func (s records) Read(ctx context.Context, group string, local bool, batch []res
 			case errors.As(err, &program):
 				out[k].Err = program.Err
 			default:
-				out[k].Err = s.explain(ident.GroupName(group), err)
+				out[k].Err = s.explain(group, err)
 				if errors.As(out[k].Err, new(*resp.Elsewhere)) {
 					allFailed(out[k:], out[k].Err)
 					return out
@@ -52,15 +66,16 @@ func (s records) Read(ctx context.Context, group string, local bool, batch []res
 	return out
 }
 
-// readTogether reads the records of the first programs at once, and runs them. It returns how many were run; none when that is no use.
-func (s records) readTogether(ctx context.Context, rep *replica.Replica, batch []resp.Program, out []resp.Outcome, local bool) int {
-	n, size := 0, 0
-	for n < len(batch) && size+len(batch[n].Keys) <= readTogether {
+// readTogether reads the records of the first programs at once, most of them at most, and runs them. It returns how many were run; none when
+// that is no use, or when the records are too large together.
+func (s records) readTogether(ctx context.Context, rep several, batch []resp.Program, out []resp.Outcome, local bool, most int) (n int, tooLarge bool) {
+	size := 0
+	for n < len(batch) && size+len(batch[n].Keys) <= most {
 		size += len(batch[n].Keys)
 		n++
 	}
 	if n < 2 {
-		return 0
+		return 0, false
 	}
 	names := make([]replica.Name, 0, size)
 	for i := range batch[:n] {
@@ -70,7 +85,7 @@ func (s records) readTogether(ctx context.Context, rep *replica.Replica, batch [
 	}
 	images, at, err := rep.ReadSeveral(ctx, names, local)
 	if err != nil {
-		return 0 // each of them is told by itself
+		return 0, errors.Is(err, replica.ErrTooLarge) // of any other error each of them is told by itself
 	}
 	now := s.n.host.Clock.Now().UnixNano()
 	for i, from := 0, 0; i < n; i++ {
@@ -82,17 +97,18 @@ func (s records) readTogether(ctx context.Context, rep *replica.Replica, batch [
 		case len(v.missing) > 0:
 			at, err := s.look(ctx, rep, &batch[i], local)
 			out[i] = resp.Outcome{Position: at, Err: err}
+			return i + 1, false // those behind it must not see less than it did
 		case err != nil:
 			out[i] = resp.Outcome{Position: at, Err: &replica.ProgramError{Err: err}}
 		default:
 			out[i] = resp.Outcome{Position: at}
 		}
 	}
-	return n
+	return n, false
 }
 
 // look runs one program over committed records.
-func (s records) look(ctx context.Context, rep *replica.Replica, p *resp.Program, local bool) (ident.Position, error) {
+func (s records) look(ctx context.Context, rep several, p *resp.Program, local bool) (ident.Position, error) {
 	names := make([]replica.Name, len(p.Keys))
 	for i, k := range p.Keys {
 		names[i] = replica.Name(k)
