@@ -6,8 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -89,7 +87,7 @@ func Start(t testing.TB, o Options) *Cluster {
 	}
 	c := &Cluster{t: t, options: o, network: newNetwork(), nodes: map[ident.NodeID]*Node{}}
 	root := t.TempDir()
-	given := ports{}
+	given := claimPorts(t)
 	logs, err := os.Create(filepath.Join(root, "log"))
 	if err != nil {
 		t.Fatal(err)
@@ -104,7 +102,7 @@ func Start(t testing.TB, o Options) *Cluster {
 		if slices.Contains(o.Witnesses, id) {
 			n.config.Kind = fsm.KindWitness
 		}
-		n.config.Listen = node.Addresses{HTTP: given.free(t), Gossip: given.free(t), Raft: given.free(t), Ship: given.free(t), Redis: given.free(t)}
+		n.config.Listen = node.Addresses{HTTP: given.next(t), Gossip: given.next(t), Raft: given.next(t), Ship: given.next(t), Redis: given.next(t)}
 		n.config.Timing.ShrinkAfter = time.Second
 		if o.Watchdog != 0 {
 			n.config.Timing.Watchdog = o.Watchdog
@@ -377,28 +375,4 @@ func (d *disk) release() {
 		close(h.done)
 		delete(d.held, name)
 	}
-}
-
-// ports are those that were given to a cluster's nodes, which need not have bound them yet.
-type ports map[int]bool
-
-// free finds a loopback port nobody uses, below those that the kernel gives to outgoing connections: between now and the
-// moment the node binds it, and while the node is down, nobody else gets it.
-func (p ports) free(t testing.TB) string {
-	t.Helper()
-	var err error
-	for range 100 {
-		port := 12000 + rand.IntN(20000)
-		if p[port] {
-			continue
-		}
-		var ln net.Listener
-		if ln, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
-			defer ln.Close()
-			p[port] = true
-			return ln.Addr().String()
-		}
-	}
-	t.Fatalf("no free port: %v", err)
-	return ""
 }
