@@ -41,6 +41,8 @@ type Options struct {
 	Replays   node.Replays   // of all nodes; zero: the product's default
 	KeepKeys  time.Duration  // how long idempotency keys are known; 0: the product's default
 
+	Timing cluster.Timing // of leases, Raft and gossip; zero: unhurried
+
 	LocalFiles bool // of all nodes
 }
 
@@ -69,10 +71,13 @@ type Node struct {
 	client  *client.Client
 }
 
-// timing is that of a cluster on one busy machine: as the product's, only the lease is shorter so that tests are.
-func timing() cluster.Timing {
+// unhurried is the timing of a cluster all of whose nodes share one busy machine with others: nobody loses a lease or a Raft leader because a
+// process waits for its turn. As with the product's timing, a new Raft leader is there before a lease has run out.
+func unhurried() cluster.Timing {
 	t := cluster.DefaultTiming()
-	t.Lease, t.Renew, t.Margin = 1200*time.Millisecond, 200*time.Millisecond, 50*time.Millisecond
+	t.Lease, t.Renew = 2*t.Lease, 300*time.Millisecond
+	t.RaftHeartbeat, t.RaftElection, t.RaftLeaderLease = 2*t.RaftHeartbeat, 2*t.RaftElection, 2*t.RaftLeaderLease
+	t.Propose *= 2
 	return t
 }
 
@@ -84,6 +89,9 @@ func Start(t testing.TB, o Options) *Cluster {
 	}
 	if o.Group.Name == "" {
 		o.Group.Name = "default"
+	}
+	if o.Timing == (cluster.Timing{}) {
+		o.Timing = unhurried()
 	}
 	c := &Cluster{t: t, options: o, network: newNetwork(), nodes: map[ident.NodeID]*Node{}}
 	root := t.TempDir()
@@ -188,9 +196,13 @@ func (c *Cluster) Shipped(from, to ident.NodeID) int64 {
 	return c.network.counter(route{from, c.nodes[to].config.Listen.Ship}).Load()
 }
 
-// Wait polls until condition returns nil, and fails the test after limit.
+// busy is how many times as long as its limit a Wait goes on: other tests and other processes run at the same time.
+const busy = 3
+
+// Wait polls until condition returns nil, and fails the test after limit on a machine that does nothing else.
 func (c *Cluster) Wait(what string, limit time.Duration, condition func() error) {
 	c.t.Helper()
+	limit *= busy
 	deadline := time.Now().Add(limit)
 	for {
 		err := condition()
@@ -235,7 +247,7 @@ func (n *Node) open() {
 	log := hclog.New(&hclog.LoggerOptions{Name: string(n.ID), Output: n.cluster.logs, Level: hclog.Debug})
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	running, err := node.Open(ctx, node.Options{Config: n.config, FS: stallFS{n.fs, n.disk}, RaftDir: n.dir, Host: h, Timing: timing(), Logger: log})
+	running, err := node.Open(ctx, node.Options{Config: n.config, FS: stallFS{n.fs, n.disk}, RaftDir: n.dir, Host: h, Timing: n.cluster.options.Timing, Logger: log})
 	if err != nil {
 		n.cluster.t.Errorf("start node %s: %v", n.ID, err)
 		return
