@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -53,7 +54,8 @@ func portsFrom(base int) portLayout {
 	}
 }
 
-// freePorts asks the kernel for ports that nobody uses now.
+// freePorts finds ports that nobody uses now, below those that the kernel gives to outgoing connections: one of these must not hold the
+// port of a node that is down for a moment.
 func freePorts(nodes int) (portLayout, error) {
 	var all []int
 	var listeners []net.Listener
@@ -62,13 +64,16 @@ func freePorts(nodes int) (portLayout, error) {
 			_ = l.Close() // nothing was sent or received
 		}
 	}()
-	for range 5 * nodes {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
+	for tries := 0; len(all) < 5*nodes; tries++ {
+		port := 12000 + rand.IntN(20000)
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		switch {
+		case err == nil:
+			listeners = append(listeners, l)
+			all = append(all, port)
+		case tries > 1000:
 			return nil, fmt.Errorf("find a free port: %w", err)
 		}
-		listeners = append(listeners, l)
-		all = append(all, l.Addr().(*net.TCPAddr).Port)
 	}
 	return func(i int) [5]int { return [5]int(all[5*i : 5*i+5]) }, nil
 }

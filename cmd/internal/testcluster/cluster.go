@@ -6,8 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -43,6 +41,8 @@ type Options struct {
 	Replays   node.Replays   // of all nodes; zero: the product's default
 	KeepKeys  time.Duration  // how long idempotency keys are known; 0: the product's default
 
+	Timing cluster.Timing // of leases, Raft and gossip; zero: unhurried
+
 	LocalFiles bool // of all nodes
 }
 
@@ -71,10 +71,13 @@ type Node struct {
 	client  *client.Client
 }
 
-// timing is that of a cluster on one busy machine: as the product's, only the lease is shorter so that tests are.
-func timing() cluster.Timing {
+// unhurried is the timing of a cluster all of whose nodes share one busy machine with others: nobody loses a lease or a Raft leader because a
+// process waits for its turn. As with the product's timing, a new Raft leader is there before a lease has run out.
+func unhurried() cluster.Timing {
 	t := cluster.DefaultTiming()
-	t.Lease, t.Renew, t.Margin = 1200*time.Millisecond, 200*time.Millisecond, 50*time.Millisecond
+	t.Lease, t.Renew = 2*t.Lease, 300*time.Millisecond
+	t.RaftHeartbeat, t.RaftElection, t.RaftLeaderLease = 2*t.RaftHeartbeat, 2*t.RaftElection, 2*t.RaftLeaderLease
+	t.Propose *= 2
 	return t
 }
 
@@ -87,9 +90,12 @@ func Start(t testing.TB, o Options) *Cluster {
 	if o.Group.Name == "" {
 		o.Group.Name = "default"
 	}
+	if o.Timing == (cluster.Timing{}) {
+		o.Timing = unhurried()
+	}
 	c := &Cluster{t: t, options: o, network: newNetwork(), nodes: map[ident.NodeID]*Node{}}
 	root := t.TempDir()
-	given := ports{}
+	given := claimPorts(t)
 	logs, err := os.Create(filepath.Join(root, "log"))
 	if err != nil {
 		t.Fatal(err)
@@ -104,7 +110,7 @@ func Start(t testing.TB, o Options) *Cluster {
 		if slices.Contains(o.Witnesses, id) {
 			n.config.Kind = fsm.KindWitness
 		}
-		n.config.Listen = node.Addresses{HTTP: given.free(t), Gossip: given.free(t), Raft: given.free(t), Ship: given.free(t), Redis: given.free(t)}
+		n.config.Listen = node.Addresses{HTTP: given.next(t), Gossip: given.next(t), Raft: given.next(t), Ship: given.next(t), Redis: given.next(t)}
 		n.config.Timing.ShrinkAfter = time.Second
 		if o.Watchdog != 0 {
 			n.config.Timing.Watchdog = o.Watchdog
@@ -190,9 +196,13 @@ func (c *Cluster) Shipped(from, to ident.NodeID) int64 {
 	return c.network.counter(route{from, c.nodes[to].config.Listen.Ship}).Load()
 }
 
-// Wait polls until condition returns nil, and fails the test after limit.
+// busy is how many times as long as its limit a Wait goes on: other tests and other processes run at the same time.
+const busy = 3
+
+// Wait polls until condition returns nil, and fails the test after limit on a machine that does nothing else.
 func (c *Cluster) Wait(what string, limit time.Duration, condition func() error) {
 	c.t.Helper()
+	limit *= busy
 	deadline := time.Now().Add(limit)
 	for {
 		err := condition()
@@ -237,7 +247,7 @@ func (n *Node) open() {
 	log := hclog.New(&hclog.LoggerOptions{Name: string(n.ID), Output: n.cluster.logs, Level: hclog.Debug})
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	running, err := node.Open(ctx, node.Options{Config: n.config, FS: stallFS{n.fs, n.disk}, RaftDir: n.dir, Host: h, Timing: timing(), Logger: log})
+	running, err := node.Open(ctx, node.Options{Config: n.config, FS: stallFS{n.fs, n.disk}, RaftDir: n.dir, Host: h, Timing: n.cluster.options.Timing, Logger: log})
 	if err != nil {
 		n.cluster.t.Errorf("start node %s: %v", n.ID, err)
 		return
@@ -377,28 +387,4 @@ func (d *disk) release() {
 		close(h.done)
 		delete(d.held, name)
 	}
-}
-
-// ports are those that were given to a cluster's nodes, which need not have bound them yet.
-type ports map[int]bool
-
-// free finds a loopback port nobody uses, below those that the kernel gives to outgoing connections: between now and the
-// moment the node binds it, and while the node is down, nobody else gets it.
-func (p ports) free(t testing.TB) string {
-	t.Helper()
-	var err error
-	for range 100 {
-		port := 12000 + rand.IntN(20000)
-		if p[port] {
-			continue
-		}
-		var ln net.Listener
-		if ln, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
-			defer ln.Close()
-			p[port] = true
-			return ln.Addr().String()
-		}
-	}
-	t.Fatalf("no free port: %v", err)
-	return ""
 }

@@ -42,7 +42,7 @@ func (c *Cluster) write(n int) *writer {
 				default:
 				}
 				key, value := fmt.Sprintf("w%d/%06d", i, k), fmt.Sprintf("value %d of writer %d", k, i)
-				ctx, cancel := context.WithTimeout(context.Background(), 8*time.Second)
+				ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 				_, err := w.client.Put(ctx, "load", []byte(key), []byte(value), client.WriteOptions{})
 				cancel()
 				w.mu.Lock()

@@ -80,9 +80,7 @@ func TestBackupsRecordWhatTheyReplay(t *testing.T) {
 	if before != 0 {
 		t.Fatalf("b's own journal holds %d facts before its turn", before)
 	}
-	if op, err := c.Node("a").Client().Switchover(t.Context(), "default", client.SwitchoverRequest{To: "b"}, 20*time.Second); err != nil || op.State != client.OperationDone {
-		t.Fatalf("%+v %v", op, err)
-	}
+	c.handTo("b")
 	c.put("b", "two", 20)
 	c.Wait("all are level", 30*time.Second, c.settled)
 	recorded("a", "b", before)
@@ -183,9 +181,7 @@ func TestReplaysAreBoundedAndChecked(t *testing.T) {
 	b.Stop()
 	b.Start()
 	c.Wait("all are level", 30*time.Second, c.settled)
-	if op, err := a.client.Switchover(t.Context(), "default", client.SwitchoverRequest{To: "b"}, 20*time.Second); err != nil || op.State != client.OperationDone {
-		t.Fatalf("%+v %v", op, err)
-	}
+	c.handTo("b")
 	bounded(b, uint64(c.n)) // as primary, too
 	c.fill(b, 20)
 	c.Wait("all are level", 30*time.Second, c.settled)

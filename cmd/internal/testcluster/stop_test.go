@@ -14,7 +14,7 @@ import (
 
 // retire stops the node as SIGTERM does: it hands its roles over first. It returns how many it handed over.
 func (n *Node) retire() int {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	moved := n.running.HandOver(ctx)
 	n.Stop()
@@ -131,13 +131,13 @@ func TestWhereTheTimeOfAFailoverGoes(t *testing.T) {
 		t.Errorf("the steps add up to %s, the operation took %s", sum, whole)
 	}
 	// The last sign of life lies before the death, by no more than a renewal takes, and the operation ends before we know.
-	if early := died.Sub(op.Started); early < 0 || early > timing().Renew+time.Second {
+	if early := died.Sub(op.Started); early < 0 || early > c.options.Timing.Renew+time.Second {
 		t.Errorf("it was seen last %s before it died", early)
 	}
 	if op.Ended.After(died.Add(took)) {
 		t.Errorf("it ended at %s, after somebody served", op.Ended)
 	}
-	if lease := op.Steps[2].At.Sub(op.Started); lease < timing().Lease {
+	if lease := op.Steps[2].At.Sub(op.Started); lease < c.options.Timing.Lease {
 		t.Errorf("the fence was proposed %s after the last sign of life: before the lease had run out", lease)
 	}
 	for _, id := range c.options.Nodes {
@@ -162,7 +162,9 @@ func TestWhereTheTimeOfAFailoverGoes(t *testing.T) {
 // Proves CL-3: who knows that a process is dead says so, and the role moves long before the lease has run out. Only the life
 // that died can be released, by nobody who answers himself, and it may be said again.
 func TestCrashRelease(t *testing.T) {
-	c := Start(t, Options{})
+	slow := unhurried()
+	slow.Lease = time.Minute
+	c := Start(t, Options{Timing: slow})
 	p := c.primary()
 	st, err := p.client.Status(t.Context())
 	if err != nil {
@@ -203,7 +205,7 @@ func TestCrashRelease(t *testing.T) {
 		t.Fatalf("release: %+v, %v", r, err)
 	}
 	next := c.primary()
-	if took := time.Since(began); took > timing().Lease {
+	if took := time.Since(began); took > c.options.Timing.Lease {
 		t.Errorf("the role moved %s after the release, no sooner than a lease runs out", took)
 	}
 	if r, err := next.client.ReleaseNode(t.Context(), string(dead.Node), dead.Life.String()); err != nil || len(r.Groups) != 0 {
