@@ -3,6 +3,7 @@
 package testcluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,6 +37,7 @@ type Options struct {
 
 	Later     []ident.NodeID // those of Nodes that are not started with the others: Node.Start makes them members
 	Witnesses []ident.NodeID // those of Nodes that hold no data; not the first one
+	Shrink    time.Duration  // a silent secondary holds writes up this long; 0: a second
 	Watchdog  time.Duration  // of the data disks; 0: the product's default
 	Hooks     node.Hooks     // of all nodes
 	Scrub     node.Scrub     // the check in the background; zero: the product's default
@@ -105,7 +107,7 @@ func Start(t testing.TB, o Options) *Cluster {
 			n.config.Kind = fsm.KindWitness
 		}
 		n.config.Listen = node.Addresses{HTTP: given.free(t), Gossip: given.free(t), Raft: given.free(t), Ship: given.free(t), Redis: given.free(t)}
-		n.config.Timing.ShrinkAfter = time.Second
+		n.config.Timing.ShrinkAfter = cmp.Or(o.Shrink, time.Second)
 		if o.Watchdog != 0 {
 			n.config.Timing.Watchdog = o.Watchdog
 		}
