@@ -136,7 +136,7 @@ func (a *API) forward(r *request, address string) (reply, error) {
 		return nil, a.lost(address, err)
 	}
 	a.counters.forwarded.Inc()
-	if resp.StatusCode == http.StatusMisdirectedRequest {
+	if resp.StatusCode == http.StatusMisdirectedRequest || resp.StatusCode == http.StatusRequestTimeout { // the latter: see parting.go
 		closeBody(resp)
 		return nil, errNotThere
 	}

@@ -14,16 +14,17 @@ import (
 )
 
 // Serve answers on ln until ctx ends. Then it tells waiting requests to finish, and closes each connection with its next
-// answer: a request that a client sends on a connection that is being closed would be lost, and its outcome unknown. After
-// Limits.Linger, when who sends often has gone elsewhere, it takes no more connections, grants what runs Limits.Shutdown,
-// closes what is left and returns nil, or the first real error. It owns ln, and no handler runs any more when it returns nil.
+// answer: a request that a client sends on a connection that is being closed would be lost, and its outcome unknown. Who comes on a new
+// connection is sent elsewhere. After
+// Limits.Linger, when who sends often has gone elsewhere, it parts from those who send nothing by an answer, too, takes no more
+// connections, grants what runs Limits.Shutdown, closes what is left and returns nil, or the first real error. It owns ln, and no handler runs any more when it returns nil.
 func (a *API) Serve(ctx context.Context, ln net.Listener) error {
 	l := a.o.Limits
 	base, cancel := context.WithCancel(context.WithValue(context.WithoutCancel(ctx), drainKey{}, ctx)) // running requests outlive ctx
 	defer cancel()
-	running := &gate{}
+	running, connections := &gate{}, newHouse(netutil.LimitListener(ln, l.Connections))
 	server := &http.Server{
-		Handler:           running.guard(a.handler),
+		Handler:           running.guard(a),
 		ReadHeaderTimeout: l.HeaderTimeout,
 		ReadTimeout:       l.ReadTimeout,
 		WriteTimeout:      l.WriteTimeout,
@@ -31,17 +32,21 @@ func (a *API) Serve(ctx context.Context, ln net.Listener) error {
 		MaxHeaderBytes:    l.Header,
 		ErrorLog:          a.o.Logger.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
 		BaseContext:       func(net.Listener) context.Context { return base },
+		ConnContext:       connections.know,
+		ConnState:         connections.state,
 	}
 	failed := make(chan error, 1) // gets one value: how accepting ended
-	go func() { failed <- server.Serve(netutil.LimitListener(ln, l.Connections)) }()
+	go func() { failed <- server.Serve(connections) }()
 
 	var err error
 	accepting := true
 	select {
 	case <-ctx.Done():
 		running.leaving.Store(true)
+		connections.leave()
 		select {
 		case <-time.After(l.Linger):
+			connections.part(a.farewell())
 		case err = <-failed:
 			accepting, err = false, fmt.Errorf("serve HTTP: %w", err)
 		}
@@ -57,7 +62,8 @@ func (a *API) Serve(ctx context.Context, ln net.Listener) error {
 		}
 	}
 	if accepting {
-		<-failed // http.ErrServerClosed, which Shutdown causes
+		<-failed                       // http.ErrServerClosed, which Shutdown causes
+		connections.part(a.farewell()) // from who was accepted in the last moment
 	}
 	if left := running.close(l.Shutdown); left > 0 && err == nil {
 		err = fmt.Errorf("close HTTP: %d requests do not end", left)
@@ -76,18 +82,21 @@ type gate struct {
 	idle   chan struct{} // closed when the last handler ends; nil until close
 }
 
-// guard lets requests through and counts them.
-func (g *gate) guard(next http.Handler) http.Handler {
+// guard lets requests through to the API and counts them.
+func (g *gate) guard(a *API) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		g.mu.Lock()
 		if g.closed {
 			g.mu.Unlock()
-			panic(http.ErrAbortHandler) // its connection is closed already
+			a.sendOn(w, r) // it was accepted in the last moment
+			return
 		}
 		g.n++
 		g.mu.Unlock()
 		defer g.leave()
-		next.ServeHTTP(parting{w, g}, r)
+		if a.welcome(w, r) {
+			a.handler.ServeHTTP(parting{w, g}, r)
+		}
 	})
 }
 

@@ -48,6 +48,8 @@ func (s *State) Apply(c Command) Result {
 		return s.renew(c.Renew)
 	case c.Release != nil:
 		return s.release(c.Release)
+	case c.Leave != nil:
+		return s.leave(c.Leave)
 	case c.Fence != nil:
 		return s.fence(c.Fence, at)
 	case c.Promise != nil:
@@ -98,7 +100,7 @@ func (c *Command) count() (n int) {
 		c.AdvanceSwitch != nil, c.Handover != nil, c.AbortSwitch != nil, c.FinishSwitch != nil,
 		c.SetPause != nil, c.SetMaintenance != nil,
 		c.ChangeSpec != nil, c.SetHold != nil, c.RemoveHold != nil, c.Drop != nil, c.Readmit != nil,
-		c.PlanGroups != nil, c.AnswerPlan != nil, c.DropPlan != nil,
+		c.PlanGroups != nil, c.AnswerPlan != nil, c.DropPlan != nil, c.Leave != nil,
 	} {
 		if set {
 			n++

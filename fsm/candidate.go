@@ -56,7 +56,7 @@ func ChooseCandidate(g *Group, nodes map[ident.NodeID]*Node, alive func(ident.No
 		switch {
 		case reason != "":
 			unfit = append(unfit, reason)
-		case pick == nil || nodes[pick.Node].InMaintenance() && !nodes[r.Node].InMaintenance():
+		case pick == nil || nodes[pick.Node].parts() && !nodes[r.Node].parts():
 			pick, loss = r, LossNone
 		}
 	}
@@ -137,7 +137,7 @@ func (g *Group) rank(reports []Report, nodes map[ident.NodeID]*Node) {
 		return cmp.Or(
 			first(a.Unable == "", b.Unable == ""),
 			b.Received.Compare(a.Received),
-			first(!x.InMaintenance(), !y.InMaintenance()),
+			first(!x.parts(), !y.parts()),
 			cmp.Compare(g.preference(x), g.preference(y)),
 			cmp.Compare(x.Priority, y.Priority),
 			strings.Compare(string(a.Node), string(b.Node)),
@@ -294,6 +294,8 @@ func (g *Group) PassedOver(to ident.NodeID, nodes map[ident.NodeID]*Node) []Pass
 			why = fmt.Sprintf("the failover was to %s", to)
 		case nodes[r.Node].InMaintenance():
 			why = fmt.Sprintf("%s is in maintenance: %s", r.Node, nodes[r.Node].Maintenance.Reason)
+		case nodes[r.Node].IsLeaving():
+			why = fmt.Sprintf("%s is being stopped", r.Node)
 		}
 		out = append(out, PassedOver{Node: r.Node, Received: r.Received, Why: why})
 	}

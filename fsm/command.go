@@ -42,6 +42,8 @@ type Command struct {
 	PlanGroups *PlanGroups `json:"plan_groups,omitempty"`
 	AnswerPlan *AnswerPlan `json:"answer_plan,omitempty"`
 	DropPlan   *DropPlan   `json:"drop_plan,omitempty"`
+
+	Leave *Leave `json:"leave,omitempty"`
 }
 
 // CommandVersion is the version this code writes; commands of a newer version are skipped and alarmed, never guessed.

@@ -37,6 +37,8 @@ func TestGoldenCommands(t *testing.T) {
 			`{"v":1,"id":0,"at":"2026-03-01T12:00:00Z","set_pause":{"version":4,"on":false}}`},
 		{Command{At: noon, SetMaintenance: &SetMaintenance{Node: "a", Version: 1, On: true, Reason: "r", By: "ann", Until: noon}},
 			`{"v":1,"id":0,"at":"2026-03-01T12:00:00Z","set_maintenance":{"node":"a","version":1,"on":true,"reason":"r","by":"ann","until":"2026-03-01T12:00:00Z"}}`},
+		{Command{At: noon, Leave: &Leave{Node: "a", Incarnation: lifeA}},
+			`{"v":1,"id":0,"at":"2026-03-01T12:00:00Z","leave":{"node":"a","incarnation":161}}`},
 	} {
 		b, err := EncodeCommand(c.c)
 		if err != nil || string(b) != c.want {

@@ -25,7 +25,7 @@ func (s *State) renew(c *Renew) Result {
 	var res Result
 	if n.Incarnation != c.Incarnation {
 		res.Ended = s.sortedGroups(func(g *Group) bool { return g.Primary == c.Node && g.Incarnation != c.Incarnation })
-		e.Incarnation, e.Released = c.Incarnation, false
+		e.Incarnation, e.Released, e.Leaving = c.Incarnation, false, false
 	}
 	e.Renewal++
 	e.Flushed, e.Copies = maps.Clone(c.Flushed), maps.Clone(c.Copies)

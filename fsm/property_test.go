@@ -83,7 +83,7 @@ func (g *generator) body() Command {
 	if p := g.s.Nodes[grp.Primary]; p != nil {
 		renewal = near(g, "renewal", p.Renewal, 0)
 	}
-	switch near(g, "kind", g.next(grp), "renew", "release", "group", "fence", "promise", "promote", "open", "set", "start", "advance", "handover", "abort", "finish", "register", "pause", "resume", "maintenance", "spec", "hold", "unhold", "drop", "readmit", "plan", "answer", "give up", "planned") {
+	switch near(g, "kind", g.next(grp), "renew", "release", "group", "fence", "promise", "promote", "open", "set", "start", "advance", "handover", "abort", "finish", "register", "pause", "resume", "maintenance", "spec", "hold", "unhold", "drop", "readmit", "plan", "answer", "give up", "planned", "leave") {
 	case "renew":
 		return Command{Renew: &Renew{Node: n, Directory: ident.DirectoryID("dir-" + n), Incarnation: pick(g, "renewing life", g.life(n), g.life(n), 1, 2, 3),
 			Flushed: map[ident.GroupName]ident.Position{name: {Epoch: last.Epoch, History: end}},
@@ -132,6 +132,8 @@ func (g *generator) body() Command {
 		return Command{AnswerPlan: &AnswerPlan{Plan: near(g, "plan id", p.ID, 1), Group: name, Epoch: epoch, Node: primary, Holds: near(g, "holds", "", "x")}}
 	case "release":
 		return Command{Release: &Release{Node: n, Incarnation: g.life(n)}}
+	case "leave":
+		return Command{Leave: &Leave{Node: n, Incarnation: g.life(n)}}
 	case "register":
 		c := register(n, KindData)
 		c.RegisterNode.Priority = rapid.IntRange(1, 3).Draw(g.T, "priority")
@@ -314,7 +316,7 @@ func TestProperties(t *testing.T) {
 		}
 	})
 	for _, kind := range []string{"renew", "release", "group", "fence", "promise", "promote", "open", "set", "start", "advance", "handover", "abort", "finish", "pause", "maintenance",
-		"spec", "hold", "unhold", "drop", "readmit"} {
+		"spec", "hold", "unhold", "drop", "readmit", "leave"} {
 		if reached[kind] == 0 {
 			t.Errorf("no %s was ever accepted: the test does not test it", kind)
 		}
@@ -327,7 +329,7 @@ func kindOf(c Command) string {
 		"renew": c.Renew != nil, "release": c.Release != nil, "group": c.CreateGroup != nil, "fence": c.Fence != nil, "promise": c.Promise != nil,
 		"promote": c.Promote != nil, "open": c.Open != nil, "set": c.ChangeSet != nil, "start": c.StartSwitch != nil, "advance": c.AdvanceSwitch != nil,
 		"handover": c.Handover != nil, "abort": c.AbortSwitch != nil, "finish": c.FinishSwitch != nil, "pause": c.SetPause != nil, "maintenance": c.SetMaintenance != nil,
-		"spec": c.ChangeSpec != nil, "hold": c.SetHold != nil, "unhold": c.RemoveHold != nil, "drop": c.Drop != nil, "readmit": c.Readmit != nil,
+		"spec": c.ChangeSpec != nil, "hold": c.SetHold != nil, "unhold": c.RemoveHold != nil, "drop": c.Drop != nil, "readmit": c.Readmit != nil, "leave": c.Leave != nil,
 	} {
 		if set {
 			return kind

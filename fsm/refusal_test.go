@@ -115,6 +115,10 @@ func TestRefusals(t *testing.T) {
 		}, renew("a", "dir-a", lifeA), RefusedIncarnation},
 		{"release unknown", opened, Command{Release: &Release{Node: "x", Incarnation: 1}}, RefusedUnknown},
 		{"release another life", opened, Command{Release: &Release{Node: "a", Incarnation: 1}}, RefusedIncarnation},
+		{"leave unknown", opened, Command{Leave: &Leave{Node: "x", Incarnation: 1}}, RefusedUnknown},
+		{"leave another life", opened, Command{Leave: &Leave{Node: "a", Incarnation: 1}}, RefusedIncarnation},
+		{"leave without life", opened, Command{Leave: &Leave{Node: "w"}}, RefusedIncarnation},
+		{"leave when released", func(t testing.TB) *fixture { return released(opened(t)) }, Command{Leave: &Leave{Node: "b", Incarnation: lifeB}}, RefusedIncarnation},
 		{"release nothing", opened, Command{Release: &Release{Node: "w"}}, RefusedIncarnation},
 
 		{"group without name", opened, group(lifeA, func(s *GroupSpec) { s.Name = "" }), RefusedInvalid},

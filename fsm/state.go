@@ -57,6 +57,8 @@ type Node struct {
 
 	Maintenance        *Order `json:"maintenance,omitempty"`         // chosen by itself only if nobody else may be; nil: not in maintenance
 	MaintenanceVersion uint64 `json:"maintenance_version,omitempty"` // counts changes of Maintenance
+
+	Leaving bool `json:"leaving,omitempty"` // Incarnation is about to end in good order: see Leave
 }
 
 // Ends are the ends of the journals of one group that a node holds, by author, as far as they are on its disk and, as it

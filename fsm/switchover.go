@@ -26,6 +26,8 @@ func (s *State) startSwitch(c *StartSwitch, at time.Time) Result {
 		return g.droppedRefusal(c.To)
 	case !n.Lives(n.Incarnation):
 		return refuse(RefusedCandidate, "node %s is not alive", c.To)
+	case n.Leaving:
+		return refuse(RefusedCandidate, "node %s is being stopped", c.To)
 	case c.Automatic && s.Pause != nil:
 		return s.pauseRefusal(g)
 	case c.Automatic && n.Maintenance != nil:

@@ -92,7 +92,7 @@ func (c *conductor) members(ctx context.Context, a fsm.Assignment) {
 	}))
 	rule := core.SetRule{
 		Sync: g.Spec.Delivery != fsm.DeliveryAsync, Wanted: g.Spec.Secondaries, Protect: core.Protects(g),
-		Switching: core.Switching(g, a.Self) != nil, Target: core.SwitchTarget(g), ShrinkAfter: p.r.o.Timing.ShrinkAfter,
+		Switching: core.Switching(g, a.Self) != nil, Target: core.SwitchTarget(g), Leaving: a.Nodes[a.Self].IsLeaving(), ShrinkAfter: p.r.o.Timing.ShrinkAfter,
 	}
 	c.guard(g, rule, members)
 	d := core.DecideSet(rule, members)

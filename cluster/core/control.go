@@ -60,7 +60,7 @@ func (v View) Returning(g *fsm.Group) bool {
 	p := v.State.Nodes[g.Spec.Preferred]
 	return g.Spec.Switchback == fsm.SwitchbackAuto && v.State.Pause == nil &&
 		g.Phase == fsm.PhaseOpened && g.Operation == nil && g.Primary != g.Spec.Preferred &&
-		p != nil && (g.InSet(p.ID) || v.level(g, p)) && p.Kind == fsm.KindData && !p.InMaintenance() && p.Lives(p.Incarnation) && v.lives(p.ID)
+		p != nil && (g.InSet(p.ID) || v.level(g, p)) && p.Kind == fsm.KindData && !p.InMaintenance() && !p.IsLeaving() && p.Lives(p.Incarnation) && v.lives(p.ID)
 }
 
 // switchbackWait is how long the preferred node has to be fit before the role goes back to it. One that failed is tried again,

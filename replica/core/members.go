@@ -25,6 +25,8 @@ type Member struct {
 	Ended       bool          // its life is over: its lease was released
 	Maintenance bool          // taken in only if nobody else is there, and not counted on
 	Fed         bool          // another backup is to feed it: as in maintenance, and it leaves as soon as somebody else is in
+	Leaving     bool          // it is being stopped: not counted on, and it leaves when somebody else has its place, see leaver
+	LeavingFor  time.Duration // since the primary knows that
 	Barred      bool          // not taken in: it was dropped; or automatic actions are paused, and it was no member when that began
 	Connected   bool          // its session for the primary's journal is matched
 	Level       bool          // it got everything once: bundles go as they are appended
@@ -50,6 +52,7 @@ type SetRule struct {
 	Protect     bool         // on_no_sync hold or refuse: the last secondary is not given up
 	Switching   bool         // a switch-over holds or drains: no growth begins, but that of its target
 	Target      ident.NodeID // of a switch-over: only a member takes the role over, so it grows although enough others are in
+	Leaving     bool         // the primary is being stopped itself: its members stay, for one of them has to succeed it
 	ShrinkAfter time.Duration
 }
 
@@ -81,7 +84,7 @@ func DecideSet(rule SetRule, members []Member) SetDecision {
 	for _, m := range members {
 		if m.well(rule) {
 			healthy++
-			if !m.Maintenance && !m.Fed {
+			if !m.Maintenance && !m.Fed && !m.Leaving {
 				lasting++
 			}
 		}
@@ -105,6 +108,8 @@ func DecideSet(rule SetRule, members []Member) SetDecision {
 	for _, m := range members {
 		switch {
 		case !m.Growing || m.InSet:
+		case m.Leaving && m.Node != rule.Target:
+			return SetDecision{SetForget, m.Node, "it is being stopped"}
 		case m.CaughtUp && m.Connected:
 			return SetDecision{SetAdd, m.Node, "caught up"}
 		case m.Connected && m.Node == rule.Target && rule.Switching: // bounded by the longest pause
@@ -132,11 +137,11 @@ func DecideSet(rule SetRule, members []Member) SetDecision {
 	// rests or waits to be primed is not on the way: under hold and refuse writes would wait for it without limit.
 	enough := lasting >= rule.Wanted || rule.Switching
 	alone := healthy == 0 && !slices.ContainsFunc(members, func(m Member) bool {
-		return !m.InSet && m.Alive && m.Connected && m.Progress && !m.Resting && m.Stalled < rule.ShrinkAfter && !m.Maintenance && !m.Fed && !m.Barred
+		return !m.InSet && m.Alive && m.Connected && m.Progress && !m.Resting && m.Stalled < rule.ShrinkAfter && !m.Maintenance && !m.Fed && !m.Barred && !m.Leaving
 	})
 	var candidates []Member
 	for _, m := range members {
-		if enough && m.Node != rule.Target || m.Barred || m.Maintenance && !alone || m.Fed && !alone && m.Node != rule.Target {
+		if enough && m.Node != rule.Target || m.Barred || m.Leaving || m.Maintenance && !alone || m.Fed && !alone && m.Node != rule.Target {
 			continue
 		}
 		if !m.InSet && m.Alive && m.Connected && m.Level && !m.Resting && m.Progress && m.Lag <= GrowLag {
@@ -144,6 +149,9 @@ func DecideSet(rule SetRule, members []Member) SetDecision {
 		}
 	}
 	if len(candidates) == 0 {
+		if n := leaver(rule, members, lasting >= rule.Wanted); n != "" {
+			return SetDecision{SetRemove, n, "it is being stopped"}
+		}
 		return SetDecision{}
 	}
 	slices.SortFunc(candidates, func(a, b Member) int {
@@ -162,7 +170,7 @@ func surplus(rule SetRule, members []Member) ident.NodeID {
 	var worst *Member
 	for i := range members {
 		m := &members[i]
-		if m.well(rule) && !m.Maintenance && !m.Fed && (worst == nil || cmp.Or(cmp.Compare(m.Priority, worst.Priority), strings.Compare(string(m.Node), string(worst.Node))) > 0) {
+		if m.well(rule) && !m.Maintenance && !m.Fed && !m.Leaving && (worst == nil || cmp.Or(cmp.Compare(m.Priority, worst.Priority), strings.Compare(string(m.Node), string(worst.Node))) > 0) {
 			worst = m
 		}
 	}
@@ -197,7 +205,7 @@ func WritesUnder(g *fsm.Group, rule SetRule, members []Member) Writes {
 	return WritesAlone
 }
 
-// OpenSet chooses whom Open names beside the primary: the nodes that hold its SW, those in maintenance last, members of the
+// OpenSet chooses whom Open names beside the primary: the nodes that hold its SW, those in maintenance and those being stopped last, members of the
 // old set first, not more than wanted. Whom another backup is to feed is named only where nobody else is.
 func OpenSet(g *fsm.Group, nodes map[ident.NodeID]*fsm.Node, self ident.NodeID, holds func(ident.NodeID) bool) []ident.NodeID {
 	out := []ident.NodeID{self}
@@ -211,7 +219,7 @@ func OpenSet(g *fsm.Group, nodes map[ident.NodeID]*fsm.Node, self ident.NodeID, 
 		}
 	}
 	rank := func(n ident.NodeID) (r int) {
-		if nodes[n].InMaintenance() {
+		if nodes[n].InMaintenance() || nodes[n].IsLeaving() {
 			r += 2
 		}
 		if !g.InSet(n) {

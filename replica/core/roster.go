@@ -48,6 +48,8 @@ type target struct {
 	stalled  bool           // there is no progress
 	stall    time.Duration  // since when
 	progress Acked          // at the last look
+	leaving  bool           // it is being stopped
+	left     time.Duration  // since when, as far as this side knows
 	renewing bool           // this side began the own journal's session anew: not a disconnection
 }
 
@@ -308,10 +310,16 @@ func (r *Roster) Members(now time.Duration, o Outlook) (out []Member, anew []Ren
 		}
 		own := t.ship[r.self]
 		m := Member{
-			Node: n, InSet: g.InSet(n), Alive: o.Alive(n), Ended: node.Released, Maintenance: node.InMaintenance(), Fed: g.FeederOf(n) != "",
+			Node: n, InSet: g.InSet(n), Alive: o.Alive(n), Ended: node.Released, Maintenance: node.InMaintenance(), Fed: g.FeederOf(n) != "", Leaving: node.IsLeaving(),
 			Barred: !o.Assignment.Pause.MayJoin(g, n) || g.IsDropped(n) && !mutant.On(mutant.DroppedJoins), Connected: connected(own) || t.renewing,
 			Level: own != nil && own.phase == ShipLive, Priority: node.Priority, Resting: now < t.rest,
 			Growing: t.growing, Proposed: t.proposed > 0, Lag: o.Last.History,
+		}
+		if m.Leaving && !t.leaving {
+			t.left = now
+		}
+		if t.leaving = m.Leaving; t.leaving {
+			m.LeavingFor = now - t.left
 		}
 		if !t.acked.Held.IsZero() && t.acked.Held.Epoch == o.Last.Epoch {
 			m.Lag = o.Last.History - min(o.Last.History, t.acked.Held.History)

@@ -89,7 +89,7 @@ func (e *PreconditionError) Unwrap() error { return e.Err }
 // openTimeout bounds how long a node looks for its cluster before it gives up with an error.
 const openTimeout = 60 * time.Second
 
-// Run runs one node until ctx ends. It hands its primary roles over first, for at most Config.Timing.HandOver, unless the
+// Run runs one node until ctx ends. It hands its primary roles over first and leaves the in-sync sets, for at most Config.Timing.HandOver, unless the
 // cause of ctx is ErrStay; then it stops. It returns nil after a clean stop. <data>/pid says which process it is; a clean
 // stop removes it.
 func Run(ctx context.Context, c Config, log hclog.Logger) error {
@@ -111,7 +111,7 @@ func Run(ctx context.Context, c Config, log hclog.Logger) error {
 		log.Info("stopping", "cause", context.Cause(ctx))
 		if c.Timing.HandOver > 0 && !errors.Is(context.Cause(ctx), ErrStay) {
 			within, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.Timing.HandOver)
-			n.HandOver(within)
+			n.Leave(within)
 			cancel()
 		}
 		err := n.Close()

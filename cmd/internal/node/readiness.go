@@ -31,7 +31,7 @@ func switchTarget(a fsm.Assignment) (ident.NodeID, bool) {
 	g := a.Group
 	var candidates []ident.NodeID
 	for _, n := range g.InSync {
-		if n != g.Primary && a.Nodes[n] != nil && !a.Nodes[n].InMaintenance() {
+		if n != g.Primary && a.Nodes[n] != nil && !a.Nodes[n].InMaintenance() && !a.Nodes[n].IsLeaving() {
 			candidates = append(candidates, n)
 		}
 	}
@@ -103,6 +103,9 @@ func readiness(f facts) client.Readiness {
 	check("target_alive", alive, word(alive, "alive", "not alive"), "alive", fmt.Sprintf("start node %s, or repair the network to it", f.to))
 	check("target_in_sync", true, word(slices.Contains(g.InSync, f.to), "in the set", "joins the set first"), "", "")
 	check("target_maintenance", !target.InMaintenance(), word(target.InMaintenance(), "on", "off"), "off", "end the maintenance of the node first")
+	if target.IsLeaving() {
+		check("target_leaving", false, "being stopped", "stays", "wait until the node has been started again")
+	}
 	if g.IsDropped(f.to) {
 		check("target_dropped", false, "dropped", "not dropped", "readmit the node if its copy still connects (POST …/nodes/NODE/readmit), or prime it anew")
 	}

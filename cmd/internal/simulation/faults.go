@@ -40,6 +40,37 @@ func (w *world) plan() {
 	if w.chance(0.6) {
 		w.after(w.between(50*ms, w.faults*2/3), w.absence)
 	}
+	for range w.rng.IntN(3) {
+		w.after(w.between(50*ms, w.faults), w.leave)
+	}
+}
+
+// leave has a node announce its stop; it stops a while later, in order or, for a moment of the announcement, by an accident.
+func (w *world) leave() {
+	n := w.dataNode()
+	if !n.up {
+		return
+	}
+	life := n.life
+	w.stats.Leaves++
+	var was []ident.GroupName
+	for _, g := range w.groups {
+		if x := w.raft.truth.Groups[g]; x.InSet(n.id) && x.Primary != n.id {
+			was = append(was, g)
+		}
+	}
+	w.order(fsm.Command{Leave: &fsm.Leave{Node: n.id, Incarnation: life}})
+	w.after(w.between(0, 4*shrinkAfter), func() {
+		if !n.up || n.life != life {
+			return
+		}
+		for _, g := range was {
+			if !w.raft.truth.Groups[g].InSet(n.id) {
+				w.stats.Left++
+			}
+		}
+		w.crashAndReturn(n, w.between(10*ms, lease), w.chance(0.3))
+	})
 }
 
 // absence takes a node that is not the primary away for so long that it may be dropped, and readmits it when it is back.

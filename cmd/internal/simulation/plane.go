@@ -79,6 +79,8 @@ func kind(c fsm.Command) string {
 		return "log: abort"
 	case c.FinishSwitch != nil:
 		return "log: finish"
+	case c.Leave != nil:
+		return "log: leave"
 	case c.Release != nil:
 		return "log: release"
 	case c.Drop != nil:

@@ -85,6 +85,7 @@ type Stats struct {
 	Drops, Readmits, ReadmitsRefused, Returns, ReturnedIn, DroppedForced        uint64 // Returns: level again after a readmission; ReturnedIn: in the set again
 	HoldsSet, HoldsMoved, HoldsReleased, HoldsExpired, KeptForHolds             uint64
 	ToAsync, ToSync, Respecs, RespecsRefused, FullWrites, FullCopies            uint64
+	Leaves, Left                                                                uint64 // Left: taken out of a set before it stopped
 }
 
 // Result is the end of one run.

@@ -3,6 +3,7 @@
 package testcluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,6 +35,7 @@ type Options struct {
 
 	Later     []ident.NodeID // those of Nodes that are not started with the others: Node.Start makes them members
 	Witnesses []ident.NodeID // those of Nodes that hold no data; not the first one
+	Shrink    time.Duration  // a silent secondary holds writes up this long; 0: a second
 	Watchdog  time.Duration  // of the data disks; 0: the product's default
 	Hooks     node.Hooks     // of all nodes
 	Scrub     node.Scrub     // the check in the background; zero: the product's default
@@ -111,7 +113,7 @@ func Start(t testing.TB, o Options) *Cluster {
 			n.config.Kind = fsm.KindWitness
 		}
 		n.config.Listen = node.Addresses{HTTP: given.next(t), Gossip: given.next(t), Raft: given.next(t), Ship: given.next(t), Redis: given.next(t)}
-		n.config.Timing.ShrinkAfter = time.Second
+		n.config.Timing.ShrinkAfter = cmp.Or(o.Shrink, time.Second)
 		if o.Watchdog != 0 {
 			n.config.Timing.Watchdog = o.Watchdog
 		}

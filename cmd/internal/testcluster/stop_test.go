@@ -12,11 +12,11 @@ import (
 	"github.com/understudy-ha/understudy/cmd/internal/node"
 )
 
-// retire stops the node as SIGTERM does: it hands its roles over first. It returns how many it handed over.
+// retire stops the node as SIGTERM does: it hands its roles over and leaves the in-sync sets first. It returns how many it handed over.
 func (n *Node) retire() int {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	moved := n.running.HandOver(ctx)
+	moved := n.running.Leave(ctx)
 	n.Stop()
 	return moved
 }
@@ -86,7 +86,7 @@ func TestGracefulStopWithoutASecondary(t *testing.T) {
 	last := events[len(events)-1].ID
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
-	if moved := p.running.HandOver(ctx); moved != 0 || ctx.Err() != nil {
+	if moved := p.running.Leave(ctx); moved != 0 || ctx.Err() != nil {
 		t.Errorf("%d roles handed over to nobody, %v", moved, ctx.Err())
 	}
 	events, err = p.client.Events(t.Context(), last, 0)

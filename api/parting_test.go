@@ -1,0 +1,178 @@
+package api
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/understudy-ha/understudy/client"
+)
+
+// raw is a connection on which a test writes what it likes.
+type raw struct {
+	net.Conn
+	t    *testing.T
+	from *bufio.Reader
+}
+
+func dialRaw(t *testing.T, address string) *raw {
+	t.Helper()
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return &raw{c, t, bufio.NewReader(c)}
+}
+
+func (r *raw) say(text string) {
+	r.t.Helper()
+	if _, err := io.WriteString(r, text); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// hear reads one answer.
+func (r *raw) hear() (status int, closes bool, body string) {
+	r.t.Helper()
+	resp, err := http.ReadResponse(r.from, nil)
+	if err != nil {
+		r.t.Fatalf("no answer: %v", err)
+	}
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return resp.StatusCode, resp.Close, string(b)
+}
+
+// expectNotDone reads an answer that says that nothing was done, and the end of the connection.
+func (r *raw) expectNotDone(what string, want int) {
+	r.t.Helper()
+	status, closes, body := r.hear()
+	if status != want || !closes || !strings.Contains(body, `"code":"unavailable"`) || !strings.Contains(body, "was not done") {
+		r.t.Errorf("%s: %d, closes %t: %s", what, status, closes, body)
+	}
+}
+
+const putOf = "PUT /v1/files/f/records/k HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nv"
+
+// TestPartsWithAnAnswer: a connection that is closed at a stop has an answer to everything that was sent on it: its own, or one that
+// says that it was not done. It is there also for a request that crosses it. Proves BX-1.
+func TestPartsWithAnAnswer(t *testing.T) {
+	f := newFake()
+	var done atomic.Int64
+	inside, finish := make(chan struct{}), make(chan struct{})
+	f.ask = func(context.Context) error {
+		if done.Add(1) == 1 {
+			close(inside)
+			<-finish
+		}
+		return nil
+	}
+	a := New(Options{Node: "a", Data: f, Roles: f, Journals: f, Logger: hclog.NewNullLogger(), Limits: Limits{Linger: 2 * time.Second}})
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	served := make(chan error, 1)
+	go func() { served <- a.Serve(ctx, ln) }()
+	address := ln.Addr().String()
+
+	idle, half, crossing, busy := dialRaw(t, address), dialRaw(t, address), dialRaw(t, address), dialRaw(t, address)
+	for _, c := range []*raw{idle, half, crossing} {
+		c.say("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+		if status, _, _ := c.hear(); status != http.StatusOK {
+			t.Fatalf("livez: %d", status)
+		}
+	}
+	half.say(putOf[:len(putOf)-20])
+	busy.say(putOf)
+	<-inside
+	cancel()
+	fresh := dialRaw(t, address)
+	for {
+		fresh.say(putOf)
+		status, closes, body := fresh.hear()
+		if status == http.StatusServiceUnavailable && closes && strings.Contains(body, "was not done") {
+			break
+		}
+		if status != http.StatusOK { // it came before the stop was seen
+			t.Fatalf("a new connection: %d: %s", status, body)
+		}
+		done.Add(-1)
+		_ = fresh.Close()
+		fresh = dialRaw(t, address)
+	}
+	idle.expectNotDone("idle", http.StatusRequestTimeout)
+	half.say(putOf[len(putOf)-20:])
+	half.expectNotDone("half a request", http.StatusRequestTimeout)
+	crossing.say(putOf) // sent before the client has read anything
+	crossing.expectNotDone("a request that crosses", http.StatusRequestTimeout)
+	close(finish)
+	if status, closes, _ := busy.hear(); status >= 300 || !closes {
+		t.Errorf("the one that was being answered: %d, closes %t", status, closes)
+	}
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+	if n := done.Load(); n != 1 {
+		t.Errorf("%d requests were done, want the one", n)
+	}
+}
+
+// TestClientsTakeThePartingRight: net/http takes the answer for the end of an idle connection, and the client for an address that is no good;
+// a forwarding node for a request that was not done. Proves BX-1.
+func TestClientsTakeThePartingRight(t *testing.T) {
+	farewell := New(Options{Node: "b", Data: newFake(), Roles: newFake(), Journals: newFake(), Logger: hclog.NewNullLogger()}).farewell()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	var asked atomic.Int64
+	go func() { // reads a request and parts from whoever sent it
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			if req, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
+				_, _ = io.Copy(io.Discard, req.Body)
+				asked.Add(1)
+			}
+			_, _ = c.Write(farewell)
+			_ = c.Close()
+		}
+	}()
+	f := newFake()
+	n := start(t, f, nil)
+	c := client.NewWith(client.Options{Addresses: []string{ln.Addr().String(), n.address}, Retry: -1})
+	defer c.Close()
+	if _, err := c.Put(t.Context(), "f", []byte("k"), nil, client.WriteOptions{}); err != nil || asked.Load() != 1 {
+		t.Errorf("the client: %v, asked %d times", err, asked.Load())
+	}
+	f.ask = func(context.Context) error {
+		if asked.Load() < 2 {
+			return &Elsewhere{HTTP: ln.Addr().String()}
+		}
+		return nil
+	}
+	if _, err := n.client(t).Put(t.Context(), "f", []byte("k"), nil, client.WriteOptions{}); err != nil || asked.Load() != 2 {
+		t.Errorf("forwarded: %v, asked %d times", err, asked.Load())
+	}
+	if text := fmt.Sprintf("%s", farewell); !strings.HasPrefix(text, "HTTP/1.1 408 ") {
+		t.Errorf("net/http takes 408 for the end of an idle connection, not %s", text)
+	}
+}
