@@ -42,6 +42,10 @@ type Command struct {
 	PlanGroups *PlanGroups `json:"plan_groups,omitempty"`
 	AnswerPlan *AnswerPlan `json:"answer_plan,omitempty"`
 	DropPlan   *DropPlan   `json:"drop_plan,omitempty"`
+
+	ScheduleSwitch *ScheduleSwitch `json:"schedule_switch,omitempty"`
+	DelaySchedule  *DelaySchedule  `json:"delay_schedule,omitempty"`
+	CancelSchedule *CancelSchedule `json:"cancel_schedule,omitempty"`
 }
 
 // CommandVersion is the version this code writes; commands of a newer version are skipped and alarmed, never guessed.
@@ -205,7 +209,8 @@ type StartSwitch struct {
 	Deadline time.Time       `json:"deadline"`
 	Reason   string          `json:"reason"`
 
-	Automatic bool `json:"automatic,omitempty"` // a switch-back that nobody asked for: not during a pause, nor to a node in maintenance
+	Automatic bool   `json:"automatic,omitempty"` // a switch-back that nobody asked for: not during a pause, nor to a node in maintenance
+	Schedule  uint64 `json:"schedule,omitempty"`  // the scheduled switch-over whose time has come; it keeps its id. 0: none
 }
 
 // AdvanceSwitch records that a step before the commit point is finished and enters the next one.
