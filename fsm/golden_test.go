@@ -37,6 +37,14 @@ func TestGoldenCommands(t *testing.T) {
 			`{"v":1,"id":0,"at":"2026-03-01T12:00:00Z","set_pause":{"version":4,"on":false}}`},
 		{Command{At: noon, SetMaintenance: &SetMaintenance{Node: "a", Version: 1, On: true, Reason: "r", By: "ann", Until: noon}},
 			`{"v":1,"id":0,"at":"2026-03-01T12:00:00Z","set_maintenance":{"node":"a","version":1,"on":true,"reason":"r","by":"ann","until":"2026-03-01T12:00:00Z"}}`},
+		{Command{At: noon, ScheduleSwitch: &ScheduleSwitch{Group: "g", To: "b", At: noon, MaxPause: time.Second, Reason: "r", By: "ann"}},
+			`{"v":1,"id":0,"at":"2026-03-01T12:00:00Z","schedule_switch":{"group":"g","to":"b","at":"2026-03-01T12:00:00Z","max_pause":1000000000,"reason":"r","by":"ann"}}`},
+		{Command{At: noon, DelaySchedule: &DelaySchedule{Group: "g", Operation: 1, Waits: "w"}},
+			`{"v":1,"id":0,"at":"2026-03-01T12:00:00Z","delay_schedule":{"group":"g","operation":1,"waits":"w"}}`},
+		{Command{At: noon, CancelSchedule: &CancelSchedule{Group: "g", Operation: 1, Outcome: ScheduleMissed, Reason: "r"}},
+			`{"v":1,"id":0,"at":"2026-03-01T12:00:00Z","cancel_schedule":{"group":"g","operation":1,"outcome":"missed","reason":"r"}}`},
+		{Command{At: noon, StartSwitch: &StartSwitch{Group: "g", Epoch: 1, To: "b", MaxPause: time.Second, Deadline: noon, Reason: "r", Schedule: 7}},
+			`{"v":1,"id":0,"at":"2026-03-01T12:00:00Z","start_switch":{"group":"g","epoch":1,"to":"b","max_pause":1000000000,"deadline":"2026-03-01T12:00:00Z","reason":"r","schedule":7}}`},
 	} {
 		b, err := EncodeCommand(c.c)
 		if err != nil || string(b) != c.want {
