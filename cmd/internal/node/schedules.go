@@ -63,9 +63,9 @@ func (r roles) schedule(ctx context.Context, name string, q client.SwitchoverReq
 const cancelTries = 5
 
 // CancelSwitchover calls the scheduled switch-over off and rolls the running one back. One that is just beginning is not missed
-// between the two.
+// between the two, nor one that this node has yet to hear of.
 func (r roles) CancelSwitchover(ctx context.Context, name string) error {
-	canceled := false
+	canceled, upToDate := false, false
 	for range cancelTries {
 		_, g, err := r.n.group(name)
 		if err != nil {
@@ -83,6 +83,9 @@ func (r roles) CancelSwitchover(ctx context.Context, name string) error {
 			cmd.AbortSwitch = &fsm.AbortSwitch{Group: g.Spec.Name, Operation: running.ID, Reason: "canceled by the operator"}
 		case canceled:
 			return nil
+		case !upToDate: // no operation has this id: the refusal shows this node all that was applied before
+			cmd.CancelSchedule = &fsm.CancelSchedule{Group: g.Spec.Name, Operation: 0, Outcome: fsm.ScheduleCanceled, Reason: "nothing"}
+			upToDate = true
 		default:
 			return &client.Error{Code: client.CodePrecondition, Detail: fmt.Sprintf("no switch-over of group %s is running or scheduled", name), Remedy: "there is nothing to cancel; GET /v1/operations shows what ran"}
 		}

@@ -96,6 +96,7 @@ func TestScheduledSwitchover(t *testing.T) {
 	c.Wait("all are level", time.Minute, c.settled)
 	for _, id := range c.options.Nodes {
 		n := c.Node(id)
+		c.became(n, op.ID, client.OperationDone, client.ScheduleStarted)
 		if times := c.moves(n, op.ID); times != 1 {
 			t.Errorf("%s knows %d moves of the role by it", id, times)
 		}
@@ -133,10 +134,13 @@ func TestScheduleIsCanceledOrVoid(t *testing.T) {
 	if _, err := p.client.Switchover(t.Context(), "default", client.SwitchoverRequest{At: time.Now().Add(time.Hour)}, 0); !errors.Is(err, client.ErrBusy) {
 		t.Errorf("a second one: %v", err)
 	}
-	why, err := p.client.Why(t.Context(), "default", "")
-	if err != nil || !strings.Contains(strings.Join(why.Notes, "\n"), fmt.Sprintf("switch-over %d to %s is scheduled", void.ID, b.ID)) {
-		t.Errorf("why: %q, %v", why.Notes, err)
-	}
+	c.Wait("why tells it", time.Minute, func() error {
+		why, err := p.client.Why(t.Context(), "default", "")
+		if err == nil && !strings.Contains(strings.Join(why.Notes, "\n"), fmt.Sprintf("switch-over %d to %s is scheduled", void.ID, b.ID)) {
+			err = fmt.Errorf("%q", why.Notes)
+		}
+		return err
+	})
 	for _, id := range c.options.Nodes {
 		n := c.Node(id)
 		c.Wait(fmt.Sprintf("%s shows it", id), time.Minute, func() error {
