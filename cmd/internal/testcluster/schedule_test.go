@@ -169,9 +169,10 @@ func TestScheduleIsCanceledOrVoid(t *testing.T) {
 	}
 }
 
-// TestScheduledSwitchoverWaits: one whose target is in maintenance at its time waits and says so, and happens as soon as it can. Proves CL-5.
+// TestScheduledSwitchoverWaits: one whose target is in maintenance at its time waits and says so, and happens as soon as it can. Its end is told although an
+// operation with a later number ended before. Proves CL-5.
 func TestScheduledSwitchoverWaits(t *testing.T) {
-	c := Start(t, Options{Group: fsm.GroupSpec{Preferred: "a"}})
+	c := Start(t, Options{Group: fsm.GroupSpec{Preferred: "a", Files: []string{"*", "!other"}}, Others: []fsm.GroupSpec{{Name: "other", Preferred: "a", Files: []string{"other"}}}})
 	p := c.primary()
 	others := slices.DeleteFunc(slices.Clone(c.options.Nodes), func(id ident.NodeID) bool { return id == p.ID })
 	to := c.Node(others[0])
@@ -186,9 +187,22 @@ func TestScheduledSwitchoverWaits(t *testing.T) {
 		}
 		return err
 	})
+	var other client.Operation
+	c.Wait("another group is switched over", time.Minute, func() (err error) {
+		other, err = p.client.Switchover(t.Context(), "other", client.SwitchoverRequest{To: string(others[1]), MaxPause: client.Duration(30 * time.Second)}, time.Minute)
+		if err == nil && other.State != client.OperationDone {
+			err = fmt.Errorf("%+v", other)
+		}
+		return err
+	})
 	if _, err := p.client.EndMaintenance(t.Context(), string(to.ID)); err != nil {
 		t.Fatal(err)
 	}
 	c.became(to, op.ID, client.OperationDone, client.ScheduleStarted)
+	if other.ID <= op.ID {
+		t.Errorf("%d was asked for before %d", op.ID, other.ID)
+	}
 	c.tells(to, "SWITCHOVER_WAITS", op.ID)
+	c.tells(to, "OPERATION", other.ID)
+	c.tells(to, "OPERATION", op.ID)
 }
