@@ -33,6 +33,14 @@ type fake struct {
 	events  func(ctx context.Context, since uint64, wait time.Duration) ([]client.Event, error)
 	notLive error
 	stream  EntryStream // what a stream gives; nil: nothing
+
+	switched client.SwitchoverRequest // the last one that arrived
+}
+
+func (f *fake) lastSwitch() client.SwitchoverRequest {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.switched
 }
 
 func (f *fake) note(ctx context.Context, format string, args ...any) error {
@@ -142,6 +150,9 @@ func (f *fake) CreateGroup(ctx context.Context, spec client.GroupSpec) error {
 }
 
 func (f *fake) Switchover(ctx context.Context, group string, r client.SwitchoverRequest) (client.Operation, *client.Readiness, error) {
+	f.mu.Lock()
+	f.switched = r
+	f.mu.Unlock()
 	return f.op, f.ready, f.note(ctx, "switchover %s %q dry=%t %s", group, r.To, r.DryRun, r.MaxPause)
 }
 

@@ -45,9 +45,11 @@ type Roles interface {
 	// CreateGroup adds a group; code exists when there is another of that name.
 	CreateGroup(ctx context.Context, spec client.GroupSpec) error
 	// Switchover starts a planned switch-over and returns at once. The readiness is set on a dry run and when checks fail
-	// (then with code precondition).
+	// (then with code precondition). One with a time is scheduled only: it is in the state OperationScheduled then. The time and
+	// By are checked.
 	Switchover(ctx context.Context, group string, r client.SwitchoverRequest) (client.Operation, *client.Readiness, error)
-	// CancelSwitchover rolls the running switch-over back; code precondition once its commit point is passed or when none runs.
+	// CancelSwitchover rolls the running switch-over back and calls a scheduled one off; code precondition once the running one's commit
+	// point is passed, or when there is none.
 	CancelSwitchover(ctx context.Context, group string) error
 	// Failover starts a failover by hand and returns at once.
 	Failover(ctx context.Context, group string, r client.FailoverRequest) (client.Operation, error)

@@ -140,7 +140,7 @@ func TestOpenAPIMatchesTypes(t *testing.T) {
 		"Receipt": client.Receipt{}, "Receiver": client.Receiver{}, "Record": client.Record{}, "RecordPage": client.RecordPage{}, "Release": client.Release{}, "ReleaseRequest": client.ReleaseRequest{}, "Resync": client.Resync{}, "Status": client.Status{},
 		"Step": client.Step{}, "SwitchoverRequest": client.SwitchoverRequest{}, "Target": client.Target{}, "Verification": client.Verification{},
 		"ArchivePage": client.ArchivePage{}, "ArchivedReceiver": client.ArchivedReceiver{}, "ArchiveStatus": client.ArchiveStatus{},
-		"Repair": client.Repair{}, "RotPlace": client.RotPlace{}, "Scrub": client.Scrub{}, "LocalFiles": client.LocalFiles{}, "HiddenFiles": client.HiddenFiles{},
+		"Repair": client.Repair{}, "RotPlace": client.RotPlace{}, "Scrub": client.Scrub{}, "Schedule": client.Schedule{}, "LocalFiles": client.LocalFiles{}, "HiddenFiles": client.HiddenFiles{},
 		"WriteResult": client.WriteResult{},
 		"Change":      client.Change{}, "ChangeResult": client.ChangeResult{}, "Condition": client.Condition{}, "FailedCondition": client.FailedCondition{},
 		"Transaction": client.Transaction{}, "TransactionResult": client.TransactionResult{},

@@ -50,6 +50,40 @@ func TestSwitchoverAnswers(t *testing.T) {
 	}
 }
 
+// One that is scheduled is answered at once with what was scheduled and where it is observed; the time and who asks arrive. Proves
+// CL-5.
+func TestScheduledSwitchoverAnswers(t *testing.T) {
+	f := newFake()
+	at := time.Date(2026, 3, 1, 2, 0, 0, 0, time.UTC)
+	f.op = client.Operation{ID: 9, Kind: "switchover", Group: "default", To: "b", State: client.OperationScheduled, Schedule: &client.Schedule{At: at, By: "ann"}}
+	n := start(t, f, nil)
+	resp := n.send(t, "POST", switchover, strings.NewReader(`{"to":"b","at":"2026-03-01T02:00:00Z","by":"ann"}`))
+	var op client.Operation
+	if err := json.NewDecoder(resp.Body).Decode(&op); err != nil || resp.StatusCode != 202 || resp.Header.Get("Location") != "/v1/operations/9" ||
+		op.State != client.OperationScheduled || !op.Schedule.At.Equal(at) || op.Finished() {
+		t.Errorf("%d %v %+v %v", resp.StatusCode, resp.Header, op, err)
+	}
+	if asked := strings.Join(f.take(), "; "); asked != `switchover default "b" dry=false 0s` {
+		t.Errorf("asked %s: it waited for the end", asked)
+	}
+	if r := f.lastSwitch(); !r.At.Equal(at) || r.By != "ann" {
+		t.Errorf("what arrived: %+v", r)
+	}
+	n.send(t, "POST", switchover, nil)
+	if by := f.lastSwitch().By; by != "127.0.0.1" {
+		t.Errorf("by %q, want where the request came from", by)
+	}
+	if resp := n.send(t, "POST", switchover, strings.NewReader(`{"at":"tonight"}`)); resp.StatusCode != 400 {
+		t.Errorf("a time that is none: %d", resp.StatusCode)
+	}
+	c := client.NewWith(client.Options{Addresses: []string{n.address}, Retry: -1})
+	defer c.Close()
+	began := time.Now()
+	if op, err := c.Switchover(t.Context(), "default", client.SwitchoverRequest{At: at}, time.Hour); err != nil || op.State != client.OperationScheduled || time.Since(began) > time.Minute {
+		t.Errorf("the client: %+v, %v", op, err)
+	}
+}
+
 // Once an operation runs, no error hides it: the caller might start another one.
 func TestStartedOperationIsNeverAnError(t *testing.T) {
 	for name, err := range map[string]error{

@@ -125,6 +125,9 @@ func (a *API) switchback(r *request) (reply, error) {
 }
 
 func (a *API) startSwitchover(r *request, name string, s client.SwitchoverRequest) (reply, error) {
+	if s.By == "" {
+		s.By = origin(r.RemoteAddr)
+	}
 	op, ready, err := a.o.Roles.Switchover(r.Context(), name, s)
 	if err != nil {
 		return nil, withChecks(err, ready)
@@ -137,6 +140,10 @@ func (a *API) startSwitchover(r *request, name string, s client.SwitchoverReques
 			return nil, withChecks(&client.Error{Code: client.CodePrecondition, Detail: "group " + name + " cannot be switched over now"}, ready)
 		}
 		return jsonReply(http.StatusOK, ready)
+	}
+	if op.State == client.OperationScheduled { // nobody waits for days
+		a.asked(r, name)
+		return jsonReply(http.StatusAccepted, op, "Location", "/v1/operations/"+strconv.FormatUint(op.ID, 10))
 	}
 	return a.started(r, name, op)
 }

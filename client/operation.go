@@ -32,6 +32,7 @@ const (
 	OperationDone       = "done"
 	OperationRolledBack = "rolled_back" // failed before its commit point: nothing changed
 	OperationFailed     = "failed"      // superseded after its commit point
+	OperationScheduled  = "scheduled"   // it begins when its time has come, see Operation.Schedule
 )
 
 // Operation is a change of roles that runs in steps, kept in Raft.
@@ -52,10 +53,30 @@ type Operation struct {
 	Committed bool      `json:"committed"` // the commit point was passed: from here on only forward
 	Epoch     uint64    `json:"epoch"`     // where it leads to; 0 before it is taken
 	Error     string    `json:"error,omitempty"`
+	Schedule  *Schedule `json:"schedule,omitempty"` // of a switch-over that was asked for ahead of its time
 }
 
 // Finished tells whether the operation is over, with whatever result.
-func (o Operation) Finished() bool { return o.State != "" && o.State != OperationRunning }
+func (o Operation) Finished() bool {
+	return o.State != "" && o.State != OperationRunning && o.State != OperationScheduled
+}
+
+// Outcomes of a scheduled switch-over. All but ScheduleStarted end it with nothing changed.
+const (
+	ScheduleStarted  = "started"  // it began: the operation tells the rest
+	ScheduleCanceled = "canceled" // somebody called it off
+	ScheduleVoid     = "void"     // somebody asked for another change of the role, or the target is primary already
+	ScheduleMissed   = "missed"   // it could not begin in time
+)
+
+// Schedule is what a switch-over was scheduled with, and what became of it.
+type Schedule struct {
+	At      time.Time `json:"at"`                // it begins then, by the clock of the Raft leader
+	By      string    `json:"by,omitempty"`      // who asked for it
+	Asked   time.Time `json:"asked"`             // when
+	Waits   string    `json:"waits,omitempty"`   // its time has come, and these checks stand or stood in its way
+	Outcome string    `json:"outcome,omitempty"` // "": it is still to come
+}
 
 // Step is one step of an operation.
 type Step struct {
@@ -92,8 +113,9 @@ type Readiness struct {
 type SwitchoverRequest struct {
 	To       string    `json:"to,omitempty"`      // left out: the best in-sync secondary
 	DryRun   bool      `json:"dry_run,omitempty"` // check only, change nothing
-	At       time.Time `json:"at,omitzero"`       // zero: now
+	At       time.Time `json:"at,omitzero"`       // zero: now; else at most 30 days ahead
 	MaxPause Duration  `json:"max_pause,omitzero"`
+	By       string    `json:"by,omitempty"` // with At: who asks; left out: the address that the request came from
 }
 
 // AnyNode lets a failover choose the best candidate.

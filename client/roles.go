@@ -62,7 +62,8 @@ func (c *Client) Why(ctx context.Context, group, to string) (Readiness, error) {
 
 // Switchover starts a planned switch-over and follows it up to wait; 0 returns as soon as it has started. An operation
 // that is not Finished goes on by itself: WaitOperation. ErrPrecondition carries the failed checks in Error.Checks, and
-// nothing has changed. For a dry run use DryRun.
+// nothing has changed. For a dry run use DryRun. With r.At it is only scheduled, and returned as OperationScheduled at once;
+// ErrBusy when the group has another one.
 func (c *Client) Switchover(ctx context.Context, group string, r SwitchoverRequest, wait time.Duration) (Operation, error) {
 	r.DryRun = false
 	return c.operate(ctx, r, wait, group, "switchover")
@@ -88,7 +89,8 @@ func (c *Client) Switchback(ctx context.Context, group string, r SwitchoverReque
 	return c.operate(ctx, r, wait, group, "switchback")
 }
 
-// CancelSwitchover rolls the running switch-over back; ErrPrecondition when it is past its commit point, or none runs.
+// CancelSwitchover rolls the running switch-over back, and calls a scheduled one off; ErrPrecondition when the running one is past its
+// commit point, or when there is none.
 func (c *Client) CancelSwitchover(ctx context.Context, group string) error {
 	_, err := c.do(ctx, exchange{method: http.MethodDelete, path: pathOf("v1", "groups", group, "switchover"), query: url.Values{}})
 	return err
@@ -110,7 +112,7 @@ func (c *Client) operate(ctx context.Context, r any, wait time.Duration, group, 
 		x.wait = time.Millisecond // the node's default is longer
 	}
 	op, err := ask[Operation](ctx, c, x)
-	for err == nil && !op.Finished() && time.Now().Before(end) {
+	for err == nil && !op.Finished() && op.State != OperationScheduled && time.Now().Before(end) {
 		op, err = c.Operation(ctx, op.ID, min(time.Until(end), pollWait))
 	}
 	return op, err

@@ -118,6 +118,8 @@ type GroupStatus struct {
 	Full        string        `json:"full,omitempty"`    // why the primary refuses writes with journal_full, and what helps
 	Runway      float64       `json:"runway_seconds"`    // until the primary's journal is full at the present rate; 0: not known, or it does not grow
 
+	Scheduled *Operation `json:"scheduled,omitempty"` // a switch-over whose time has not come
+
 	Archive *ArchiveStatus `json:"archive"` // as the answering node knows it; null: it has no archive
 	Replays *Journal       `json:"replays"` // what the answering node recorded of what it replayed; null: nothing
 }

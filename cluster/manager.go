@@ -105,6 +105,12 @@ func (c *Cluster) act(ctx context.Context, cmd fsm.Command) bool {
 		c.log.Info("fenced", "group", cmd.Fence.Group, "epoch", res.Epoch, "reason", cmd.Fence.Reason, "evidence", cmd.Fence.Evidence)
 	case cmd.Promote != nil:
 		c.log.Info("promoted", "group", cmd.Promote.Group, "epoch", cmd.Promote.Epoch, "peer", cmd.Promote.To, "why", cmd.Promote.Why, "loss", cmd.Promote.Loss)
+	case cmd.StartSwitch != nil && cmd.StartSwitch.Schedule != 0:
+		c.log.Info("scheduled switch-over started", "group", cmd.StartSwitch.Group, "operation", res.Operation, "peer", cmd.StartSwitch.To)
+	case cmd.DelaySchedule != nil:
+		c.log.Warn("scheduled switch-over waits", "group", cmd.DelaySchedule.Group, "operation", cmd.DelaySchedule.Operation, "reason", cmd.DelaySchedule.Waits)
+	case cmd.CancelSchedule != nil:
+		c.log.Warn("scheduled switch-over given up", "group", cmd.CancelSchedule.Group, "operation", cmd.CancelSchedule.Operation, "reason", cmd.CancelSchedule.Reason)
 	case cmd.StartSwitch != nil:
 		c.log.Info("switch-back started", "group", cmd.StartSwitch.Group, "operation", res.Operation, "peer", cmd.StartSwitch.To)
 	case cmd.CreateGroup != nil:

@@ -80,6 +80,12 @@ func (s *State) Apply(c Command) Result {
 		return s.answerPlan(c.AnswerPlan)
 	case c.DropPlan != nil:
 		return s.dropPlan(c.DropPlan)
+	case c.ScheduleSwitch != nil:
+		return s.scheduleSwitch(c.ScheduleSwitch, at)
+	case c.DelaySchedule != nil:
+		return s.delaySchedule(c.DelaySchedule)
+	case c.CancelSchedule != nil:
+		return s.cancelSchedule(c.CancelSchedule, at)
 	case c.StartSwitch != nil:
 		return s.startSwitch(c.StartSwitch, at)
 	case c.AdvanceSwitch != nil:
@@ -101,6 +107,7 @@ func (c *Command) count() (n int) {
 		c.SetPause != nil, c.SetMaintenance != nil,
 		c.ChangeSpec != nil, c.SetHold != nil, c.RemoveHold != nil, c.Drop != nil, c.Readmit != nil,
 		c.PlanGroups != nil, c.AnswerPlan != nil, c.DropPlan != nil, c.Leave != nil,
+		c.ScheduleSwitch != nil, c.DelaySchedule != nil, c.CancelSchedule != nil,
 	} {
 		if set {
 			n++

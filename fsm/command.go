@@ -43,6 +43,10 @@ type Command struct {
 	AnswerPlan *AnswerPlan `json:"answer_plan,omitempty"`
 	DropPlan   *DropPlan   `json:"drop_plan,omitempty"`
 
+	ScheduleSwitch *ScheduleSwitch `json:"schedule_switch,omitempty"`
+	DelaySchedule  *DelaySchedule  `json:"delay_schedule,omitempty"`
+	CancelSchedule *CancelSchedule `json:"cancel_schedule,omitempty"`
+
 	Leave *Leave `json:"leave,omitempty"`
 }
 
@@ -207,7 +211,8 @@ type StartSwitch struct {
 	Deadline time.Time       `json:"deadline"`
 	Reason   string          `json:"reason"`
 
-	Automatic bool `json:"automatic,omitempty"` // a switch-back that nobody asked for: not during a pause, nor to a node in maintenance
+	Automatic bool   `json:"automatic,omitempty"` // a switch-back that nobody asked for: not during a pause, nor to a node in maintenance
+	Schedule  uint64 `json:"schedule,omitempty"`  // the scheduled switch-over whose time has come; it keeps its id. 0: none
 }
 
 // AdvanceSwitch records that a step before the commit point is finished and enters the next one.

@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -39,6 +40,9 @@ func (s *State) fence(c *Fence, at time.Time) Result {
 	op := s.failoverOperation(g, c, at)
 	op.To, op.AllowLoss, op.Epoch, op.Committed = c.To, c.AllowLoss, g.Epoch, false
 	op.Accept, op.Automatic = c.Accept, op.Automatic && c.Automatic
+	if !c.Automatic {
+		s.void(g, at, fmt.Sprintf("failover %d was asked for meanwhile", op.ID))
+	}
 	s.putGroup(g)
 	res := Result{Operation: op.ID, Epoch: g.Epoch}
 	if mutant.On(mutant.FenceEndsCover) {
@@ -238,6 +242,7 @@ func (s *State) open(c *Open, at time.Time) Result {
 		op.enter(StepOpen, within(normal(c.Recovered), at), c.Node, "")
 		s.endOperation(g, OperationDone, at, "")
 	}
+	s.voidIfThere(g, at)
 	s.putGroup(g)
 	return Result{Epoch: c.Epoch}
 }

@@ -141,3 +141,21 @@ func handed(t testing.TB) *fixture {
 	f.must(Command{Handover: handoverToB()})
 	return f
 }
+
+func planToB() *ScheduleSwitch {
+	return &ScheduleSwitch{Group: "g", To: "b", At: noon.Add(time.Hour), MaxPause: time.Second, Reason: "operator", By: "ann"}
+}
+
+// planned has a switch-over of the group g to b scheduled.
+func planned(t testing.TB) *fixture {
+	f := opened(t)
+	f.must(Command{ScheduleSwitch: planToB()})
+	return f
+}
+
+// begun has it begun.
+func begun(t testing.TB) *fixture {
+	f := planned(t)
+	f.must(Command{StartSwitch: &StartSwitch{Group: "g", Epoch: 1, To: "b", MaxPause: time.Second, Deadline: noon.Add(time.Hour), Schedule: 1}})
+	return f
+}

@@ -68,10 +68,12 @@ func (o *Operation) Took(i int) time.Duration {
 	return end.Sub(o.Steps[i].At)
 }
 
-// startOperation gives the group a new operation at its first step.
+// startOperation gives the group a new operation at its first step, with a new id unless it has one.
 func (s *State) startOperation(g *Group, o Operation, step, detail string) *Operation {
-	o.ID = s.NextOperation
-	s.NextOperation++
+	if o.ID == 0 { // a scheduled one has its id already
+		o.ID = s.NextOperation
+		s.NextOperation++
+	}
 	o.State = OperationRunning
 	o.enter(step, o.Started, o.From, detail)
 	g.Operation = &o
@@ -105,11 +107,14 @@ func (g *Group) amendCertificate(e ident.Epoch, f func(*Certificate)) {
 	}
 }
 
-// Operation returns an operation, running or past, by its id.
+// Operation returns an operation, running, scheduled or past, by its id.
 func (s *State) Operation(id uint64) (Operation, bool) {
 	for _, g := range s.Groups {
 		if g.Operation != nil && g.Operation.ID == id {
 			return *g.Operation, true
+		}
+		if g.Scheduled != nil && g.Scheduled.ID == id {
+			return *g.Scheduled, true
 		}
 	}
 	for i := len(s.Past) - 1; i >= 0; i-- {

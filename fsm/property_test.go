@@ -83,7 +83,7 @@ func (g *generator) body() Command {
 	if p := g.s.Nodes[grp.Primary]; p != nil {
 		renewal = near(g, "renewal", p.Renewal, 0)
 	}
-	switch near(g, "kind", g.next(grp), "renew", "release", "group", "fence", "promise", "promote", "open", "set", "start", "advance", "handover", "abort", "finish", "register", "pause", "resume", "maintenance", "spec", "hold", "unhold", "drop", "readmit", "plan", "answer", "give up", "planned", "leave") {
+	switch near(g, "kind", g.next(grp), "renew", "release", "group", "fence", "promise", "promote", "open", "set", "start", "advance", "handover", "abort", "finish", "register", "pause", "resume", "maintenance", "spec", "hold", "unhold", "drop", "readmit", "plan", "answer", "give up", "planned", "leave", "schedule", "delay", "cancel", "due") {
 	case "renew":
 		return Command{Renew: &Renew{Node: n, Directory: ident.DirectoryID("dir-" + n), Incarnation: pick(g, "renewing life", g.life(n), g.life(n), 1, 2, 3),
 			Flushed: map[ident.GroupName]ident.Position{name: {Epoch: last.Epoch, History: end}},
@@ -172,6 +172,21 @@ func (g *generator) body() Command {
 		return Command{ChangeSet: c}
 	case "start":
 		return Command{StartSwitch: &StartSwitch{Group: name, Epoch: epoch, To: to, MaxPause: time.Second, Deadline: noon, Automatic: near(g, "automatic", false, true)}}
+	case "schedule":
+		return Command{ScheduleSwitch: &ScheduleSwitch{Group: name, To: to, At: noon, MaxPause: time.Second, Reason: "r"}}
+	case "delay", "cancel", "due":
+		have := Operation{ID: 1, To: to}
+		if grp.Scheduled != nil {
+			have = *grp.Scheduled
+		}
+		have.ID = near(g, "schedule", have.ID, 1, 2)
+		switch pick(g, "of schedule", "delay", "cancel", "due", "due", "due") {
+		case "delay":
+			return Command{DelaySchedule: &DelaySchedule{Group: name, Operation: have.ID, Waits: pick(g, "waits", "v", "w")}}
+		case "cancel":
+			return Command{CancelSchedule: &CancelSchedule{Group: name, Operation: have.ID, Outcome: pick(g, "outcome", ScheduleCanceled, ScheduleMissed, ScheduleVoid), Reason: "r"}}
+		}
+		return Command{StartSwitch: &StartSwitch{Group: name, Epoch: epoch, To: have.To, MaxPause: time.Second, Deadline: noon, Schedule: have.ID}}
 	case "advance":
 		return Command{AdvanceSwitch: &AdvanceSwitch{Group: name, Operation: operation, From: step, Node: n}}
 	case "handover":
@@ -199,8 +214,10 @@ func (g *generator) next(grp *Group) string {
 		return pick(g, "next", "promise", "promise", "promote", "renew")
 	case grp.Phase == PhasePromoted:
 		return pick(g, "next", "open", "open", "fence", "renew")
+	case op == nil && grp.Scheduled != nil:
+		return pick(g, "next", "due", "due", "start", "fence", "renew")
 	case op == nil:
-		return pick(g, "next", "start", "start", "set", "fence", "spec", "hold", "unhold", "drop", "drop", "readmit", "renew")
+		return pick(g, "next", "start", "start", "schedule", "set", "fence", "spec", "hold", "unhold", "drop", "drop", "readmit", "renew")
 	case op.Committed:
 		return pick(g, "next", "finish", "fence", "renew")
 	case op.Step == StepDrain:
@@ -316,7 +333,7 @@ func TestProperties(t *testing.T) {
 		}
 	})
 	for _, kind := range []string{"renew", "release", "group", "fence", "promise", "promote", "open", "set", "start", "advance", "handover", "abort", "finish", "pause", "maintenance",
-		"spec", "hold", "unhold", "drop", "readmit", "leave"} {
+		"spec", "hold", "unhold", "drop", "readmit", "leave", "schedule", "delay", "cancel", "due"} {
 		if reached[kind] == 0 {
 			t.Errorf("no %s was ever accepted: the test does not test it", kind)
 		}
@@ -325,7 +342,11 @@ func TestProperties(t *testing.T) {
 }
 
 func kindOf(c Command) string {
+	if c.StartSwitch != nil && c.StartSwitch.Schedule != 0 {
+		return "due"
+	}
 	for kind, set := range map[string]bool{
+		"schedule": c.ScheduleSwitch != nil, "delay": c.DelaySchedule != nil, "cancel": c.CancelSchedule != nil,
 		"renew": c.Renew != nil, "release": c.Release != nil, "group": c.CreateGroup != nil, "fence": c.Fence != nil, "promise": c.Promise != nil,
 		"promote": c.Promote != nil, "open": c.Open != nil, "set": c.ChangeSet != nil, "start": c.StartSwitch != nil, "advance": c.AdvanceSwitch != nil,
 		"handover": c.Handover != nil, "abort": c.AbortSwitch != nil, "finish": c.FinishSwitch != nil, "pause": c.SetPause != nil, "maintenance": c.SetMaintenance != nil,
@@ -353,6 +374,7 @@ func checkInvariants(t *rapid.T, before, s *State, held map[ident.GroupName]map[
 	for name, g := range s.Groups {
 		o := before.Groups[name]
 		if o != nil {
+			checkSchedule(t, s, o, g, c)
 			if g.Epoch < o.Epoch || g.Epoch > o.Epoch+1 || g.OpenEpoch < o.OpenEpoch {
 				t.Fatalf("epoch %s after %s: %+v", g.Epoch, o.Epoch, c)
 			}

@@ -79,6 +79,13 @@ func TestRefusals(t *testing.T) {
 		return Command{FinishSwitch: change(&FinishSwitch{Group: "g", Operation: 1, Node: "b", First: 5}, f)}
 	}
 	abort := func(id uint64) Command { return Command{AbortSwitch: &AbortSwitch{Group: "g", Operation: id}} }
+	plan := func(f func(*ScheduleSwitch)) Command { return Command{ScheduleSwitch: change(planToB(), f)} }
+	delay := func(f func(*DelaySchedule)) Command {
+		return Command{DelaySchedule: change(&DelaySchedule{Group: "g", Operation: 1, Waits: "w"}, f)}
+	}
+	cancel := func(f func(*CancelSchedule)) Command {
+		return Command{CancelSchedule: change(&CancelSchedule{Group: "g", Operation: 1, Outcome: ScheduleCanceled, Reason: "r"}, f)}
+	}
 	renew := func(n, dir string, life ident.Incarnation) Command {
 		return Command{Renew: &Renew{Node: ident.NodeID(n), Directory: ident.DirectoryID(dir), Incarnation: life}}
 	}
@@ -301,6 +308,48 @@ func TestRefusals(t *testing.T) {
 		{"finish unknown group", handed, finish(func(f *FinishSwitch) { f.Group = "x" }), RefusedUnknown},
 		{"finish nothing", opened, finish(func(*FinishSwitch) {}), RefusedOperation},
 		{"finish before the commit point", draining, finish(func(*FinishSwitch) {}), RefusedOperation},
+		{"schedule in unknown group", opened, plan(func(c *ScheduleSwitch) { c.Group = "x" }), RefusedUnknown},
+		{"schedule to unknown", opened, plan(func(c *ScheduleSwitch) { c.To = "x" }), RefusedUnknown},
+		{"schedule to a witness", opened, plan(func(c *ScheduleSwitch) { c.To = "w" }), RefusedUnknown},
+		{"schedule to the primary", opened, plan(func(c *ScheduleSwitch) { c.To = "a" }), RefusedInvalid},
+		{"schedule without a time", opened, plan(func(c *ScheduleSwitch) { c.At = time.Time{} }), RefusedInvalid},
+		{"schedule without a pause", opened, plan(func(c *ScheduleSwitch) { c.MaxPause = 0 }), RefusedInvalid},
+		{"schedule without a reason", opened, plan(func(c *ScheduleSwitch) { c.Reason = "" }), RefusedInvalid},
+		{"schedule by a long name", opened, plan(func(c *ScheduleSwitch) { c.By = strings.Repeat("x", maxBy+1) }), RefusedInvalid},
+		{"schedule twice", planned, plan(func(c *ScheduleSwitch) { c.To = "c" }), RefusedBusy},
+		{"delay in unknown group", planned, delay(func(c *DelaySchedule) { c.Group = "x" }), RefusedUnknown},
+		{"delay nothing", opened, delay(func(*DelaySchedule) {}), RefusedOperation},
+		{"delay another", planned, delay(func(c *DelaySchedule) { c.Operation = 2 }), RefusedOperation},
+		{"delay for nothing", planned, delay(func(c *DelaySchedule) { c.Waits = "" }), RefusedInvalid},
+		{"delay at length", planned, delay(func(c *DelaySchedule) { c.Waits = strings.Repeat("x", maxReason+1) }), RefusedInvalid},
+		{"cancel in unknown group", planned, cancel(func(c *CancelSchedule) { c.Group = "x" }), RefusedUnknown},
+		{"cancel nothing", opened, cancel(func(*CancelSchedule) {}), RefusedOperation},
+		{"cancel another", planned, cancel(func(c *CancelSchedule) { c.Operation = 2 }), RefusedOperation},
+		{"cancel as started", planned, cancel(func(c *CancelSchedule) { c.Outcome = ScheduleStarted }), RefusedInvalid},
+		{"cancel without a reason", planned, cancel(func(c *CancelSchedule) { c.Reason = "" }), RefusedInvalid},
+		{"cancel what has begun", begun, cancel(func(*CancelSchedule) {}), RefusedOperation},
+		{"abort what has not begun", planned, abort(1), RefusedOperation},
+		{"begin what is not scheduled", opened, start(func(s *StartSwitch) { s.Schedule = 1 }), RefusedOperation},
+		{"begin another schedule", planned, start(func(s *StartSwitch) { s.Schedule = 2 }), RefusedOperation},
+		{"begin a schedule twice", begun, start(func(s *StartSwitch) { s.Schedule = 1 }), RefusedBusy},
+		{"begin a schedule again", func(t testing.TB) *fixture {
+			f := begun(t)
+			f.must(abort(1))
+			return f
+		}, start(func(s *StartSwitch) { s.Schedule = 1 }), RefusedOperation},
+		{"begin a schedule to another node", planned, start(func(s *StartSwitch) { s.Schedule, s.To = 1, "c" }), RefusedInvalid},
+		{"begin a schedule with another pause", planned, start(func(s *StartSwitch) { s.Schedule, s.MaxPause = 1, time.Minute }), RefusedInvalid},
+		{"begin a schedule as nobody's", planned, start(func(s *StartSwitch) { s.Schedule, s.Automatic = 1, true }), RefusedInvalid},
+		{"begin a schedule in a pause", func(t testing.TB) *fixture {
+			f := planned(t)
+			f.must(Command{SetPause: &SetPause{On: true, Reason: "r"}})
+			return f
+		}, start(func(s *StartSwitch) { s.Schedule = 1 }), RefusedPaused},
+		{"begin a schedule to a node in maintenance", func(t testing.TB) *fixture {
+			f := planned(t)
+			f.must(Command{SetMaintenance: &SetMaintenance{Node: "b", On: true, Reason: "r"}})
+			return f
+		}, start(func(s *StartSwitch) { s.Schedule = 1 }), RefusedCandidate},
 		{"finish by the old primary", handed, finish(func(f *FinishSwitch) { f.Node = "a" }), RefusedOperation},
 	} {
 		t.Run(c.name, func(t *testing.T) {

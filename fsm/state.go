@@ -135,6 +135,8 @@ type Group struct {
 	Consumers   []Hold    `json:"holds,omitempty"`        // what consumers hold, sorted by name
 	HoldVersion uint64    `json:"hold_version,omitempty"` // counts changes of Consumers
 	Dropped     []Dropped `json:"dropped,omitempty"`      // nodes that nothing is kept for, sorted; none is in the set
+
+	Scheduled *Operation `json:"scheduled,omitempty"` // a switch-over that begins later, in OperationScheduled; nil: none
 }
 
 // Report is what a node says when it has promised an epoch on disk.
@@ -167,6 +169,8 @@ const (
 	OperationDone       OperationState = "done"
 	OperationRolledBack OperationState = "rolled_back"
 	OperationFailed     OperationState = "failed" // over without result: superseded after its commit point
+
+	OperationScheduled OperationState = "scheduled" // it begins when its time has come
 )
 
 // Steps of a switch-over, in order; part of the format. The commit point is StepHandover.
@@ -219,6 +223,7 @@ type Operation struct {
 	Error     string          `json:"error,omitempty"`
 	Automatic bool            `json:"automatic,omitempty"` // nobody asked for it
 	Accept    *Acceptance     `json:"accept,omitempty"`    // what the operator accepted to lose
+	Schedule  *Schedule       `json:"schedule,omitempty"`  // of a switch-over that was asked for ahead of its time
 }
 
 // Certificate records one promotion.

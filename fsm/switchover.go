@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/understudy-ha/understudy/internal/ident"
@@ -35,10 +36,19 @@ func (s *State) startSwitch(c *StartSwitch, at time.Time) Result {
 	case c.MaxPause <= 0 || c.Deadline.IsZero():
 		return refuse(RefusedInvalid, "a switch-over needs a longest pause and a deadline")
 	}
-	op := s.startOperation(g, Operation{
+	o := Operation{
 		Kind: OperationSwitchover, Group: c.Group, From: g.Primary, To: c.To, Reason: c.Reason, Started: at,
 		MaxPause: c.MaxPause, Deadline: normal(c.Deadline), Automatic: c.Automatic,
-	}, StepPrepare, "")
+	}
+	if c.Schedule != 0 {
+		if r := s.due(g, n, c, &o); r != nil {
+			return *r
+		}
+	}
+	op := s.startOperation(g, o, StepPrepare, "")
+	if c.Schedule == 0 && !c.Automatic {
+		s.void(g, at, fmt.Sprintf("switch-over %d to %s was asked for meanwhile", op.ID, op.To))
+	}
 	s.putGroup(g)
 	return Result{Operation: op.ID}
 }
@@ -134,6 +144,7 @@ func (s *State) handover(c *Handover, at time.Time) Result {
 		Group: c.Group, Kind: CertificateSwitchover, Operation: op.ID, OldEpoch: old, Epoch: g.Epoch, From: c.From, To: c.To,
 		InSync: g.InSync, SW: sw, Loss: LossNone, Started: op.Started, At: at, Reason: op.Reason,
 	})
+	s.voidIfThere(g, at)
 	s.putGroup(g)
 	return Result{Operation: op.ID, Epoch: g.Epoch, Ended: []ident.GroupName{c.Group}}
 }

@@ -54,12 +54,18 @@ func (v View) create() (out []fsm.Command) {
 
 func (v View) decideGroup(g *fsm.Group) (fsm.Command, bool) {
 	if g.Phase == fsm.PhaseFenced {
-		return v.promote(g)
+		if cmd, ok := v.promote(g); ok {
+			return cmd, true
+		}
+		return v.scheduled(g)
 	}
 	if cmd, ok := v.fence(g); ok {
 		return cmd, true
 	}
 	if cmd, ok := v.abort(g); ok {
+		return cmd, true
+	}
+	if cmd, ok := v.scheduled(g); ok {
 		return cmd, true
 	}
 	return v.switchback(g)

@@ -32,7 +32,12 @@ func newGroupShow(a *app) *cobra.Command {
 					return err
 				}
 				shown := client.GroupChange{Group: g.Name, Spec: g.Spec, Version: g.SpecVersion, Changed: []string{}}
-				return a.show(shown, func(w io.Writer) { writeSpec(w, shown) })
+				return a.show(groupShown{shown, g.Scheduled}, func(w io.Writer) {
+					writeSpec(w, shown)
+					if g.Scheduled != nil {
+						fmt.Fprintf(w, "  %s\n", operationLine(*g.Scheduled))
+					}
+				})
 			})
 		},
 	}

@@ -100,8 +100,12 @@ func (a *app) operationResult(o client.Operation) error {
 	switch {
 	case o.State == client.OperationDone:
 		return nil
+	case o.State == client.OperationScheduled:
+		return exitWith(exitRunning, "%s has not begun: it is scheduled for %s; `understudy operation wait %d` waits for its end", name, humanTime(o.Schedule.At), o.ID)
 	case !o.Finished():
 		return exitWith(exitRunning, "%s is still running; `understudy operation wait %d` waits for its end", name, o.ID)
+	case o.State == client.OperationRolledBack && neverBegan(o):
+		return exitWith(exitRolledBack, "%s did not begin, nothing changed: %s", name, orUnknown(o.Error))
 	case o.State == client.OperationRolledBack:
 		return exitWith(exitRolledBack, "%s was rolled back, nothing changed: %s", name, orUnknown(o.Error))
 	case o.Committed:
@@ -120,6 +124,19 @@ func orUnknown(s string) string {
 // operationLine says in one line what runs.
 func operationLine(o client.Operation) string {
 	s := fmt.Sprintf("%s %d %s: %s", o.Kind, o.ID, fromTo(o.From, o.To), o.State)
+	if p := o.Schedule; p != nil && o.State == client.OperationScheduled {
+		s += " for " + humanTime(p.At)
+		if p.By != "" {
+			s += " by " + p.By
+		}
+		if p.Waits != "" {
+			s += "; it waits: " + p.Waits
+		}
+		return s
+	}
+	if neverBegan(o) {
+		return fmt.Sprintf("%s, it was scheduled for %s and did not begin", s, humanTime(o.Schedule.At))
+	}
 	if !o.Finished() {
 		s += ", step " + o.Step
 	}
@@ -137,6 +154,9 @@ func fromTo(from, to string) string {
 }
 
 func took(o client.Operation) time.Duration {
+	if o.State == client.OperationScheduled || neverBegan(o) {
+		return 0
+	}
 	if o.Ended.IsZero() {
 		if o.Finished() {
 			return 0
@@ -176,7 +196,12 @@ func writeOperations(w io.Writer, all []client.Operation) {
 	t := newTable(">ID", "KIND", "GROUP", "FROM → TO", "STATE", "STARTED", ">TOOK", "REASON")
 	for _, o := range all {
 		state := o.State
-		if !o.Finished() {
+		switch {
+		case o.State == client.OperationScheduled:
+			state += " for " + humanTime(o.Schedule.At)
+		case neverBegan(o):
+			state += ", " + o.Schedule.Outcome
+		case !o.Finished():
 			state += ", " + o.Step
 		}
 		t.add(o.ID, o.Kind, o.Group, fromTo(o.From, o.To), state, humanTime(o.Started), humanDuration(took(o)), o.Reason)

@@ -55,7 +55,7 @@ type switchOptions struct {
 func (o *switchOptions) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.BoolVar(&o.dryRun, "dry-run", false, "check and forecast only, change nothing")
-	f.StringVar(&o.at, "at", "", "start later: 15:04, 2006-01-02T15:04:05Z, or +10m")
+	f.StringVar(&o.at, "at", "", "schedule it: 15:04, 2006-01-02T15:04:05Z, or +10m")
 	f.DurationVar(&o.maxPause, "max-pause", 5*time.Second, "roll back when writes would be held longer than this")
 	f.DurationVar(&o.wait, "wait", 30*time.Second, "wait this long for the end, then leave with exit code 75")
 }
@@ -109,6 +109,9 @@ func (a *app) switchover(ctx context.Context, group string, o switchOptions) err
 		if err != nil {
 			return err
 		}
+		if op.State == client.OperationScheduled {
+			return a.show(op, func(w io.Writer) { writeScheduled(w, op) })
+		}
 		return a.operationResult(op)
 	})
 }
@@ -146,14 +149,23 @@ func parseMoment(s string, now time.Time) (time.Time, error) {
 func newCancel(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "cancel GROUP",
-		Short: "Roll the running switch-over back, while that is still possible",
+		Short: "Call a scheduled switch-over off, and roll the running one back while that is still possible",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withClient(func(cl *client.Client) error {
 				ctx, cancel := context.WithTimeout(cmd.Context(), askTimeout)
 				defer cancel()
+				g, _ := cl.Group(ctx, args[0]) // for the words only
 				if err := cl.CancelSwitchover(ctx, args[0]); err != nil {
 					return err
+				}
+				if g.Scheduled != nil && g.Operation == nil { // unless it has begun since: then it was rolled back
+					op, err := cl.Operation(ctx, g.Scheduled.ID, 0)
+					if err == nil && op.Schedule != nil && op.Schedule.Outcome == client.ScheduleCanceled {
+						return a.show(op, func(w io.Writer) {
+							fmt.Fprintf(w, "Switch-over %d of group %s, scheduled for %s, was called off. Nothing changed.\n", op.ID, op.Group, humanTime(op.Schedule.At))
+						})
+					}
 				}
 				return a.show(map[string]string{"group": args[0], "state": client.OperationRolledBack}, func(w io.Writer) {
 					fmt.Fprintf(w, "The switch-over of group %s was rolled back. Nothing changed.\n", args[0])

@@ -230,6 +230,9 @@ func groupConcerns(g client.GroupStatus) (all []string) {
 	case "held", "refused":
 		add("writes are %s until an in-sync secondary is back", g.Writes)
 	}
+	if o := g.Scheduled; o != nil && o.Schedule.Waits != "" {
+		add("the scheduled switch-over %d to %s cannot begin: %s", o.ID, o.To, o.Schedule.Waits)
+	}
 	if g.Held > 0 && g.Operation == nil {
 		add("%s held", plural(g.Held, "write is", "writes are"))
 	}
@@ -309,6 +312,9 @@ func writeGroup(w io.Writer, g client.GroupStatus) {
 		fmt.Fprintf(w, "  resync of %s: %s\n", r.Node, resyncText(*r))
 	}
 	if o := g.Operation; o != nil {
+		fmt.Fprintf(w, "  %s\n", operationLine(*o))
+	}
+	if o := g.Scheduled; o != nil {
 		fmt.Fprintf(w, "  %s\n", operationLine(*o))
 	}
 	if g.Held > 0 {

@@ -10,9 +10,8 @@ import (
 	"github.com/understudy-ha/understudy/internal/ident"
 )
 
-// maxSwitchLag is how many entries a target may be behind when a switch-over is started; it must drain them within the
-// pause, and at the reference rate of some 20,000 entries a second this is well below one.
-const maxSwitchLag = 10_000
+// maxSwitchLag is how many entries a target may be behind when a switch-over is started.
+const maxSwitchLag = fsm.MaxSwitchLag
 
 // facts are what the readiness of a planned switch-over is judged by.
 type facts struct {

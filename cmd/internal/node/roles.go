@@ -144,7 +144,7 @@ func (r roles) assess(name, to string) (client.Readiness, *fsm.Group, error) {
 	out.EntriesToDrain = uint64(f.lag[target])
 	pause, measured := expectedPause(st, g.Spec.Name)
 	out.EstimatedPause, out.Loss = client.Duration(pause), "none"
-	out.Notes = append(append(orderNotes(st.Pause, g, st.Nodes), r.n.spaceNotes(g)...), append(r.n.local.notes(g), measured)...)
+	out.Notes = append(append(append(orderNotes(st.Pause, g, st.Nodes), scheduleNotes(g)...), r.n.spaceNotes(g)...), append(r.n.local.notes(g), measured)...)
 	return out, g, nil
 }
 
@@ -162,9 +162,14 @@ const (
 )
 
 func (r roles) Switchover(ctx context.Context, name string, q client.SwitchoverRequest) (client.Operation, *client.Readiness, error) {
-	if !q.At.IsZero() && q.At.After(r.n.host.Clock.Now().Add(time.Second)) {
-		return client.Operation{}, nil, &client.Error{Code: client.CodeUnsupported, Detail: "this version does not schedule switch-overs",
-			Remedy: "leave `at` away and start it at the time you want, for example with at(1) or a systemd timer"}
+	if !q.At.IsZero() {
+		if err := schedulable(q.At, r.n.host.Clock.Now()); err != nil {
+			return client.Operation{}, nil, err
+		}
+		if !q.DryRun {
+			op, err := r.schedule(ctx, name, q)
+			return op, nil, err
+		}
 	}
 	ready, g, err := r.assess(name, q.To)
 	if err == nil && g.Operation != nil && g.Operation.Committed {
@@ -208,18 +213,6 @@ func (r roles) Switchover(ctx context.Context, name string, q client.SwitchoverR
 	r.n.events.add("info", name, "SWITCHOVER", fmt.Sprintf("switch-over %d to %s started", res.Operation, ready.To), nil)
 	op, err := r.Operation(ctx, res.Operation, 0)
 	return op, nil, err
-}
-
-func (r roles) CancelSwitchover(ctx context.Context, name string) error {
-	_, g, err := r.n.group(name)
-	if err != nil {
-		return err
-	}
-	if g.Operation == nil || g.Operation.Kind != fsm.OperationSwitchover {
-		return &client.Error{Code: client.CodePrecondition, Detail: fmt.Sprintf("no switch-over of group %s is running", name), Remedy: "there is nothing to cancel; GET /v1/operations shows what ran"}
-	}
-	_, err = r.n.propose(ctx, fsm.Command{AbortSwitch: &fsm.AbortSwitch{Group: g.Spec.Name, Operation: g.Operation.ID, Reason: "canceled by the operator"}})
-	return err
 }
 
 func (r roles) Failover(ctx context.Context, name string, q client.FailoverRequest) (client.Operation, error) {
@@ -304,8 +297,8 @@ func (r roles) Operations(context.Context) ([]client.Operation, error) {
 		out = append(out, operation(&st.Past[i]))
 	}
 	for _, g := range st.Groups {
-		if g.Operation != nil {
-			out = append(out, operation(g.Operation))
+		for _, op := range g.Pending() {
+			out = append(out, operation(op))
 		}
 	}
 	sort.Slice(out, func(i, j int) bool { return out[i].ID > out[j].ID })
@@ -321,7 +314,7 @@ func (r roles) Operation(ctx context.Context, id uint64, wait time.Duration) (cl
 		if op == nil {
 			return client.Operation{}, &client.Error{Code: client.CodeNotFound, Detail: "there is no operation " + strconv.FormatUint(id, 10) + " (only the last ones are kept)", Remedy: "GET /v1/operations lists them"}
 		}
-		if op.State != fsm.OperationRunning || wait <= 0 {
+		if op.State != fsm.OperationRunning && op.State != fsm.OperationScheduled || wait <= 0 {
 			return operation(op), nil
 		}
 		select {
@@ -336,8 +329,10 @@ func (r roles) Operation(ctx context.Context, id uint64, wait time.Duration) (cl
 
 func findOperation(st *fsm.State, id uint64) *fsm.Operation {
 	for _, g := range st.Groups {
-		if g.Operation != nil && g.Operation.ID == id {
-			return g.Operation
+		for _, op := range g.Pending() {
+			if op.ID == id {
+				return op
+			}
 		}
 	}
 	for i := range st.Past {
@@ -367,7 +362,7 @@ func (r roles) Events(ctx context.Context, since uint64, wait time.Duration) ([]
 func operation(o *fsm.Operation) client.Operation {
 	out := client.Operation{ID: o.ID, Kind: string(o.Kind), Group: string(o.Group), From: string(o.From), To: string(o.To), State: string(o.State), Step: o.Step,
 		Steps: []client.Step{}, Reason: o.Reason, Started: o.Started, Ended: o.Ended, MaxPause: client.Duration(o.MaxPause), AllowLoss: o.AllowLoss,
-		Committed: o.Committed, Epoch: uint64(o.Epoch), Error: o.Error}
+		Committed: o.Committed, Epoch: uint64(o.Epoch), Error: o.Error, Schedule: scheduleOf(o)}
 	for i, s := range o.Steps {
 		out.Steps = append(out.Steps, client.Step{Name: s.Name, At: s.At, Took: client.Duration(o.Took(i)), Node: s.Node, Detail: s.Detail})
 	}

@@ -65,7 +65,7 @@ func complete(s client.GroupStatus, far *client.Status) client.GroupStatus {
 	if !ok || p.Epoch < s.Epoch || p.Stale {
 		return s
 	}
-	p.Local, p.Archive, p.Replays = s.Local, s.Archive, s.Replays
+	p.Local, p.Archive, p.Replays, p.Scheduled = s.Local, s.Archive, s.Replays, s.Scheduled
 	return p
 }
 
@@ -145,6 +145,10 @@ func (n *Node) groupStatus(st *fsm.State, g *fsm.Group) client.GroupStatus {
 	if g.Operation != nil {
 		op := operation(g.Operation)
 		out.Operation = &op
+	}
+	if g.Scheduled != nil {
+		op := operation(g.Scheduled)
+		out.Scheduled = &op
 	}
 	out.SpecVersion, out.Dropped, out.Holds = g.SpecVersion, droppedNodes(g), holds(g)
 	out.Archive, out.Replays = n.archiver.ofGroup(g.Spec.Name), n.replaysOf(g.Spec.Name)

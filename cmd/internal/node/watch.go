@@ -19,9 +19,10 @@ func (n *Node) watch(ctx context.Context) error {
 		phase fsm.Phase
 	}
 	groups := map[ident.GroupName]seen{}
-	past, first := uint64(0), true
+	told, first := map[uint64]bool{}, true // told: the past operations that were looked at; their ids do not ascend
 	var members map[ident.NodeID]string
 	var orders orderChanges
+	plans := scheduleChanges{}
 	for {
 		st, changed := n.cluster.State()
 		n.lookAtLeases(st)
@@ -34,14 +35,15 @@ func (n *Node) watch(ctx context.Context) error {
 			}
 			groups[name] = now
 		}
+		plans.see(n, st, first)
+		past := make(map[uint64]bool, len(st.Past))
 		for i := range st.Past {
-			if op := &st.Past[i]; op.ID > past {
-				past = op.ID
-				if !first {
-					n.completed(op)
-				}
+			op := &st.Past[i]
+			if past[op.ID] = true; !told[op.ID] && !first {
+				n.completed(op)
 			}
 		}
+		told = past
 		if own := st.Nodes[n.config.Node]; own != nil && own.Incarnation == n.directory.life {
 			first = false // until here the log told what was before this life: it was told then
 		}
@@ -77,6 +79,9 @@ func (n *Node) completed(op *fsm.Operation) {
 		return
 	case fsm.OperationReadmit:
 		n.events.add("info", string(op.Group), "NODE_READMITTED", fmt.Sprintf("node %s takes part again, readmitted by %s", op.From, op.Reason), map[string]string{"peer": string(op.From), "operation": fmt.Sprint(op.ID)})
+		return
+	}
+	if n.neverBegan(op) {
 		return
 	}
 	n.timings.completed(op, n.config.Node)
