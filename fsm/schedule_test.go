@@ -44,6 +44,12 @@ func TestScheduledSwitchover(t *testing.T) {
 		!op.Schedule.At.Equal(noon.Add(time.Hour)) || op.Schedule.Asked.IsZero() {
 		t.Fatalf("scheduled: %+v", op)
 	}
+	const golden = `"scheduled":{"id":1,"kind":"switchover","group":"g","from":"a","to":"b","state":"scheduled","step":"scheduled","steps":[{"name":"scheduled","at":"2026-03-01T12:00:11Z"}],` +
+		`"reason":"operator","started":"2026-03-01T12:00:11Z","max_pause":1000000000,"deadline":"0001-01-01T00:00:00Z","allow_loss":false,"committed":false,"epoch":0,` +
+		`"schedule":{"at":"2026-03-01T13:00:00Z","by":"ann","asked":"2026-03-01T12:00:11Z"}}`
+	if !strings.Contains(f.bytes(), golden) { // stands in snapshots
+		t.Fatalf("%s\nlacks\n%s", f.bytes(), golden)
+	}
 	if f.group().Operation != nil || f.NextOperation != 2 {
 		t.Fatal("it has begun at once")
 	}
