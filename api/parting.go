@@ -205,10 +205,14 @@ func (a *API) welcome(w http.ResponseWriter, r *http.Request) bool {
 	return true
 }
 
-// sendOn answers that a request was not done, and why.
+// sendOn answers that a request was not done, and why. A node that forwarded it looks for another one then.
 func (a *API) sendOn(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Connection", "close")
-	a.problem(w, r, &client.Error{Code: client.CodeUnavailable, Detail: "the node is being stopped: the request was not done", Remedy: "send it again, to another node"})
+	code := client.CodeUnavailable
+	if r.Header.Get(headerHops) != "" {
+		code = client.CodeNotPrimary
+	}
+	a.problem(w, r, &client.Error{Code: code, Detail: "the node is being stopped: the request was not done", Remedy: "send it again, to another node"})
 }
 
 // farewell is the last answer on a connection.

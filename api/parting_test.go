@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -115,10 +116,20 @@ func TestPartsWithAnAnswer(t *testing.T) {
 		_ = fresh.Close()
 		fresh = dialRaw(t, address)
 	}
+	forwarded := dialRaw(t, address)
+	forwarded.say(strings.Replace(putOf, "Host: x\r\n", "Host: x\r\n"+headerHops+": 1\r\n", 1))
+	if status, closes, _ := forwarded.hear(); status != http.StatusMisdirectedRequest || !closes {
+		t.Errorf("a forwarded request: %d, closes %t", status, closes)
+	}
 	idle.expectNotDone("idle", http.StatusRequestTimeout)
+	for _, c := range []*raw{half, crossing} {
+		if _, err := c.from.Peek(1); err != nil { // from here on nothing is done; the client has not looked
+			t.Fatalf("no answer: %v", err)
+		}
+	}
 	half.say(putOf[len(putOf)-20:])
 	half.expectNotDone("half a request", http.StatusRequestTimeout)
-	crossing.say(putOf) // sent before the client has read anything
+	crossing.say(putOf)
 	crossing.expectNotDone("a request that crosses", http.StatusRequestTimeout)
 	close(finish)
 	if status, closes, _ := busy.hear(); status >= 300 || !closes {
@@ -174,5 +185,56 @@ func TestClientsTakeThePartingRight(t *testing.T) {
 	}
 	if text := fmt.Sprintf("%s", farewell); !strings.HasPrefix(text, "HTTP/1.1 408 ") {
 		t.Errorf("net/http takes 408 for the end of an idle connection, not %s", text)
+	}
+}
+
+// TestGuestDecidesOnce: whether a request is done or its connection parted from is decided once, also for a request that was read completely in that
+// moment. Proves BX-1.
+func TestGuestDecidesOnce(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	h := newHouse(ln)
+	out := dialRaw(t, ln.Addr().String())
+	c, err := h.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	g, ok := c.(*guest)
+	if !ok {
+		t.Fatalf("the house accepts a %T", c)
+	}
+	a := New(Options{Node: "a", Data: newFake(), Roles: newFake(), Journals: newFake(), Logger: hclog.NewNullLogger()})
+	req := httptest.NewRequestWithContext(h.know(t.Context(), c), http.MethodPut, "/", nil)
+	until := time.Now().Add(time.Minute)
+	if !a.welcome(httptest.NewRecorder(), req) {
+		t.Fatal("a request is not let in")
+	}
+	if g.part(a.farewell(), until) {
+		t.Fatal("parted from while a request is being answered")
+	}
+	h.state(c, http.StateIdle)
+	if !g.part(a.farewell(), until) || g.part(a.farewell(), until) {
+		t.Fatal("not parted from once")
+	}
+	w := httptest.NewRecorder()
+	if a.welcome(w, req) || w.Header().Get("Connection") != "close" || w.Body.Len() > 0 {
+		t.Errorf("a request is let in after that: %+v", w)
+	}
+	if n, err := c.Write([]byte("HTTP/1.1 200 OK")); err != nil || n == 0 {
+		t.Errorf("the server may not notice: %d, %v", n, err)
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	out.expectNotDone("what the client got", http.StatusRequestTimeout)
+	if rest, err := io.ReadAll(out.from); err != nil || len(rest) > 0 {
+		t.Errorf("it got %q besides, %v", rest, err)
+	}
+	if len(h.guests) != 0 {
+		t.Error("the house knows who has gone")
 	}
 }

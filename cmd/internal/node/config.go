@@ -79,7 +79,7 @@ type Timing struct {
 	Renew       time.Duration `yaml:"renew"`        // how often the lease is renewed
 	ShrinkAfter time.Duration `yaml:"shrink_after"` // a silent in-sync secondary holds writes up this long
 	Watchdog    time.Duration `yaml:"watchdog"`     // a write to the disk that takes longer ends the process
-	HandOver    time.Duration `yaml:"hand_over"`    // a node that is stopped hands its roles over for at most so long; 0: not at all
+	HandOver    time.Duration `yaml:"hand_over"`    // a node that is stopped hands its roles over and leaves the sets for at most so long; 0: not at all
 }
 
 // DefaultConfig returns the defaults. Node, Cluster and Data have none.
