@@ -73,13 +73,13 @@ type Node struct {
 	client  *client.Client
 }
 
-// unhurried is the timing of a cluster all of whose nodes share one busy machine with others: nobody loses a lease or a Raft leader because a
-// process waits for its turn. As with the product's timing, a new Raft leader is there before a lease has run out.
+// unhurried is the timing of a cluster all of whose nodes share one busy machine with others: nobody loses a lease or a Raft leader, or is taken
+// for dead, because a process waits for its turn. As with the product's timing, a new Raft leader is there before a lease has run out.
 func unhurried() cluster.Timing {
 	t := cluster.DefaultTiming()
 	t.Lease, t.Renew = 2*t.Lease, 300*time.Millisecond
 	t.RaftHeartbeat, t.RaftElection, t.RaftLeaderLease = 2*t.RaftHeartbeat, 2*t.RaftElection, 2*t.RaftLeaderLease
-	t.Propose *= 2
+	t.Probe, t.Propose = 3*t.Probe, 2*t.Propose
 	return t
 }
 

@@ -43,7 +43,7 @@ func (c *Cluster) write(n int) *writer {
 				}
 				key, value := fmt.Sprintf("w%d/%06d", i, k), fmt.Sprintf("value %d of writer %d", k, i)
 				ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-				_, err := w.client.Put(ctx, "load", []byte(key), []byte(value), client.WriteOptions{})
+				_, err := w.client.Put(ctx, "load", []byte(key), []byte(value), client.WriteOptions{Wait: 20 * time.Second})
 				cancel()
 				w.mu.Lock()
 				var refused *client.Error
