@@ -74,7 +74,7 @@ func (n *Node) depart(ctx context.Context) (moved int) {
 			moved += n.HandOver(ctx)
 			continue
 		}
-		p := partings(st, n.config.Node, n.cluster.Alive)
+		p := partings(st, n.config.Node, func(id ident.NodeID) bool { return n.cluster.Alive(id) || n.cluster.LeaseHeld(id) }) // gossip may be wrong
 		if len(p.wait) == 0 {
 			n.tellParting(st, p, false)
 			return moved
