@@ -135,7 +135,10 @@ func TestFollowersAcrossSwitches(t *testing.T) {
 	p.Crash()
 	more("writes go on after the crash", 100)
 	p.Start()
-	c.Wait("the cluster is settled again", 60*time.Second, func() error { return c.rests(w) })
+	c.Wait("the cluster is settled again", 60*time.Second, func() error {
+		c.relax(w)
+		return c.settled()
+	})
 	w.finish()
 	late := c.follow(p.ID) // from the first fact on, at the node that came back
 	listeners = append(listeners, late)

@@ -49,7 +49,10 @@ func TestGracefulStopHandsTheRoleOver(t *testing.T) {
 			return nil
 		})
 		p.Start()
-		c.Wait("the cluster is settled again", 30*time.Second, func() error { return c.rests(w) })
+		c.Wait("the cluster is settled again", 30*time.Second, func() error {
+			c.relax(w)
+			return c.settled()
+		})
 	}
 	w.finish()
 	if len(w.unknown) > 0 || w.refused > 0 {
@@ -108,7 +111,6 @@ func TestWhereTheTimeOfAFailoverGoes(t *testing.T) {
 	}
 	died := time.Now()
 	p.Crash()
-	dead := time.Now()
 	next := c.primary()
 	took := time.Since(died)
 	operations, err := next.client.Operations(t.Context())
@@ -128,9 +130,10 @@ func TestWhereTheTimeOfAFailoverGoes(t *testing.T) {
 	if whole := op.Ended.Sub(op.Started); sum != whole {
 		t.Errorf("the steps add up to %s, the operation took %s", sum, whole)
 	}
-	// The last sign of life lies before the death, by no more than a lease, which it held, and the operation ends before we know.
-	if op.Started.After(dead) || died.Sub(op.Started) > c.options.Timing.Lease {
-		t.Errorf("it was seen last at %s, and died between %s and %s", op.Started, died, dead)
+	// The last sign of life lies before the death by no more than a lease, which it held: after it, when a renewal that was on its way was only
+	// committed by the next Raft leader. The operation ends before we know.
+	if early := died.Sub(op.Started); early > c.options.Timing.Lease {
+		t.Errorf("it was seen last %s before it died", early)
 	}
 	if op.Ended.After(died.Add(took)) {
 		t.Errorf("it ended at %s, after somebody served", op.Ended)
