@@ -17,7 +17,7 @@ run: build
 # Everything with the race detector, where the simulations play few seeds; then their full number without it, and what the
 # library for Raft does not do without a race; then flipped bits and hostile frames in full; then the proof that broken rules are noticed.
 test:
-	$(GO) test -race -timeout 20m ./...
+	$(GO) test -race -timeout 40m ./...
 	$(GO) test -timeout 20m ./cmd/internal/simulation ./cmd/internal/nodesim
 	$(GO) test -timeout 5m -run TestAddressChange ./cluster
 	$(GO) test -timeout 5m -run TestEveryFlippedBit ./journal
