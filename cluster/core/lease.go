@@ -15,7 +15,7 @@ const Drift = 1000
 // of one clock, CLOCK_BOOTTIME; no timer decides anything here. It is for one goroutine at a time.
 //
 // The holder counts D*(1-r) from a clock reading taken before the renewal was sent. Everybody counts D*(1+r)+margin from
-// its own apply of the same command, which is later. So at any instant a group is held by nobody, or nobody else's cover
+// its own apply of the same command, or of a Handover after it, which is later. So at any instant a group is held by nobody, or nobody else's cover
 // of it has ended.
 type Leases struct {
 	self   ident.NodeID
@@ -96,8 +96,11 @@ func (l *Leases) Step(now time.Duration, cmd fsm.Command, res fsm.Result, st *fs
 		if r := cmd.Release; r != nil && r.Node == l.self && r.Incarnation == l.life {
 			l.Drop()
 		}
-		if cmd.Renew != nil {
+		switch {
+		case cmd.Renew != nil:
 			c.Granted = l.renewal(now, cmd, res, st)
+		case cmd.Handover != nil:
+			c.Granted = l.handover(now, cmd.Handover, res.Epoch)
 		}
 	}
 	l.reconcile(st)
@@ -137,6 +140,20 @@ func (l *Leases) renewal(now time.Duration, cmd fsm.Command, res fsm.Result, st 
 		granted = append(granted, Granted{Group: g, Epoch: group.Epoch, Until: until})
 	}
 	return granted
+}
+
+// handover counts an applied Handover as a renewal that covers the group for its new holder, which so needs no other before it serves. The
+// holder counts from its newest renewal before it in the log, which was sent earlier than any node applied this.
+func (l *Leases) handover(now time.Duration, h *fsm.Handover, e ident.Epoch) (granted []Granted) {
+	if !mutant.On(mutant.HandoverUncovered) {
+		l.covers[h.Group] = max(l.covers[h.Group], now+l.long)
+	}
+	l.seen[h.Group] = now
+	if h.To != l.self || h.Incarnation != l.life || l.over || l.until <= now {
+		return nil
+	}
+	l.held[h.Group] = grant{epoch: e, until: l.until}
+	return []Granted{{Group: h.Group, Epoch: e, Until: l.until}}
 }
 
 // Restored is told that the state was replaced by a snapshot: renewals may have been applied that this node never saw.

@@ -147,6 +147,69 @@ func TestLeaseEndsWithFenceReleaseAndRestore(t *testing.T) {
 			t.Fatal("a new life proves that the old one is over")
 		}
 	})
+	t.Run("handover", func(t *testing.T) {
+		// Counted by the node that gets the group and by a third one; b renewed 0.5 s ago.
+		begin := func(t *testing.T) (to, other *Leases, hand func() fsm.Result) {
+			to, other = NewLeases("b", 2, world, lease, margin), NewLeases("c", 3, world, lease, margin)
+			st := covered(t)
+			run := func(cmd fsm.Command) fsm.Result {
+				cmd.Version = fsm.CommandVersion
+				res := st.Apply(cmd)
+				for _, l := range []*Leases{to, other} {
+					l.Step(world, cmd, res, st.Snapshot())
+				}
+				return res
+			}
+			to.Begin(world, 400)
+			for _, cmd := range []fsm.Command{
+				renewal(400, "b", 2),
+				{Open: &fsm.Open{Group: group, Epoch: 1, Node: "a", Incarnation: 1, Rows: []ident.HistoryRow{{Epoch: 1, Node: "a", SW: 1, First: 1}}, InSync: []ident.NodeID{"a", "b"}}},
+				{StartSwitch: &fsm.StartSwitch{Group: group, Epoch: 1, To: "b", MaxPause: time.Second, Deadline: time.Unix(1, 0)}},
+				{AdvanceSwitch: &fsm.AdvanceSwitch{Group: group, Operation: 1, From: fsm.StepPrepare, Node: "b"}},
+				{AdvanceSwitch: &fsm.AdvanceSwitch{Group: group, Operation: 1, From: fsm.StepHold, Node: "a"}},
+			} {
+				if res := run(cmd); res.Refused != "" {
+					t.Fatalf("%+v: %+v", cmd, res)
+				}
+			}
+			return to, other, func() fsm.Result {
+				return run(fsm.Command{Handover: &fsm.Handover{
+					Group: group, Operation: 1, Epoch: 1, From: "a", FromLife: 1, To: "b", Incarnation: 2,
+					Last: ident.Position{Epoch: 1, History: 7}, InSync: []ident.NodeID{"a", "b"},
+				}})
+			}
+		}
+		to, other, hand := begin(t)
+		world += 500 * time.Millisecond
+		if res := hand(); res.Refused != "" {
+			t.Fatal(res)
+		}
+		if !to.Holds(world, group, 2) || to.Holds(world, group, 1) || other.Holds(world, group, 2) {
+			t.Fatal("the new holder, and nobody else, holds the group from the handover on")
+		}
+		if rest := other.Cover(world, group); rest != other.long {
+			t.Fatalf("everybody counts from the handover: %s", rest)
+		}
+		world += to.short - 500*time.Millisecond
+		if to.Holds(world, group, 2) {
+			t.Fatal("held for longer than the renewal before the handover lasts")
+		}
+
+		to, other, hand = begin(t)
+		world += to.short
+		if res := hand(); res.Refused != "" || to.Holds(world, group, 2) {
+			t.Fatalf("held by a renewal that is over: %+v", res)
+		}
+		if other.Cover(world, group) == 0 {
+			t.Fatal("who counts for others cannot know that")
+		}
+
+		to, _, hand = begin(t)
+		to.Drop()
+		if res := hand(); res.Refused != "" || to.Holds(world, group, 2) {
+			t.Fatalf("a closing node holds a group: %+v", res)
+		}
+	})
 	t.Run("restore", func(t *testing.T) {
 		l, st := begin(t)
 		world += lease * 2

@@ -26,6 +26,7 @@ const (
 	PromoteNonMember
 	IgnoreCommitted
 	LeaseBeforePromote
+	HandoverUncovered
 	CutBeforeOpen
 	PromiseUnsynced
 	CheckBeforeWork
@@ -84,6 +85,7 @@ func All() []Mutant {
 		{PromoteNonMember, "promote a non-member", "who is not in the in-sync set may be promoted", "S8"},
 		{IgnoreCommitted, "ignore what is committed", "a candidate below a known committed end may be promoted", "S8 S24"},
 		{LeaseBeforePromote, "lease from before Promote", "a renewal counts for groups that it did not list", "S6 S20"},
+		{HandoverUncovered, "a handover without a cover", "the new holder has a lease by the Handover, which others do not count", "S6 S20"},
 		{CutBeforeOpen, "cut before Open", "a copy is cut for a primary that has not opened", "S3 S8 S11"},
 		{PromiseUnsynced, "promise not synced", "a promise is given before it is on disk", "S7"},
 		{CheckBeforeWork, "check before the work", "the lease is looked at before a read, not after it", "S5 S6"},

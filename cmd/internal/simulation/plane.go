@@ -270,8 +270,8 @@ func (n *node) apply(end int) {
 				return
 			}
 		}
-		if cmd.Promote != nil || cmd.Handover != nil {
-			n.renew() // a role may have been given to this node
+		if (cmd.Promote != nil || cmd.Handover != nil) && res.Refused == "" {
+			n.given()
 		}
 	}
 	if w.chance(0.05) {
@@ -279,6 +279,22 @@ func (n *node) apply(end int) {
 		w.stats.Snapshots++
 	}
 	n.wake()
+}
+
+// given looks whether a role was given to this node just now that its lease does not cover yet. Sometimes it is cut off right then.
+func (n *node) given() {
+	for _, name := range n.w.groups {
+		g := n.state.Groups[name]
+		switch {
+		case g == nil || !g.Holds(n.id, n.life):
+		case !n.leases.Holds(n.boot(), name, g.Epoch):
+			n.renew()
+			return
+		case !n.w.healed && n.w.chance(0.1):
+			n.w.ambush(n)
+			return
+		}
+	}
 }
 
 // replay makes the state after the first commands of the log.
