@@ -185,15 +185,19 @@ func (c *Cluster) apply(ctx context.Context, cmd fsm.Command) attempt {
 		return attempt{verdict: verdictUnknown, err: fmt.Errorf("unexpected answer of the state machine: %v", f.Response())}
 	}
 	st, _ := c.board.read()                     // may be later already, which only makes the proposer wait for more
-	if deciding(cmd, res) || awaited(cmd, st) { // so that followers learn of it now, not with the next heartbeat
+	if c.deciding(cmd, res) || awaited(cmd, st) { // so that followers learn of it now, not with the next heartbeat
 		c.spawn(func() { _ = c.raft.Barrier(settle) })
 	}
 	return attempt{verdict: verdictApplied, outcome: outcome{result: res, applied: st.Applied}}
 }
 
 // deciding tells whether followers should learn of the command at once. A plain renewal can wait: to count from a later
-// apply only makes a cover longer.
-func deciding(cmd fsm.Command, res fsm.Result) bool {
+// apply only makes a cover longer. So can the end of a switch-over, and the begin of a hold at this node: its Handover follows, and would
+// wait for this.
+func (c *Cluster) deciding(cmd fsm.Command, res fsm.Result) bool {
+	if x := cmd.AdvanceSwitch; cmd.FinishSwitch != nil || x != nil && x.From == fsm.StepHold && x.Node == c.o.Node {
+		return false
+	}
 	return res.Refused == "" && (cmd.Renew == nil || len(res.Ended) > 0)
 }
 

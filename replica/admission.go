@@ -20,6 +20,7 @@ type visitors struct {
 	mu      sync.Mutex
 	current map[ident.NodeID]*visit // by author of the journal
 	stalls  map[ident.NodeID]*core.Stall
+	called  pulse     // somebody was admitted
 	began   time.Time // of what their times count from
 }
 
@@ -139,6 +140,7 @@ func (s *visitors) add(v *visit, g *fsm.Group, self ident.NodeID) error {
 		s.current = make(map[ident.NodeID]*visit)
 	}
 	s.current[v.hello.Journal.Node] = v
+	s.called.fire()
 	return nil
 }
 

@@ -27,7 +27,13 @@ type backup struct {
 	from      ident.Position // where the store was when this node fell behind
 	recovered bool           // it was level since
 	feeder    *feeder        // what it ships to other backups
+	epoch     ident.Epoch    // seen last
+	seen      time.Time      // when it began here
+	ahead     ahead          // what it brings the primary while a switch-over is prepared
 }
+
+// beginsWithin is how long a backup leaves its disk alone after a change of the primary.
+const beginsWithin = 250 * time.Millisecond
 
 // RunBackup follows the primary: it brings the store back into the history, applies what is committed and durable here,
 // trims copies, and prepares for a planned switch-over to this node. It returns nil when ctx ends, else why it cannot go on;
@@ -42,6 +48,8 @@ func (r *Replica) RunBackup(ctx context.Context, c Control) error {
 	defer b.applier.close()
 	b.feeder = newFeeder(r, c)
 	defer b.feeder.close()
+	b.ahead.r, b.ahead.control = r, c
+	defer b.ahead.end()
 	r.picture.begin(RoleBackup, 0)
 	r.server.backsUp()
 	err = b.run(ctx)
@@ -66,7 +74,7 @@ func (b *backup) run(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		a, assigned := b.control.Assignment()
-		learned, moved := b.r.known.changed.wait(), b.followed(a.Group)
+		learned, moved, brought := b.r.known.changed.wait(), b.followed(a.Group), b.ahead.changed.wait()
 		if a.Group != nil {
 			if err := b.pass(ctx, a); err != nil {
 				return err
@@ -79,6 +87,7 @@ func (b *backup) run(ctx context.Context) error {
 		case <-assigned:
 		case <-learned:
 		case <-moved:
+		case <-brought:
 		case <-tick.C:
 		}
 	}
@@ -167,7 +176,7 @@ func (b *backup) follow(ctx context.Context, a fsm.Assignment) error {
 	if _, err := b.applier.run(ctx, g.History, limit); err != nil && !errors.Is(err, errLeftHistory) {
 		return b.needsPriming(err)
 	}
-	if g.Phase != fsm.PhaseOpened || g.Primary == a.Self {
+	if g.Phase != fsm.PhaseOpened || g.Primary == a.Self || !b.underWay(g) {
 		return nil // not decided; or decided for another life of this node, which a fence has to end first
 	}
 	ended, err := r.settleLocal(ctx, g)
@@ -193,6 +202,16 @@ func (b *backup) follow(ctx context.Context, a fsm.Assignment) error {
 		return err
 	}
 	return b.prepare(ctx, a)
+}
+
+// underWay tells whether the present epoch is known to have begun, or had time to: until its SW is committed everybody waits for this
+// node's disk, and what nobody waits for leaves it alone.
+func (b *backup) underWay(g *fsm.Group) bool {
+	if b.epoch != g.OpenEpoch {
+		b.epoch, b.seen = g.OpenEpoch, time.Now()
+	}
+	row, _ := g.History.Row(g.OpenEpoch)
+	return b.r.known.committed(g.History).History >= row.SW || time.Since(b.seen) >= beginsWithin
 }
 
 func (b *backup) needsPriming(err error) error {
@@ -333,6 +352,7 @@ func (b *backup) prepare(ctx context.Context, a fsm.Assignment) error {
 	r, g := b.r, a.Group
 	op := g.Operation
 	if !core.PreparesSwitch(g, a.Self) {
+		b.ahead.end()
 		return nil
 	}
 	own, err := r.own()
@@ -354,6 +374,9 @@ func (b *backup) prepare(ctx context.Context, a fsm.Assignment) error {
 		return nil // another backup feeds this node, or did: the primary comes, and only what it ships is waited for
 	}
 	if epoch, _ := r.known.lastHeard(); epoch != g.OpenEpoch || r.data.Position().History < b.level.History {
+		return nil
+	}
+	if !b.ahead.reached(ctx, a, own) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, r.o.Timing.Propose)

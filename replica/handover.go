@@ -258,6 +258,36 @@ func (c *conductor) reopen(a fsm.Assignment) {
 	p.hold(false)
 }
 
+// successorCalls bounds how long writes that are held at the end of a session wait for the next primary to call.
+const successorCalls = 50 * time.Millisecond
+
+// handOn ends the queue of a session that is over. What waits in it is then sent to the next primary by whoever asked. Where the role was handed
+// over that is done when the next primary calls this node: before, it does not know of its role, and would be asked again and again.
+func (p *primary) handOn() {
+	r := p.r
+	a, _ := p.control.Assignment()
+	if !core.HandedOn(a.Group, p.epoch, a.Self) {
+		p.queue.close(ErrNotPrimary)
+		return
+	}
+	r.handing.Go(func() {
+		defer p.queue.close(ErrNotPrimary)
+		late := time.NewTimer(successorCalls)
+		defer late.Stop()
+		for {
+			called := r.visitors.called.wait()
+			if v := r.visitors.from(a.Group.Primary); v != nil && v.hello.Epoch > p.epoch {
+				return
+			}
+			select {
+			case <-called:
+			case <-late.C:
+				return
+			}
+		}
+	})
+}
+
 // finish reports that the switch-over to this node has led to a serving primary.
 func (c *conductor) finish(ctx context.Context, a fsm.Assignment) {
 	p, op := c.p, a.Group.Operation

@@ -41,6 +41,7 @@ type primary struct {
 	doubt  atomic.Bool // a member of the set is away or makes no progress: it may be taken out
 
 	serving    atomic.Bool  // opened, and the store has reached SW
+	sequences  atomic.Bool  // writes may be sequenced, at the latest when it serves
 	stopped    atomic.Bool  // reads wait: a handover is proposed
 	owed       atomic.Int64 // committed, and not answered yet
 	entryBytes atomic.Int64 // size of an entry of the newest bundle
@@ -82,7 +83,7 @@ func (r *Replica) RunPrimary(ctx context.Context, c Control) error {
 	r.primary.Store(nil)
 	p.serving.Store(false)
 	p.turned.fire()
-	p.queue.close(ErrNotPrimary)
+	p.handOn()
 	if cause := context.Cause(session); cause != nil && errors.Is(err, context.Canceled) {
 		err = cause
 	}
@@ -178,14 +179,22 @@ func (p *primary) run(ctx context.Context) (err error) {
 	parts.start(ctx, c.run)
 	parts.start(ctx, p.conduct.run)
 	parts.start(ctx, p.janitor)
-	if err := p.awaitLanded(ctx); err != nil {
+	view, _ := p.own.View()
+	// Writes may follow SW while that is on its way to the members: they are committed after it. Where an earlier session left something
+	// behind SW, the store does not have yet what they are sequenced by.
+	ahead := core.SequencesAhead(a.Group) && view.Last == p.sw.Last()
+	if ahead {
+		p.sequence(ctx, parts)
+	}
+	if err := p.awaitLanded(ctx, view.After); err != nil {
 		return err
 	}
-	p.learnTime()
 	if err := p.serve(ctx); err != nil {
 		return err
 	}
-	parts.start(ctx, (&sequencer{p: p, overlay: &p.overlay}).run)
+	if !ahead {
+		p.sequence(ctx, parts)
+	}
 	parts.start(ctx, p.expirer.run)
 	if err := p.settleCopies(); err != nil {
 		return err
@@ -295,11 +304,18 @@ func (p *primary) refly(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// awaitLanded waits until everything in flight is committed and in the store.
-func (p *primary) awaitLanded(ctx context.Context) error {
+// sequence lets writes be sequenced.
+func (p *primary) sequence(ctx context.Context, parts *parts) {
+	p.learnTime()
+	p.sequences.Store(true)
+	parts.start(ctx, (&sequencer{p: p, overlay: &p.overlay}).run)
+}
+
+// awaitLanded waits until everything up to end is committed and in the store.
+func (p *primary) awaitLanded(ctx context.Context, end ident.Position) error {
 	for {
 		landed := p.landed.wait()
-		if p.flights.empty() {
+		if p.r.data.Position().History >= end.History {
 			return nil
 		}
 		select {
@@ -361,7 +377,7 @@ func (p *primary) janitor(ctx context.Context) error {
 
 // admits tells whether bundles may be sealed now.
 func (p *primary) admits() bool {
-	return p.serving.Load() && !p.paused.Load() && !p.refuse.Load() && !p.stopped.Load()
+	return p.sequences.Load() && !p.paused.Load() && !p.refuse.Load() && !p.stopped.Load()
 }
 
 // sealing keeps hold away while a bundle is sealed; false when writes are held.

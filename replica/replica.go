@@ -45,6 +45,7 @@ type Replica struct {
 	picture picture // what Status shows of the session
 	rooms   rooms
 	permits permits
+	handing sync.WaitGroup // queues of sessions whose role was handed over
 	closing sync.Once
 	closed  atomic.Bool
 	err     error // of Close
@@ -116,6 +117,7 @@ func (r *Replica) Close() error {
 		r.closed.Store(true)
 		r.roles <- struct{}{} // waits for the role session, for good
 		r.permits.work.Wait() // its context is the session's
+		r.handing.Wait()      // not for long
 		r.err = r.shelf.close()
 		if j := r.replays.Load(); j != nil {
 			r.err = errors.Join(r.err, j.Close())

@@ -15,12 +15,13 @@ type wires struct {
 	mu        sync.Mutex
 	listeners map[string]*pipeListener
 	cut       map[string]bool // "a>b": nothing goes between them
+	mute      map[string]bool // "a>b": a cannot call b
 	conns     map[net.Conn]string
 	shipped   atomic.Int64 // bytes written by those who dialled
 }
 
 func newWires() *wires {
-	return &wires{listeners: map[string]*pipeListener{}, cut: map[string]bool{}, conns: map[net.Conn]string{}}
+	return &wires{listeners: map[string]*pipeListener{}, cut: map[string]bool{}, mute: map[string]bool{}, conns: map[net.Conn]string{}}
 }
 
 func pair(a, b string) string {
@@ -44,6 +45,13 @@ func (w *wires) sever(a, b ident.NodeID, cut bool) {
 			delete(w.conns, c)
 		}
 	}
+}
+
+// muted keeps a node from calling another, or no more.
+func (w *wires) muted(a, b ident.NodeID, mute bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.mute[string(a)+">"+string(b)] = mute
 }
 
 // severed cuts or joins the line and tells whether that was a change.
@@ -79,7 +87,7 @@ func (n wire1) Listen(addr string) (net.Listener, error) {
 
 func (n wire1) Dial(ctx context.Context, addr string) (net.Conn, error) {
 	n.w.mu.Lock()
-	l, cut := n.w.listeners[addr], n.w.cut[pair(n.self, addr)]
+	l, cut := n.w.listeners[addr], n.w.cut[pair(n.self, addr)] || n.w.mute[n.self+">"+addr]
 	n.w.mu.Unlock()
 	if l == nil || cut {
 		return nil, fmt.Errorf("dial %s from %s: connection refused", addr, n.self)

@@ -164,6 +164,7 @@ type peerConn struct {
 	proto   int
 	conn    net.Conn
 	in      *bufio.Reader
+	out     *bufio.Writer
 	limits  *Limits
 	wrote   bool  // something of the batch may have left
 	charged int64 // for the reply read last
@@ -173,7 +174,7 @@ type peerConn struct {
 // send writes a batch.
 func (c *peerConn) send(wait time.Duration, jobs []*job) error {
 	c.wrote = true
-	out := bufio.NewWriterSize(c.conn, flushAt)
+	out := c.out // one that has failed is not used again
 	var b []byte
 	put := func(args [][]byte) {
 		b = header(b[:0], '*', int64(len(args)))
@@ -300,7 +301,7 @@ func (p *peers) dial(ctx context.Context, address string, proto int) (*peerConn,
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", address, err)
 	}
-	c := &peerConn{address: address, proto: proto, conn: conn, in: bufio.NewReaderSize(conn, 16<<10), limits: &p.o.Limits}
+	c := &peerConn{address: address, proto: proto, conn: conn, in: bufio.NewReaderSize(conn, 16<<10), out: bufio.NewWriterSize(conn, 16<<10), limits: &p.o.Limits}
 	if err := c.greet(ctx, p.o.PeerSecret); err != nil {
 		_ = conn.Close()
 		return nil, fmt.Errorf("speak to %s: %w", address, err)

@@ -55,6 +55,8 @@ func Admissible(g *fsm.Group, promised ident.Epoch, self ident.NodeID, c Caller)
 		return Ruling{} // until this node promises the newer epoch
 	case c.Epoch == g.Epoch && MayFeed(g, c.From, self):
 		return Ruling{}
+	case c.Epoch == g.Epoch && BringsAhead(g, self, c):
+		return Ruling{}
 	case c.Epoch < g.Epoch:
 		return Ruling{Verdict: Fenced, Have: g.Epoch}
 	}

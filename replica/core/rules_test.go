@@ -157,6 +157,14 @@ func TestAdmissible(t *testing.T) {
 	opened := g(fsm.PhaseOpened, 3, "a", 3, "a")
 	fenced := g(fsm.PhaseFenced, 4, "a", 3, "a")
 	promoted := g(fsm.PhasePromoted, 4, "c", 3, "a")
+	prepares := func(phase fsm.Phase, to ident.NodeID, step string) *fsm.Group {
+		g := g(phase, 3, "b", 3, "b")
+		g.Operation = &fsm.Operation{Kind: fsm.OperationSwitchover, From: "b", To: to, State: fsm.OperationRunning, Step: step}
+		return g
+	}
+	own := Caller{From: "c", Epoch: 3, Life: 9, Author: "c"}
+	elsewhere := prepares(fsm.PhaseOpened, "c", fsm.StepPrepare)
+	elsewhere.Primary, elsewhere.OpenNode = "a", "a"
 	cases := []struct {
 		name     string
 		group    *fsm.Group
@@ -178,6 +186,12 @@ func TestAdmissible(t *testing.T) {
 		{"itself", opened, 3, hello("b", 3), NotSource},
 		{"its own journal", opened, 3, Caller{From: "a", Epoch: 3, Life: 7, Author: "b"}, NotSource},
 		{"another life", opened, 3, Caller{From: "a", Epoch: 3, Life: 8, Author: "a"}, NotSource},
+		{"the target of a switch-over with its own journal", prepares(fsm.PhaseOpened, "c", fsm.StepPrepare), 3, own, Admitted},
+		{"the target with another's journal", prepares(fsm.PhaseOpened, "c", fsm.StepPrepare), 3, hello("c", 3), NotSource},
+		{"the target when it is prepared", prepares(fsm.PhaseOpened, "c", fsm.StepHold), 3, own, NotSource},
+		{"the target of a fenced group", prepares(fsm.PhaseFenced, "c", fsm.StepPrepare), 3, own, NotSource},
+		{"the target, to a node that is not primary", elsewhere, 3, own, NotSource},
+		{"who is not the target", prepares(fsm.PhaseOpened, "d", fsm.StepPrepare), 3, own, NotSource},
 	}
 	for _, c := range cases {
 		if got := Admissible(c.group, c.promised, "b", c.caller); got.Verdict != c.want {

@@ -152,6 +152,21 @@ func PreparesSwitch(g *fsm.Group, self ident.NodeID) bool {
 	return SwitchTarget(g) == self && g.Operation.Step == fsm.StepPrepare
 }
 
+// HandedOn tells whether a node that was primary of epoch e has handed the role over to another.
+func HandedOn(g *fsm.Group, e ident.Epoch, self ident.NodeID) bool {
+	if g == nil || g.Phase != fsm.PhaseOpened || g.Epoch != e+1 || g.Primary == self {
+		return false
+	}
+	handed, err := HandedOver(g, g.Epoch)
+	return handed && err == nil
+}
+
+// BringsAhead tells whether a caller is the target of a switch-over that is being prepared, who brings this node, the primary, the end of its own
+// journal. What stands there it wrote as a primary of earlier epochs, or says when it changed receivers.
+func BringsAhead(g *fsm.Group, self ident.NodeID, c Caller) bool {
+	return g.Phase == fsm.PhaseOpened && g.OpenEpoch == g.Epoch && g.Primary == self && c.Author == c.From && PreparesSwitch(g, c.From)
+}
+
 // FinishesSwitch tells whether this node, serving at epoch e, has to report that a switch-over led to it.
 func FinishesSwitch(g *fsm.Group, self ident.NodeID, e ident.Epoch) bool {
 	op := g.Operation

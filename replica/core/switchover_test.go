@@ -110,3 +110,21 @@ func TestHandoverSet(t *testing.T) {
 		t.Errorf("async delivery: %s", got)
 	}
 }
+
+// Writes may be sequenced before SW is committed, but not where they need an in-sync secondary that nobody has looked for.
+func TestSequencesAhead(t *testing.T) {
+	for _, c := range []struct {
+		delivery fsm.Delivery
+		policy   string
+		ahead    bool
+	}{
+		{fsm.DeliverySync, fsm.NoSyncDegrade, true},
+		{fsm.DeliverySync, fsm.NoSyncHold, false},
+		{fsm.DeliverySync, fsm.NoSyncRefuse, false},
+		{fsm.DeliveryAsync, fsm.NoSyncHold, true},
+	} {
+		if got := SequencesAhead(&fsm.Group{Spec: fsm.GroupSpec{Delivery: c.delivery, OnNoSync: c.policy}}); got != c.ahead {
+			t.Errorf("%s, %s: %t", c.delivery, c.policy, got)
+		}
+	}
+}

@@ -37,6 +37,12 @@ func BeginningOf(g *fsm.Group, deposited bool) Beginning {
 	return TakesOver
 }
 
+// SequencesAhead tells whether writes may be sequenced before SW is committed. Where they are held or refused without a secondary, who
+// looks for one comes first.
+func SequencesAhead(g *fsm.Group) bool {
+	return g.Spec.Delivery == fsm.DeliveryAsync || g.Spec.OnNoSync != fsm.NoSyncHold && g.Spec.OnNoSync != fsm.NoSyncRefuse
+}
+
 // HandedOver tells whether epoch e began with a Handover: then its SW is committed by the normal rule only. The operation
 // that did it may be over, so the certificate is asked.
 func HandedOver(g *fsm.Group, e ident.Epoch) (bool, error) {

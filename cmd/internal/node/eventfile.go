@@ -20,7 +20,8 @@ const (
 	eventFile       = "events.jsonl"
 	eventFileBefore = "events.1.jsonl"
 	eventFileBytes  = 1 << 20
-	eventFileRetry  = 10 * time.Second // after a failed write; a new file is begun then
+	eventFileRetry  = 10 * time.Second       // after a failed write; a new file is begun then
+	eventFileGather = 100 * time.Millisecond // events come in flocks, at moments when others wait for the disk
 )
 
 // eventFileWriter copies events to the disk. It is the only one that writes there.
@@ -102,6 +103,11 @@ func (w *eventFileWriter) run() {
 		}
 		select {
 		case <-changed:
+			select {
+			case <-time.After(eventFileGather):
+			case <-w.stop:
+				over = true
+			}
 		case <-w.stop:
 			over = true
 		}
