@@ -99,7 +99,7 @@ func asCommands(remedy string) string {
 		"GET /v1/files/FILE/records lists", "`understudy list FILE` lists",
 		"GET /v1/status show", "`understudy status` show",
 		"docs/openapi.yaml says what each path takes", "`--help` says what the command takes",
-		"GET /v1/groups lists", "`understudy status` lists",
+		"GET /v1/groups lists", "`understudy group list` lists",
 		"GET /v1/nodes lists", "`understudy status` lists",
 		"GET /v1/operations", "`understudy operation show`",
 		"GET /v1/status tells", "`understudy status` tells",
