@@ -145,6 +145,9 @@ func (c *conductor) changeSet(ctx context.Context, change fsm.ChangeSet) bool {
 	p := c.p
 	change.Group, change.Epoch = p.r.o.Group, p.epoch
 	res, err := c.propose(ctx, fsm.Command{ChangeSet: &change})
+	if err != nil && ctx.Err() != nil {
+		return false // the role is over, or the node stops
+	}
 	if err != nil || res.Refused != "" {
 		p.r.log.Warn("change of the in-sync set not applied", "epoch", p.epoch, "add", change.Add, "remove", change.Remove,
 			"refused", res.Refused, "detail", res.Detail, "error", err)
