@@ -87,6 +87,19 @@ func reportError(w io.Writer, err error, asJSON bool) {
 	fmt.Fprintf(w, "understudy: %s\n", err)
 }
 
+// notice tells in passing what is no result and no end: a line for people, or an object on a line of its own when the command's
+// output is JSON.
+func (a *app) notice(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	if a.output != "json" {
+		fmt.Fprintln(a.err, text)
+		return
+	}
+	_ = json.NewEncoder(a.err).Encode(struct { // a text always encodes
+		Notice string `json:"notice"`
+	}{strings.TrimPrefix(text, "understudy: ")})
+}
+
 // asCommands turns a remedy that speaks HTTP, as nodes do, into one for somebody at a command line.
 func asCommands(remedy string) string {
 	return strings.NewReplacer(
