@@ -229,11 +229,11 @@ func everyRoute(t *testing.T) map[string]any {
 		"POST /v1/groups/default/journals/a/verify":              client.Verification{Journal: "default/a", OK: true},
 		"POST /v1/groups/default/journals/a/repair":              client.Repair{Journal: "default/a", OK: true},
 
-		"GET /v1/files/orders/records":              client.RecordPage{Records: []client.Record{{Key: key, Position: "default@4.43"}}},
-		"GET /v1/files/orders/records/k1":           "three apples",
-		"PUT /v1/files/orders/records/k1":           client.WriteResult{Position: "default@4.43"},
-		"DELETE /v1/files/orders/records/k1":        client.WriteResult{Position: "default@4.44"},
-		"PUT /v1/files/default/records/node.yaml":   client.WriteResult{Position: "default@4.45"},
+		"GET /v1/files/orders/records":            client.RecordPage{Records: []client.Record{{Key: key, Position: "default@4.43"}}},
+		"GET /v1/files/orders/records/k1":         "three apples",
+		"PUT /v1/files/orders/records/k1":         client.WriteResult{Position: "default@4.43"},
+		"DELETE /v1/files/orders/records/k1":      client.WriteResult{Position: "default@4.44"},
+		"PUT /v1/files/default/records/node.yaml": client.WriteResult{Position: "default@4.45"},
 	}
 	nodes := someStatus().Nodes[:1]
 	self := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
