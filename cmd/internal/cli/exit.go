@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 
 	"github.com/understudy-ha/understudy/client"
@@ -100,9 +101,14 @@ func (a *app) notice(format string, args ...any) {
 	}{strings.TrimPrefix(text, "understudy: ")})
 }
 
+// journalsOf is the path of the list of a group's journals, where a remedy names it.
+var journalsOf = regexp.MustCompile(`GET /v1/groups/([a-z0-9_-]+)/journals\b`)
+
 // asCommands turns a remedy that speaks HTTP, as nodes do, into one for somebody at a command line.
 func asCommands(remedy string) string {
+	remedy = journalsOf.ReplaceAllString(remedy, "`understudy journal list $1`")
 	return strings.NewReplacer(
+		"POST /v1/groups;", "`understudy group create`;",
 		"GET /v1/receipts/POSITION", "`understudy receipt POSITION`",
 		"GET /v1/receipts/", "understudy receipt ",
 		"GET /v1/groups/GROUP/journals shows", "`understudy journal list GROUP` shows",
