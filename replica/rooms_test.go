@@ -19,7 +19,7 @@ func TestRunwayCountsWhatIsWritten(t *testing.T) {
 	}{
 		"space is set aside":             {journal.Space{Held: mib, Unused: mib}, func(d time.Duration) bool { return d == core.RunwayEndless }},
 		"spares are made":                {journal.Space{Held: 65 * mib, Spare: 64 * mib, Unused: 65 * mib}, func(d time.Duration) bool { return d == core.RunwayEndless }},
-		"space that was set aside fills": {journal.Space{Held: mib}, func(d time.Duration) bool { return d > 10*time.Hour && d < 100*time.Hour }},
+		"space that was set aside fills": {journal.Space{Held: mib}, func(d time.Duration) bool { return d > 100*time.Hour && d < 200*time.Hour }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			const author = ident.NodeID("a")
