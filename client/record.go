@@ -101,12 +101,12 @@ type Record struct {
 	Value    []byte    `json:"value"`
 	Position string    `json:"position"` // of its last change
 	Time     time.Time `json:"time,omitzero"`
-	Expiry   time.Time `json:"expiry,omitzero"` // zero: never
-	Kind     uint8     `json:"kind,omitempty"`  // of Value
-	Node     string    `json:"node,omitempty"`  // whose copy was read
-	Local    string    `json:"local,omitempty"` // as in WriteResult
-	Applied  string    `json:"applied"`         // position of that copy
-	Age      float64   `json:"age_seconds"`     // how old that copy may be; 0 from the primary
+	Expiry   time.Time `json:"expiry,omitzero"`       // zero: never
+	Kind     uint8     `json:"kind,omitempty"`        // of Value
+	Node     string    `json:"node,omitempty"`        // whose copy was read
+	Local    string    `json:"local,omitempty"`       // as in WriteResult
+	Applied  string    `json:"applied,omitempty"`     // position of that copy; "" in a page, which says it once
+	Age      float64   `json:"age_seconds,omitempty"` // how old that copy may be; 0 from the primary, and in a page
 }
 
 // RecordPage is a part of a file in key order.

@@ -51,8 +51,9 @@ type NodeStatus struct {
 	Suspicion   string    `json:"suspicion,omitempty"` // why State is suspect
 	Lease       string    `json:"lease"`               // held | expired | released | none
 	Priority    int       `json:"priority"`
-	Maintenance *Order    `json:"maintenance"` // null: not in maintenance
-	Incarnation string    `json:"incarnation"` // of the life that renewed last, hexadecimal
+	Leaving     bool      `json:"leaving,omitempty"` // it has announced its stop: it hands its roles over and leaves the in-sync sets
+	Maintenance *Order    `json:"maintenance"`       // null: not in maintenance
+	Incarnation string    `json:"incarnation"`       // of the life that renewed last, hexadecimal
 	LastContact time.Time `json:"last_contact,omitzero"`
 	HTTP        string    `json:"http"` // host:port, as the other addresses
 	Gossip      string    `json:"gossip"`

@@ -253,6 +253,7 @@ type FinishSwitch struct {
 	Node      ident.NodeID    `json:"node"`
 	First     ident.Sequence  `json:"first"` // of its SW, completes the row
 	Detail    string          `json:"detail,omitempty"`
+	Began     time.Time       `json:"began,omitzero"` // when Node saw that the role is its, by its clock: StepHandover ends there. For people; zero: not told
 }
 
 // SetPause begins, changes or ends the pause of automatic actions. The end of a pause that has an Until is proposed by the

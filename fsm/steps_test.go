@@ -112,3 +112,43 @@ func TestHeldStepsDoNotGoBack(t *testing.T) {
 		})
 	}
 }
+
+// The step handover lasts until the new primary saw that the role is its, as far as the clocks agree; whatever they say, steps do not
+// go back, and add up to the whole.
+func TestHandoverHasALength(t *testing.T) {
+	for name, c := range map[string]struct{ began, want time.Duration }{
+		"told":                            {300 * time.Millisecond, 300 * time.Millisecond},
+		"not told":                        {-1 << 62, 0},
+		"the new primary's clock is back": {-time.Hour, 0},
+		"it is ahead":                     {time.Hour, time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := handed(t)
+			steps := s.group().Operation.Steps
+			at := steps[len(steps)-1].At
+			f := &FinishSwitch{Group: "g", Operation: 1, Node: "b", First: 5, Detail: "SW at 2.2"}
+			if c.began > -1<<62 {
+				f.Began = at.Add(c.began)
+			}
+			s.clock = at
+			s.must(Command{FinishSwitch: f})
+			op := s.Past[len(s.Past)-1]
+			var sum time.Duration
+			for i, x := range op.Steps {
+				sum += op.Took(i)
+				if x.Name == StepHandover && op.Took(i) != c.want {
+					t.Errorf("handover took %s, want %s: %+v", op.Took(i), c.want, op.Steps)
+				}
+				if op.Took(i) < 0 {
+					t.Errorf("step %s took %s", x.Name, op.Took(i))
+				}
+			}
+			if sum != op.Ended.Sub(op.Started) || op.Steps[len(op.Steps)-1].Detail != "SW at 2.2" {
+				t.Errorf("%+v: the steps add up to %s of %s", op.Steps, sum, op.Ended.Sub(op.Started))
+			}
+			if got := steps[len(steps)-1].At; !got.Equal(at) {
+				t.Errorf("an earlier state was changed: %s, was %s", got, at)
+			}
+		})
+	}
+}

@@ -180,8 +180,9 @@ func (s *State) finishSwitch(c *FinishSwitch, at time.Time) Result {
 	}
 	g.History = g.History.WithFirst(g.Epoch, c.First)
 	g.amendCertificate(g.Epoch, func(x *Certificate) { x.Opened = at })
+	edit := g.editOperation()
+	edit.date(StepOpen, normal(c.Began), at)
 	if c.Detail != "" {
-		edit := g.editOperation()
 		edit.Steps = append([]Step(nil), edit.Steps...)
 		edit.Steps[len(edit.Steps)-1].Detail = c.Detail
 	}

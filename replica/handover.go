@@ -145,6 +145,9 @@ func (c *conductor) changeSet(ctx context.Context, change fsm.ChangeSet) bool {
 	p := c.p
 	change.Group, change.Epoch = p.r.o.Group, p.epoch
 	res, err := c.propose(ctx, fsm.Command{ChangeSet: &change})
+	if err != nil && ctx.Err() != nil {
+		return false // the role is over, or the node stops
+	}
 	if err != nil || res.Refused != "" {
 		p.r.log.Warn("change of the in-sync set not applied", "epoch", p.epoch, "add", change.Add, "remove", change.Remove,
 			"refused", res.Refused, "detail", res.Detail, "error", err)
@@ -299,7 +302,7 @@ func (c *conductor) finish(ctx context.Context, a fsm.Assignment) {
 		return
 	}
 	res, err := c.propose(ctx, fsm.Command{FinishSwitch: &fsm.FinishSwitch{
-		Group: p.r.o.Group, Operation: op.ID, Node: a.Self, First: p.sw.First, Detail: fmt.Sprintf("SW at %s", p.sw.Fact),
+		Group: p.r.o.Group, Operation: op.ID, Node: a.Self, First: p.sw.First, Detail: fmt.Sprintf("SW at %s", p.sw.Fact), Began: p.began,
 	}})
 	c.note(res, err)
 	c.finished = err == nil && res.Refused == ""

@@ -51,7 +51,7 @@ func (s *rooms) look(author ident.NodeID, space journal.Space, free int64) (full
 		s.of[author] = r
 	}
 	r.space, r.free, r.at = space, free, time.Since(s.began)
-	r.growth.See(r.at, space.Held-space.Spare)
+	r.growth.See(r.at, written(space))
 	full = space.Full != nil
 	told = full != r.full
 	r.full = full
@@ -66,8 +66,15 @@ func (s *rooms) last(author ident.NodeID) Space {
 	if r == nil {
 		return Space{Runway: core.RunwayUnknown}
 	}
-	return Space{Space: r.space, Free: r.free, Runway: r.growth.Runway(r.at, r.space.Held-r.space.Spare, r.free, r.space.Limit)}
+	room := r.free
+	if room > 0 {
+		room += r.space.Unused // what is set aside is the journal's already
+	}
+	return Space{Space: r.space, Free: r.free, Runway: r.growth.Runway(r.at, written(r.space), room, r.space.Limit)}
 }
+
+// written is what a journal has written. What it sets aside comes in large steps, and says nothing about its rate.
+func written(s journal.Space) int64 { return s.Held - s.Unused }
 
 // limitsOf are the bounds of a journal of the group: of the node's own, or of a copy.
 func limitsOf(s fsm.GroupSpec, own bool) journal.Limits {

@@ -58,9 +58,26 @@ func Main(args []string, in io.Reader, out, errOut io.Writer) int {
 		err = &exitError{exitUsage, fmt.Errorf("%w\nrun `%s --help` for what it takes", err, commandPath(root, args))}
 	}
 	if !errors.Is(err, errReported) {
-		reportError(errOut, err, a.output == "json")
+		reportError(errOut, err, a.output == "json" || !a.began && asksForJSON(args))
 	}
 	return exitCode(err)
+}
+
+// asksForJSON tells whether a command line that was not understood asks for JSON all the same: what is wrong with it may stand before that.
+func asksForJSON(args []string) bool {
+	for i, arg := range args {
+		switch arg {
+		case "-ojson", "-o=json", "--output=json":
+			return true
+		case "-o", "--output":
+			if i+1 < len(args) && args[i+1] == "json" {
+				return true
+			}
+		case "--":
+			return false
+		}
+	}
+	return false
 }
 
 // interruption is the cause of a context that a signal ended.

@@ -92,7 +92,7 @@ func (a *app) backouts(ctx context.Context, on target, ask func(context.Context,
 			return nil, err
 		default:
 			last = fmt.Errorf("node %s could not be asked, its reports are missing here: %w", n.ID, err)
-			fmt.Fprintf(a.err, "understudy: %v\n", last)
+			a.notice("understudy: %v", last)
 		}
 	}
 	if !heard {

@@ -165,7 +165,7 @@ func TestSwitchoverExitCodes(t *testing.T) {
 		{"failed", someOperation(client.OperationFailed, false), exitFailure, []string{"failed"}},
 		{"checks", &client.Error{Code: client.CodePrecondition, Detail: "not ready", Checks: checks}, exitPrecondition, []string{"FAILED", "512 MiB", "wait until the target"}},
 		{"busy", &client.Error{Code: client.CodeBusy, Detail: "operation 6 runs"}, exitPrecondition, []string{"operation 6 runs"}},
-		{"unknown group", &client.Error{Code: client.CodeUnknownGroup, Detail: "no group", Remedy: "GET /v1/groups lists the groups"}, exitPrecondition, []string{"no group", "unknown_group", "`understudy status` lists the groups"}},
+		{"unknown group", &client.Error{Code: client.CodeUnknownGroup, Detail: "no group", Remedy: "GET /v1/groups lists the groups"}, exitPrecondition, []string{"no group", "unknown_group", "`understudy group list` lists the groups"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			url := fakeNode(t, map[string]any{"POST /v1/groups/default/switchover": tc.answer, "GET /v1/operations/7": tc.answer})

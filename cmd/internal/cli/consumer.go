@@ -85,7 +85,7 @@ func (c *consumer) run(ctx context.Context, cl *client.Client) error {
 		switch {
 		case errors.Is(err, errStopped), err != nil && ctx.Err() != nil && errors.Is(err, ctx.Err()):
 			c.place.hold(ctx)
-			fmt.Fprintf(c.a.err, "Stopped after %s.\n", orNone(c.place.after))
+			c.a.notice("Stopped after %s.", orNone(c.place.after))
 			return nil
 		case errors.Is(err, errAtEnd):
 			c.place.hold(ctx)
@@ -164,7 +164,7 @@ func (c *consumer) hand(ctx context.Context, b *batch) error {
 		if c.o.retries >= 0 && attempt > c.o.retries {
 			return exitWith(exitIncomplete, "%s, %d times; everything up to %s was taken; mend the program and start again", stands, attempt, orNone(c.place.after))
 		}
-		fmt.Fprintf(c.a.err, "understudy: %s; again in %s\n", stands, humanDuration(pause))
+		c.a.notice("understudy: %s; again in %s", stands, humanDuration(pause))
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
@@ -277,7 +277,7 @@ func (c *consumer) source(ctx context.Context, cl *client.Client, send func(rece
 			}
 		case n.Err != nil && time.Since(complained) > 10*time.Second:
 			complained = time.Now()
-			fmt.Fprintf(c.a.err, "understudy: %s: %v; trying the next node\n", n.Node, n.Err)
+			c.a.notice("understudy: %s: %v; trying the next node", n.Node, n.Err)
 		}
 	}}
 	if after != "" {

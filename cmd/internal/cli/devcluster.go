@@ -242,7 +242,7 @@ func (c *devCluster) keep(config node.Config, p *process) {
 	defer cancel()
 	r, err := releaseDead(ctx, config, nil)
 	switch {
-	case err != nil && c.ending.Err() != nil:
+	case err != nil && (c.ending.Err() != nil || p.err == nil): // one that stopped in good order gave its lease back, if anybody was there
 	case err != nil:
 		fmt.Fprintf(c.warnings, "understudy: %v\n", err)
 	case r.Released:
@@ -335,12 +335,15 @@ func serving(st client.Status, n int) error {
 
 // ended says how the node's process ended, with the last lines of its log unless somebody killed it.
 func (n *devNode) ended() error {
-	how := "exit status 0"
+	how := ""
 	if n.process.err != nil {
 		how = n.process.err.Error()
 	}
-	if how == "signal: killed" {
+	switch {
+	case how == "signal: killed":
 		return fmt.Errorf("node %s was killed", n.name)
+	case n.process.err == nil:
+		return fmt.Errorf("node %s was stopped; its log is %s", n.name, filepath.Join(n.dir, "log"))
 	}
 	text := fmt.Sprintf("node %s ended by itself (%s); its log is %s", n.name, how, filepath.Join(n.dir, "log"))
 	for _, line := range n.process.tail {

@@ -213,7 +213,7 @@ func (a *app) followEntries(ctx context.Context, cl *client.Client, group, node 
 	q.f.Limit = 0
 	o := client.FollowOptions{EntryFilter: q.f, Notice: func(n client.Notice) {
 		if n.Rewound != nil {
-			fmt.Fprintf(a.err, "  removed again: everything after sequence %d\n", n.Rewound.After)
+			a.notice("  removed again: everything after sequence %d", n.Rewound.After)
 		}
 	}}
 	if node == client.Local { // one name for one journal

@@ -70,7 +70,7 @@ func (a *app) followEvents(ctx context.Context, cl *client.Client, q client.Even
 				}
 				if !complained {
 					reportError(a.err, err, a.output == "json")
-					fmt.Fprintln(a.err, "  trying again")
+					a.notice("  trying again")
 					complained = true
 				}
 				break

@@ -23,6 +23,7 @@ var examples = map[string][]string{
 	"understudy maintenance":            {`understudy maintenance b on --reason "new disk" --for 2h`, "understudy maintenance b off"},
 	"understudy pause":                  {`understudy pause --reason "work on the network" --for 30m`},
 	"understudy resume":                 {"understudy resume"},
+	"understudy group list":             {"understudy group list"},
 	"understudy group show":             {"understudy group show default"},
 	"understudy group readmit":          {"understudy group readmit default c"},
 	"understudy get":                    {"understudy get orders 1001", "understudy get orders 1001 --local --max-lag 2s"},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 
 	"github.com/understudy-ha/understudy/client"
@@ -87,9 +88,27 @@ func reportError(w io.Writer, err error, asJSON bool) {
 	fmt.Fprintf(w, "understudy: %s\n", err)
 }
 
+// notice tells in passing what is no result and no end: a line for people, or an object on a line of its own when the command's
+// output is JSON.
+func (a *app) notice(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	if a.output != "json" {
+		fmt.Fprintln(a.err, text)
+		return
+	}
+	_ = json.NewEncoder(a.err).Encode(struct { // a text always encodes
+		Notice string `json:"notice"`
+	}{strings.TrimPrefix(text, "understudy: ")})
+}
+
+// journalsOf is the path of the list of a group's journals, where a remedy names it.
+var journalsOf = regexp.MustCompile(`GET /v1/groups/([a-z0-9_-]+)/journals\b`)
+
 // asCommands turns a remedy that speaks HTTP, as nodes do, into one for somebody at a command line.
 func asCommands(remedy string) string {
+	remedy = journalsOf.ReplaceAllString(remedy, "`understudy journal list $1`")
 	return strings.NewReplacer(
+		"POST /v1/groups;", "`understudy group create`;",
 		"GET /v1/receipts/POSITION", "`understudy receipt POSITION`",
 		"GET /v1/receipts/", "understudy receipt ",
 		"GET /v1/groups/GROUP/journals shows", "`understudy journal list GROUP` shows",
@@ -99,7 +118,7 @@ func asCommands(remedy string) string {
 		"GET /v1/files/FILE/records lists", "`understudy list FILE` lists",
 		"GET /v1/status show", "`understudy status` show",
 		"docs/openapi.yaml says what each path takes", "`--help` says what the command takes",
-		"GET /v1/groups lists", "`understudy status` lists",
+		"GET /v1/groups lists", "`understudy group list` lists",
 		"GET /v1/nodes lists", "`understudy status` lists",
 		"GET /v1/operations", "`understudy operation show`",
 		"GET /v1/status tells", "`understudy status` tells",

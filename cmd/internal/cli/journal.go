@@ -46,7 +46,11 @@ func writeJournals(w io.Writer, all []client.Journal) {
 	}
 	t := newTable("JOURNAL", "KIND", "STATE", ">FIRST", ">LAST", ">DURABLE", ">CONFIRMED", ">COMMITTED", ">APPLIED", "POSITION", ">RECEIVERS", ">SIZE", ">LIMIT", "FULL IN")
 	for _, j := range all {
-		t.add(j.ID, j.Kind, j.State, j.First, j.Last, j.Durable, j.Confirmed, j.Committed, j.Applied, j.Position, j.Receivers, humanBytes(j.Bytes), limitText(j.Limit), runwayText(j))
+		applied := ""
+		if j.Applied > 0 { // of the present primary's journal only
+			applied = fmt.Sprint(j.Applied)
+		}
+		t.add(j.ID, j.Kind, j.State, j.First, j.Last, j.Durable, j.Confirmed, j.Committed, applied, j.Position, j.Receivers, humanBytes(j.Bytes), limitText(j.Limit), runwayText(j))
 	}
 	t.write(w)
 	for _, j := range all {

@@ -224,7 +224,7 @@ func (p *place) warnHolds() {
 	if p.o.state == "" {
 		text += ", and its position is kept nowhere; use --state"
 	}
-	fmt.Fprintln(p.a.err, "understudy: warning:", text)
+	p.a.notice("understudy: warning: %s", text)
 }
 
 // move notes that everything up to after was handed over. Position is the history position there, if it is known.
@@ -257,7 +257,7 @@ func (p *place) hold(ctx context.Context) {
 	case lacksHolds(err):
 		p.warnHolds()
 	case err != nil:
-		fmt.Fprintf(p.a.err, "understudy: warning: the hold %s is not renewed: %v\n", p.o.name, err)
+		p.a.notice("understudy: warning: the hold %s is not renewed: %v", p.o.name, err)
 	}
 }
 

@@ -34,7 +34,7 @@ func newGet(a *app) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return a.show(r, func(w io.Writer) {
+				return a.show(recordRead{r, r.Applied, r.Age}, func(w io.Writer) {
 					_, _ = w.Write(r.Value) // raw, so that it can be piped; a broken pipe has no reader to tell
 					if isTerminal(w) && len(r.Value) > 0 && r.Value[len(r.Value)-1] != '\n' {
 						fmt.Fprintln(w)
@@ -48,6 +48,13 @@ func newGet(a *app) *cobra.Command {
 	cmd.Flags().StringVar(&o.Group, "group", "", "local: what the node that answers keeps for itself, though a group selects the file by now")
 	cmd.Flags().DurationVar(&o.MaxLag, "max-lag", 0, "with --local: refuse a copy that is older")
 	return cmd
+}
+
+// recordRead is a record with what a read says of the copy it came from, also where that is zero.
+type recordRead struct {
+	client.Record
+	Applied string  `json:"applied"`
+	Age     float64 `json:"age_seconds"`
 }
 
 // checkRecord refuses names that no node takes.

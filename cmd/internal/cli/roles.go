@@ -86,6 +86,9 @@ func (a *app) switchover(ctx context.Context, group string, o switchOptions) err
 			}
 		}
 		r := client.SwitchoverRequest{To: o.to, At: at, MaxPause: client.Duration(o.maxPause)}
+		if !at.IsZero() {
+			r.By = operator()
+		}
 		ask, cancel := context.WithTimeout(ctx, o.wait+askTimeout)
 		defer cancel()
 		if o.dryRun {

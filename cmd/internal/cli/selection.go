@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -48,9 +49,16 @@ Name, order, files and keys do not change later; "group set" changes the rest.`,
 }
 
 // plannedConcerns say which groups are planned, and what they wait for.
-func plannedConcerns(planned []client.PlannedGroup) (all []string) {
+func plannedConcerns(planned []client.PlannedGroup, nodes []client.NodeStatus) (all []string) {
+	var known []string
+	for _, n := range nodes {
+		known = append(known, n.ID)
+	}
 	for _, p := range planned {
 		why := "for its node " + p.Spec.Preferred
+		if len(nodes) > 0 && !slices.Contains(known, p.Spec.Preferred) {
+			why += ", which is not a member (the members are " + strings.Join(known, ", ") + ")"
+		}
 		if len(p.Asks) > 0 {
 			why = "until the primaries of " + strings.Join(p.Asks, ", ") + " have looked for its records"
 		}

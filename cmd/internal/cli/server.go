@@ -140,17 +140,23 @@ func newConfig(a *app) *cobra.Command {
 			if err != nil {
 				return &exitError{exitUsage, err}
 			}
-			plain, err := configJSON(c)
+			checked := checkedConfig{c.Effective(), configWarnings(c, os.Environ())}
+			plain, err := configJSON(checked)
 			if err != nil {
 				return err
 			}
-			return a.show(plain, func(w io.Writer) { writeConfig(w, args[0], c) })
+			return a.show(plain, func(w io.Writer) {
+				writeConfig(w, args[0], checked.Config)
+				for _, text := range checked.Warnings {
+					fmt.Fprintf(w, "warning: %s\n", text)
+				}
+			})
 		},
 	})
 }
 
 // configJSON gives the configuration the names it has in the file.
-func configJSON(c node.Config) (json.RawMessage, error) {
+func configJSON(c checkedConfig) (json.RawMessage, error) {
 	raw, err := yaml.Marshal(c)
 	if err == nil {
 		raw, err = yaml.YAMLToJSON(raw)
@@ -177,7 +183,7 @@ func writeConfig(w io.Writer, path string, c node.Config) {
 		p.add("join", "%s", addr)
 	}
 	for _, g := range c.Groups {
-		p.add("group", "%s, files %q", g.Name, g.Files)
+		p.add("group", "%s, files %q, preferred %s, %s, %s wanted", g.Name, g.Files, g.Preferred, g.Delivery, plural(g.Secondaries, "secondary", "secondaries"))
 	}
 	p.add("timing", "lease %s, renewed every %s, shrink after %s, hand over within %s", c.Timing.Lease, c.Timing.Renew, c.Timing.ShrinkAfter, c.Timing.HandOver)
 	p.add("log level", "%s", c.LogLevel)

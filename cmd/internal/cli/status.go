@@ -20,12 +20,13 @@ const (
 
 func newStatus(a *app) *cobra.Command {
 	var watch bool
+	var on target
 	cmd := &cobra.Command{
 		Use:   "status [GROUP]",
 		Short: "Show nodes, roles, lag and what needs attention",
 		Args:  cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withClient(func(cl *client.Client) error {
+			return a.withTarget(cmd.Context(), on, func(cl *client.Client) error {
 				if watch {
 					return a.watchStatus(cmd.Context(), cl, args)
 				}
@@ -33,6 +34,7 @@ func newStatus(a *app) *cobra.Command {
 			})
 		},
 	}
+	on.flag(cmd)
 	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "repeat every second until Ctrl-C")
 	return cmd
 }
@@ -113,6 +115,9 @@ func writeStatus(w io.Writer, st client.Status) {
 		if n.Maintenance != nil {
 			concerns = append(concerns, fmt.Sprintf("node %s is in maintenance: %s", n.ID, orderText(*n.Maintenance)))
 		}
+		if n.Leaving {
+			concerns = append(concerns, fmt.Sprintf("node %s is being stopped: it hands its roles over and leaves the in-sync sets", n.ID))
+		}
 		switch {
 		case n.State != "alive" && n.State != "":
 			concerns = append(concerns, nodeConcern(n))
@@ -123,7 +128,7 @@ func writeStatus(w io.Writer, st client.Status) {
 	for _, g := range st.Groups {
 		concerns = append(concerns, groupConcerns(g)...)
 	}
-	concerns = append(concerns, plannedConcerns(st.Planned)...)
+	concerns = append(concerns, plannedConcerns(st.Planned, st.Nodes)...)
 	concerns = append(concerns, rotConcerns(st.Node, st.Scrub)...)
 	concerns = append(concerns, localConcerns(st.LocalFiles)...)
 	leader := st.RaftLeader
@@ -138,6 +143,9 @@ func writeStatus(w io.Writer, st client.Status) {
 		state := n.State
 		if n.Maintenance != nil {
 			state += ", maintenance"
+		}
+		if n.Leaving {
+			state += ", leaving"
 		}
 		t.add(n.ID, state, n.Lease, n.Kind, n.HTTP)
 	}

@@ -200,7 +200,7 @@ func UnknownOverrides(environ []string) []string {
 	}
 	var unknown []string
 	for _, kv := range environ {
-		if name, _, _ := strings.Cut(kv, "="); strings.HasPrefix(name, "UNDERSTUDY_") && !known[name] {
+		if name, value, _ := strings.Cut(kv, "="); value != "" && strings.HasPrefix(name, "UNDERSTUDY_") && !known[name] {
 			unknown = append(unknown, name)
 		}
 	}

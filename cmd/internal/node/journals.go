@@ -43,7 +43,7 @@ func (j journals) journal(group, node string) (*replica.Replica, *journal.Journa
 	}
 	jr, ok := rep.Journal(ident.NodeID(node))
 	if !ok {
-		return nil, nil, &client.Error{Code: client.CodeUnknownNode, Detail: fmt.Sprintf("node %s holds no journal %s/%s", j.n.config.Node, group, node), Remedy: "GET /v1/groups/" + group + "/journals lists those it holds"}
+		return nil, nil, &client.Error{Code: client.CodeUnknownNode, Detail: fmt.Sprintf("node %s holds no journal %s/%s", j.n.config.Node, group, node), Remedy: "GET /v1/groups/" + group + "/journals lists those it holds; another node may hold it"}
 	}
 	return rep, jr, nil
 }

@@ -44,6 +44,13 @@ func (n *Node) announceStop(ctx context.Context) bool {
 	return true
 }
 
+// allStop tells whether the whole cluster is being stopped: every other data node announced the end of its last life.
+func (n *Node) allStop() bool {
+	st, _ := n.cluster.State()
+	others := n.others(st)
+	return len(others) > 0 && !slices.ContainsFunc(others, func(x *fsm.Node) bool { return !x.IsLeaving() })
+}
+
 // others are the other data nodes.
 func (n *Node) others(st *fsm.State) []*fsm.Node {
 	var out []*fsm.Node
@@ -143,9 +150,13 @@ func replaceable(st *fsm.State, g *fsm.Group, self ident.NodeID, alive func(iden
 
 // tellParting warns of what the stop of this node leaves behind.
 func (n *Node) tellParting(st *fsm.State, p parting, late bool) {
+	severity := "warning"
+	if n.allStop() {
+		severity = "info"
+	}
 	warn := func(groups []ident.GroupName, kind, format string) {
 		for _, g := range groups {
-			n.events.add("warning", string(g), kind, fmt.Sprintf(format, n.config.Node, g), map[string]string{"on_no_sync": st.Groups[g].Spec.OnNoSync})
+			n.events.add(severity, string(g), kind, fmt.Sprintf(format, n.config.Node, g), map[string]string{"on_no_sync": st.Groups[g].Spec.OnNoSync})
 		}
 	}
 	if late {

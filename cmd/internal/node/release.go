@@ -145,6 +145,9 @@ func (r roles) Release(ctx context.Context, node string, life uint64) (client.Re
 	for _, g := range res.Ended {
 		out.Groups = append(out.Groups, string(g))
 	}
+	if x.Incarnation == dead && x.Released { // it was told before, or stopped in good order
+		return out, nil
+	}
 	r.n.events.add("warning", "", "RELEASED", fmt.Sprintf("life %s of %s was released: its process is dead, said its keeper", dead, node),
 		map[string]string{"peer": node, "life": dead.String(), "groups": strings.Join(out.Groups, ",")})
 	return out, nil

@@ -123,7 +123,7 @@ func (n *Node) nodes(st *fsm.State) []client.NodeStatus {
 		case !n.cluster.LeaseHeld(x.ID):
 			lease = "expired"
 		}
-		out = append(out, client.NodeStatus{ID: string(x.ID), Kind: string(x.Kind), State: m.state, Lease: lease, Priority: x.Priority, Maintenance: orderOf(x.Maintenance),
+		out = append(out, client.NodeStatus{ID: string(x.ID), Kind: string(x.Kind), State: m.state, Lease: lease, Priority: x.Priority, Maintenance: orderOf(x.Maintenance), Leaving: x.Leaving && !x.Released,
 			Incarnation: x.Incarnation.String(), LastContact: m.contact, HTTP: x.Addresses.HTTP, Gossip: x.Addresses.Gossip, Raft: x.Addresses.Raft, Ship: x.Addresses.Ship, Redis: x.Addresses.Redis})
 	}
 	sort.Slice(out, func(i, j int) bool { return out[i].ID < out[j].ID })

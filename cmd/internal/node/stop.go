@@ -26,8 +26,11 @@ func (n *Node) HandOver(ctx context.Context) (moved int) {
 		began := time.Now()
 		op, err := n.handOver(ctx, g)
 		if err != nil {
-			n.events.add("warning", string(g), "NOT_HANDED_OVER",
-				fmt.Sprintf("%s stops as primary of group %s without a hand-over: %v", n.config.Node, g, err), nil)
+			severity, why := "warning", err.Error()
+			if n.allStop() {
+				severity, why = "info", "all other data nodes stop, or have stopped, too"
+			}
+			n.events.add(severity, string(g), "NOT_HANDED_OVER", fmt.Sprintf("%s stops as primary of group %s without a hand-over: %s", n.config.Node, g, why), nil)
 			continue
 		}
 		moved++

@@ -1,12 +1,16 @@
 package testcluster
 
 import (
+	"context"
 	"os"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/understudy-ha/understudy/client"
+	"github.com/understudy-ha/understudy/fsm"
 	"github.com/understudy-ha/understudy/internal/ident"
 )
 
@@ -48,6 +52,37 @@ func TestACleanStopLogsNoError(t *testing.T) {
 	for _, id := range []ident.NodeID{"b", "a", "c"} { // the last one is left alone, without a majority
 		c.Node(id).Stop()
 	}
+	for _, line := range c.complaints() {
+		t.Error(line)
+	}
+}
+
+// A stop of all nodes in good order at once finds nobody to hand a role to: that is what was asked for, and nobody is warned of it.
+func TestAStopOfAllWarnsOfNothing(t *testing.T) {
+	c := Start(t, Options{Group: fsm.GroupSpec{Name: "default", OnNoSync: fsm.NoSyncHold}})
+	if _, err := c.primary().Client().Put(t.Context(), "f", []byte("k"), []byte("v"), client.WriteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for _, id := range c.options.Nodes {
+		n := c.Node(id)
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			defer cancel()
+			n.running.Leave(ctx)
+			all, err := n.client.Events(ctx, 0, 0)
+			if err != nil {
+				t.Errorf("events of %s: %v", n.ID, err)
+			}
+			for _, e := range all {
+				if e.Severity != "info" && slices.Contains([]string{"NOT_HANDED_OVER", "LAST_SECONDARY_STOPS", "STILL_IN_SYNC"}, e.Kind) {
+					t.Errorf("%s is warned: %s: %s", n.ID, e.Kind, e.Message)
+				}
+			}
+			n.Stop()
+		})
+	}
+	wg.Wait()
 	for _, line := range c.complaints() {
 		t.Error(line)
 	}
