@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
+	"regexp"
 	"strings"
 
 	"github.com/understudy-ha/understudy/client"
@@ -80,15 +82,31 @@ func reportError(w io.Writer, err error, asJSON bool) {
 		if text == "" {
 			text = direct.Code.Title()
 		}
-		fmt.Fprintf(w, "understudy: %s\n", text)
+		writeProse(w, 2, "understudy: "+text)
 		pairs{{"code:", string(direct.Code)}, {"reason:", direct.Reason}, {"remedy:", asCommands(direct.Remedy)}, {"position:", direct.Position}}.write(w, "  ")
 		return
 	}
-	fmt.Fprintf(w, "understudy: %s\n", err)
+	writeProse(w, 2, "understudy: "+err.Error())
 }
+
+// Paths whose names are in the remedy.
+var (
+	cancelPath = regexp.MustCompile(`DELETE /v1/groups/([\w.-]+)/switchover`)
+	switchPath = regexp.MustCompile(`POST /v1/groups/([\w.-]+)/switchover`)
+	listPath   = regexp.MustCompile(`GET /v1/files/([^/\s]+)/records`)
+)
 
 // asCommands turns a remedy that speaks HTTP, as nodes do, into one for somebody at a command line.
 func asCommands(remedy string) string {
+	remedy = cancelPath.ReplaceAllString(remedy, "`understudy cancel $1`")
+	remedy = switchPath.ReplaceAllString(remedy, "`understudy switchover $1`")
+	remedy = listPath.ReplaceAllStringFunc(remedy, func(path string) string {
+		file, err := url.PathUnescape(listPath.FindStringSubmatch(path)[1])
+		if err != nil {
+			return path
+		}
+		return "`understudy list " + shellQuote(file) + "`"
+	})
 	return strings.NewReplacer(
 		"GET /v1/receipts/POSITION", "`understudy receipt POSITION`",
 		"GET /v1/receipts/", "understudy receipt ",
@@ -96,7 +114,6 @@ func asCommands(remedy string) string {
 		"POST …/journals/NODE/start, from first", "`understudy journal start GROUP --target NODE --from first`",
 		"POST …/nodes/NODE/readmit", "`understudy group readmit GROUP NODE`",
 		"GET /v1/groups/GROUP/why", "`understudy why GROUP`",
-		"GET /v1/files/FILE/records lists", "`understudy list FILE` lists",
 		"GET /v1/status show", "`understudy status` show",
 		"docs/openapi.yaml says what each path takes", "`--help` says what the command takes",
 		"GET /v1/groups lists", "`understudy status` lists",
@@ -104,14 +121,13 @@ func asCommands(remedy string) string {
 		"GET /v1/operations", "`understudy operation show`",
 		"GET /v1/status tells", "`understudy status` tells",
 		"GET /v1/events", "`understudy events`",
-		"DELETE …/switchover", "`understudy cancel GROUP`",
 		"(see …/resync)", "(see `understudy status`)",
 		"a longer ?wait=", "a longer --wait",
 		"read without local=true", "read without --local",
+		"with ?group=local", "with --group local",
 		"a larger max_lag", "a larger --max-lag",
 		"with allow_data_loss and dry_run", "with --allow-data-loss --dry-run",
 		"end the pause (DELETE /v1/pause)", "end it with `understudy resume`",
-		"POST /v1/groups/GROUP/switchover", "`understudy switchover GROUP`",
 		"use switchover with to", "use `understudy switchover GROUP --to NODE`",
 		`with "to"`, "with --to",
 		"leave `at` away", "leave --at away",

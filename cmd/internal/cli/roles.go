@@ -86,6 +86,9 @@ func (a *app) switchover(ctx context.Context, group string, o switchOptions) err
 			}
 		}
 		r := client.SwitchoverRequest{To: o.to, At: at, MaxPause: client.Duration(o.maxPause)}
+		if !at.IsZero() {
+			r.By = operator()
+		}
 		ask, cancel := context.WithTimeout(ctx, o.wait+askTimeout)
 		defer cancel()
 		if o.dryRun {
@@ -129,7 +132,7 @@ func parseMoment(s string, now time.Time) (time.Time, error) {
 	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02 15:04:05", "2006-01-02 15:04"} {
 		if t, err := time.ParseInLocation(layout, s, now.Location()); err == nil {
 			if !t.After(now) {
-				return time.Time{}, usagef("--at %s is over", s)
+				return time.Time{}, usagef("--at %s is over: want a time that lies ahead, such as +10m", s)
 			}
 			return t, nil
 		}
@@ -149,7 +152,7 @@ func parseMoment(s string, now time.Time) (time.Time, error) {
 func newCancel(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "cancel GROUP",
-		Short: "Call a scheduled switch-over off, and roll the running one back while that is still possible",
+		Short: "Call a scheduled switch-over off; roll a running one back while that is possible",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withClient(func(cl *client.Client) error {
@@ -225,7 +228,7 @@ func writeReadiness(w io.Writer, r client.Readiness) {
 			plural(int(r.EntriesToDrain), "entry", "entries"), loss)
 	}
 	for _, n := range r.Notes {
-		fmt.Fprintf(w, "  note: %s\n", n)
+		writeProse(w, 2, "  note: "+asCommands(n))
 	}
 	writeChecks(w, r.Checks)
 }

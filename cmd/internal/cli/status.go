@@ -177,7 +177,7 @@ func writeAttention(w io.Writer, concerns []string) {
 		return
 	}
 	for _, c := range concerns {
-		fmt.Fprintln(w, "ATTENTION: "+c)
+		writeProse(w, 2, "ATTENTION: "+c)
 	}
 }
 
