@@ -120,6 +120,24 @@ func TestStatusNamesWhatIsWrong(t *testing.T) {
 	}, "status")
 }
 
+// What is wrong in several groups alike is said once, and names them.
+func TestStatusSaysOnceWhatGroupsShare(t *testing.T) {
+	st := someStatus()
+	st.Groups[0].Targets[0].State, st.Groups[0].Targets[0].Error = "connecting", "connection refused"
+	other := st.Groups[0]
+	other.Name, other.Held = "orders", 3
+	st.Groups = append(st.Groups, other)
+	_, out, _ := run(t, fakeNode(t, map[string]any{"GET /v1/status": st}), "status")
+	for _, want := range []string{"ATTENTION: groups default, orders: c receives nothing: connection refused\n", "ATTENTION: group orders: 3 writes are held\n"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the output lacks %q:\n%s", want, out)
+		}
+	}
+	if n := strings.Count(out, "receives nothing"); n != 1 {
+		t.Errorf("it is said %d times:\n%s", n, out)
+	}
+}
+
 func TestStatusOfOneGroup(t *testing.T) {
 	url := fakeNode(t, map[string]any{
 		"GET /v1/groups/default": someStatus().Groups[0],

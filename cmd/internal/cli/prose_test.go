@@ -95,3 +95,19 @@ func TestTableFitsTheScreen(t *testing.T) {
 		t.Errorf("got %q", out.String())
 	}
 }
+
+// Remedies that nodes give for programs name, for people, the command and what it is about.
+func TestRemediesAreCommands(t *testing.T) {
+	for remedy, want := range map[string]string{
+		"cancel it first (DELETE /v1/groups/default/switchover)":                           "cancel it first (`understudy cancel default`)",
+		"Hand it over: POST /v1/groups/low/switchover, POST /v1/groups/high/switchover":    "Hand it over: `understudy switchover low`, `understudy switchover high`",
+		"GET /v1/files/FILE/records lists the keys of a file":                              "`understudy list FILE` lists the keys of a file",
+		"GET /v1/files/two%20words/records lists":                                          "`understudy list 'two words'` lists",
+		"read or delete them at this node with ?group=local":                               "read or delete them at this node with --group local",
+		"wait for it, or cancel a switch-over with DELETE /v1/groups/orders.eu/switchover": "wait for it, or cancel a switch-over with `understudy cancel orders.eu`",
+	} {
+		if got := asCommands(remedy); got != want {
+			t.Errorf("%q became %q, want %q", remedy, got, want)
+		}
+	}
+}
