@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// A null of a merge patch, which asks for the default, is passed on to the primary like every other value.
+// Proves CL-4: a null of a merge patch, which asks for the default, is passed on to the primary like every other value.
 func TestForwardedPatchKeepsNull(t *testing.T) {
 	primary := start(t, newFake(), nil)
 	f := newFake()

@@ -113,10 +113,10 @@ func orderText(o client.Order) string {
 		s += ", by " + o.By
 	}
 	if !o.Since.IsZero() {
-		s += ", since " + humanTime(o.Since)
+		s += ", since " + humanSecond(o.Since)
 	}
 	if !o.Until.IsZero() {
-		s += ", until " + humanTime(o.Until)
+		s += ", until " + humanSecond(o.Until)
 	}
 	return s
 }

@@ -42,7 +42,7 @@ func TestWrap(t *testing.T) {
 	}
 }
 
-// Proves OI-1: the help of no command is wider than a hundred columns.
+// The help of no command is wider than a hundred columns.
 func TestHelpFitsTheScreen(t *testing.T) {
 	var walk func(c *cobra.Command)
 	walk = func(c *cobra.Command) {
@@ -86,6 +86,12 @@ func TestTableFitsTheScreen(t *testing.T) {
 	}
 	if !strings.Contains(out.String(), "\n          and words") && !strings.Contains(out.String(), "\n          words") {
 		t.Errorf("the second line is not below the first:\n%s", out.String())
+	}
+	out.Reset()
+	last.whole = true
+	last.write(&out)
+	if n := strings.Count(out.String(), "\n"); n != 3 {
+		t.Errorf("rows that are to be whole stand in %d lines:\n%s", n, out.String())
 	}
 	out.Reset()
 	narrow := newTable("A", "~B")

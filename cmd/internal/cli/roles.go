@@ -166,7 +166,7 @@ func newCancel(a *app) *cobra.Command {
 					op, err := cl.Operation(ctx, g.Scheduled.ID, 0)
 					if err == nil && op.Schedule != nil && op.Schedule.Outcome == client.ScheduleCanceled {
 						return a.show(op, func(w io.Writer) {
-							fmt.Fprintf(w, "Switch-over %d of group %s, scheduled for %s, was called off. Nothing changed.\n", op.ID, op.Group, humanTime(op.Schedule.At))
+							writeProse(w, 2, fmt.Sprintf("Switch-over %d of group %s, scheduled for %s, was called off. Nothing changed.", op.ID, op.Group, humanSecond(op.Schedule.At)))
 						})
 					}
 				}

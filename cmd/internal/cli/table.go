@@ -14,6 +14,7 @@ type table struct {
 	head   []string
 	right  []bool
 	cut    []bool
+	whole  bool // each row is one line, however wide: for what is searched like a log
 	rows   [][]string
 }
 
@@ -62,7 +63,7 @@ func (t *table) widths() (width []int, last int) {
 			width[i], total = width[i]-less, total-less
 		}
 	}
-	if end := len(width) - 1; total > columns && !t.right[end] && !t.cut[end] {
+	if end := len(width) - 1; total > columns && !t.right[end] && !t.cut[end] && !t.whole {
 		last = max(narrowest, width[end]-(total-columns))
 	}
 	return width, last
