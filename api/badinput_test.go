@@ -58,6 +58,7 @@ func TestWrongInputIsExplained(t *testing.T) {
 		{method: "POST", path: "/v1/transactions", body: `{} x`, what: "more after the first value", remedy: "fields"},
 		{method: "POST", path: "/v1/transactions", body: `null`, what: "null", remedy: "{}"},
 		{method: "POST", path: "/v1/transactions", body: `{"changes":[{"file":1}]}`, what: `"changes.file" has to be text, not a number`, remedy: "fields"},
+		{method: "POST", path: "/v1/transactions", body: `{"changes":[{"valu":"1"}]}`, what: `unknown field "valu"`, remedy: "changes (each: file, key, key_base64, value, "},
 		{method: "POST", path: "/v1/transactions", what: "no changes", remedy: "changes"},
 		{method: "POST", path: "/v1/groups/default/switchover", body: `{"to":5}`, what: `field "to" has to be text, not a number`, remedy: "max_pause"},
 		{method: "POST", path: "/v1/groups/default/switchover", body: `{"max_pause":5}`, what: `field "max_pause" has to be a duration in quotes, such as "5s", not a number`, remedy: "max_pause"},

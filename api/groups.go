@@ -55,14 +55,15 @@ func (a *API) changeGroup(r *request) (reply, error) {
 			return nil, invalid(fmt.Sprintf("field %q is no key of a group", shorten(keys[i])), "see docs/openapi.yaml for the fields")
 		}
 	}
-	if r.body, err = json.Marshal(fields); err != nil {
-		return nil, err
-	}
 	var patch struct {
 		client.GroupSpec
 		IfVersion *uint64 `json:"if_version"`
 	}
-	if err := r.decode(&patch); err != nil {
+	valued := *r // r keeps what was sent: it may be forwarded, where a null counts again
+	if valued.body, err = json.Marshal(fields); err != nil {
+		return nil, err
+	}
+	if err := valued.decode(&patch); err != nil {
 		return nil, err
 	}
 	c, err := a.o.Roles.ChangeGroup(r.Context(), group, keys, patch.GroupSpec, patch.IfVersion, origin(r.RemoteAddr))
@@ -74,7 +75,7 @@ func (a *API) changeGroup(r *request) (reply, error) {
 
 // specKeys lists the keys of a group.
 func specKeys() []string {
-	return []string{"name", "order", "files", "preferred", "delivery", "secondaries", "on_no_sync", "auto_failover", "images", "receiver_bytes", "keep_receivers",
+	return []string{"name", "order", "files", "keys", "preferred", "delivery", "secondaries", "on_no_sync", "auto_failover", "images", "receiver_bytes", "keep_receivers",
 		"switchback", "switchback_after", "blocks", "maximum_blocks", "journal_full", "receiver_age", "compression", "journal_replays", "feeds"}
 }
 

@@ -198,5 +198,8 @@ func other(g client.GroupStatus) string {
 	if g.Primary == "" {
 		return "this node is " + role + "; nobody is primary"
 	}
+	if role == client.RolePrimary {
+		return "this node is the primary"
+	}
 	return "this node is " + role + "; the primary is " + g.Primary
 }

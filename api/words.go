@@ -116,10 +116,21 @@ func fieldsOf(t reflect.Type) (names []string) {
 		case f.Anonymous && name == "":
 			names = append(names, fieldsOf(f.Type)...)
 		case f.IsExported() && name != "-" && name != "":
-			names = append(names, name)
+			names = append(names, name+ofEach(f.Type))
 		}
 	}
 	return names
+}
+
+// ofEach lists the fields of a list's objects, in brackets.
+func ofEach(t reflect.Type) string {
+	if t.Kind() != reflect.Slice {
+		return ""
+	}
+	if known := fieldsOf(t.Elem()); len(known) > 0 {
+		return " (each: " + strings.Join(known, ", ") + ")"
+	}
+	return ""
 }
 
 // orList joins words as people do: a, b or c.

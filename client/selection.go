@@ -18,7 +18,7 @@ func (r KeyRange) String() string {
 	case r.From == "":
 		return fmt.Sprintf("below %s", r.To)
 	}
-	return fmt.Sprintf("from %s up to, without, %s", r.From, r.To)
+	return fmt.Sprintf("from %s, below %s", r.From, r.To)
 }
 
 // RecordPart is what one group gave to a page of a file that several groups own.

@@ -79,7 +79,7 @@ func (r KeyRange) String() string {
 	case r.From == "":
 		return fmt.Sprintf("keys below %s", r.To)
 	}
-	return fmt.Sprintf("keys from %s up to, without, %s", r.From, r.To)
+	return fmt.Sprintf("keys from %s, below %s", r.From, r.To)
 }
 
 func (r KeyRange) check() error {

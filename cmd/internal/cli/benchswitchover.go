@@ -27,7 +27,7 @@ func newBenchSwitchover(a *app) *cobra.Command {
 	var o switchBenchOptions
 	cmd := &cobra.Command{
 		Use:   "switchover",
-		Short: "Measure the pause of planned switch-overs, and rolling restarts, under load on a cluster of three real processes",
+		Short: "Measure switch-overs and rolling restarts under load, on three real processes",
 		Long: `Starts three nodes on this machine, loads them with Redis connections and HTTP writers, of which each waits for the answer
 to its last write, and moves the primary role round the nodes. Of each switch-over it measures the longest time in which nobody's write was
 answered (gap), and the longest time that any one write took (longest). After each round the load rests, every client reads back what it

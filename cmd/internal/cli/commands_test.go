@@ -55,7 +55,7 @@ func wantRun(t *testing.T, url string, want int, holds []string, args ...string)
 		t.Errorf("%v: exit code %d, want %d\n%s%s", args, code, want, out, errOut)
 	}
 	for _, h := range holds {
-		if !strings.Contains(out+errOut, h) {
+		if !strings.Contains(out+errOut, h) && !strings.Contains(strings.Join(strings.Fields(out+errOut), " "), h) { // prose is broken into lines
 			t.Errorf("%v: the output lacks %q:\n%s%s", args, h, out, errOut)
 		}
 	}
@@ -118,6 +118,24 @@ func TestStatusNamesWhatIsWrong(t *testing.T) {
 		"c receives nothing: connection refused", "3 writes are held", "the primary could not be asked",
 		"resync of c: catchup 42 %, at default@3.10 of default@3.24, 1,234 entries/s, 2.50 s left",
 	}, "status")
+}
+
+// What is wrong in several groups alike is said once, and names them.
+func TestStatusSaysOnceWhatGroupsShare(t *testing.T) {
+	st := someStatus()
+	st.Groups[0].Targets[0].State, st.Groups[0].Targets[0].Error = "connecting", "connection refused"
+	other := st.Groups[0]
+	other.Name, other.Held = "orders", 3
+	st.Groups = append(st.Groups, other)
+	_, out, _ := run(t, fakeNode(t, map[string]any{"GET /v1/status": st}), "status")
+	for _, want := range []string{"ATTENTION: groups default, orders: c receives nothing: connection refused\n", "ATTENTION: group orders: 3 writes are held\n"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the output lacks %q:\n%s", want, out)
+		}
+	}
+	if n := strings.Count(out, "receives nothing"); n != 1 {
+		t.Errorf("it is said %d times:\n%s", n, out)
+	}
 }
 
 func TestStatusOfOneGroup(t *testing.T) {

@@ -24,7 +24,7 @@ func newJournalDump(a *app) *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "dump FILE|DIR|GROUP[/NODE]",
-		Short: "Print every entry, one a line: of receivers on disk, without a node, or of a node's journal",
+		Short: "Print every entry, one a line, of receivers on disk or of a node's journal",
 		Long: `Print every entry, one a line, unconfirmed ones too. A path that exists is read as a receiver file or as the directory
 of a journal, without asking a node; anything else names a journal that a node is asked for.`,
 		Args: cobra.ExactArgs(1),

@@ -150,7 +150,11 @@ func writeEntries(w io.Writer, all []client.Entry, full bool) {
 		fmt.Fprintln(w, "No entries.")
 		return
 	}
-	t := newTable("TIME", ">SEQUENCE", "POSITION", "TYPE", "FILE", "KEY", ">BEFORE", ">AFTER", "CONTENT")
+	content := "~CONTENT"
+	if full {
+		content = "CONTENT"
+	}
+	t := newTable("TIME", ">SEQUENCE", "POSITION", "TYPE", "FILE", "KEY", ">BEFORE", ">AFTER", content)
 	for _, e := range all {
 		before, after := entrySizes(e)
 		t.add(humanTime(e.Time), e.Sequence, e.Position, e.Code+" "+e.Type, e.File, printable(e.Bytes(), 60), before, after, entryContent(e, full))

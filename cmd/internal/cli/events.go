@@ -111,6 +111,7 @@ func writeEvents(w io.Writer, all []client.Event) {
 		return
 	}
 	t := newTable("TIME", "NODE", "SEVERITY", "GROUP", "KIND", "MESSAGE")
+	t.whole = true
 	for _, e := range all {
 		t.add(humanTime(e.Time), e.Node, e.Severity, e.Group, e.Kind, eventText(e))
 	}

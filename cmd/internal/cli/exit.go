@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"regexp"
 	"strings"
 
@@ -81,11 +82,11 @@ func reportError(w io.Writer, err error, asJSON bool) {
 		if text == "" {
 			text = direct.Code.Title()
 		}
-		fmt.Fprintf(w, "understudy: %s\n", text)
+		writeProse(w, 2, "understudy: "+text)
 		pairs{{"code:", string(direct.Code)}, {"reason:", direct.Reason}, {"remedy:", asCommands(direct.Remedy)}, {"position:", direct.Position}}.write(w, "  ")
 		return
 	}
-	fmt.Fprintf(w, "understudy: %s\n", err)
+	writeProse(w, 2, "understudy: "+err.Error())
 }
 
 // notice tells in passing what is no result and no end: a line for people, or an object on a line of its own when the command's
@@ -101,12 +102,26 @@ func (a *app) notice(format string, args ...any) {
 	}{strings.TrimPrefix(text, "understudy: ")})
 }
 
-// journalsOf is the path of the list of a group's journals, where a remedy names it.
-var journalsOf = regexp.MustCompile(`GET /v1/groups/([a-z0-9_-]+)/journals\b`)
+// Paths whose names are in the remedy.
+var (
+	cancelPath = regexp.MustCompile(`DELETE /v1/groups/([\w.-]+)/switchover`)
+	switchPath = regexp.MustCompile(`POST /v1/groups/([\w.-]+)/switchover`)
+	journalsOf = regexp.MustCompile(`GET /v1/groups/([a-z0-9_-]+)/journals\b`)
+	listPath   = regexp.MustCompile(`GET /v1/files/([^/\s]+)/records`)
+)
 
 // asCommands turns a remedy that speaks HTTP, as nodes do, into one for somebody at a command line.
 func asCommands(remedy string) string {
 	remedy = journalsOf.ReplaceAllString(remedy, "`understudy journal list $1`")
+	remedy = cancelPath.ReplaceAllString(remedy, "`understudy cancel $1`")
+	remedy = switchPath.ReplaceAllString(remedy, "`understudy switchover $1`")
+	remedy = listPath.ReplaceAllStringFunc(remedy, func(path string) string {
+		file, err := url.PathUnescape(listPath.FindStringSubmatch(path)[1])
+		if err != nil {
+			return path
+		}
+		return "`understudy list " + shellQuote(file) + "`"
+	})
 	return strings.NewReplacer(
 		"POST /v1/groups;", "`understudy group create`;",
 		"GET /v1/receipts/POSITION", "`understudy receipt POSITION`",
@@ -115,7 +130,6 @@ func asCommands(remedy string) string {
 		"POST …/journals/NODE/start, from first", "`understudy journal start GROUP --target NODE --from first`",
 		"POST …/nodes/NODE/readmit", "`understudy group readmit GROUP NODE`",
 		"GET /v1/groups/GROUP/why", "`understudy why GROUP`",
-		"GET /v1/files/FILE/records lists", "`understudy list FILE` lists",
 		"GET /v1/status show", "`understudy status` show",
 		"docs/openapi.yaml says what each path takes", "`--help` says what the command takes",
 		"GET /v1/groups lists", "`understudy group list` lists",
@@ -123,14 +137,13 @@ func asCommands(remedy string) string {
 		"GET /v1/operations", "`understudy operation show`",
 		"GET /v1/status tells", "`understudy status` tells",
 		"GET /v1/events", "`understudy events`",
-		"DELETE …/switchover", "`understudy cancel GROUP`",
 		"(see …/resync)", "(see `understudy status`)",
 		"a longer ?wait=", "a longer --wait",
 		"read without local=true", "read without --local",
+		"with ?group=local", "with --group local",
 		"a larger max_lag", "a larger --max-lag",
 		"with allow_data_loss and dry_run", "with --allow-data-loss --dry-run",
 		"end the pause (DELETE /v1/pause)", "end it with `understudy resume`",
-		"POST /v1/groups/GROUP/switchover", "`understudy switchover GROUP`",
 		"use switchover with to", "use `understudy switchover GROUP --to NODE`",
 		`with "to"`, "with --to",
 		"leave `at` away", "leave --at away",

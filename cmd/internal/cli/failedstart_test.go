@@ -28,7 +28,7 @@ func TestFailedStartLeavesNothing(t *testing.T) {
 	} {
 		dir := t.TempDir()
 		code, out, errOut := run(t, "127.0.0.1:1", "server", "--config", config(dir, filepath.Join(dir, tc.data), tc.more))
-		if code != tc.code || !strings.Contains(errOut, tc.want) || strings.Count(errOut, "understudy: ") != 1 || out != "" {
+		if code != tc.code || !strings.Contains(strings.Join(strings.Fields(errOut), " "), tc.want) || strings.Count(errOut, "understudy: ") != 1 || out != "" {
 			t.Errorf("%s: exit code %d, want %d: %s%s", name, code, tc.code, out, errOut)
 		}
 		left, err := os.ReadDir(dir)

@@ -119,7 +119,8 @@ func (a *app) confirmLoss(f client.LossForecast) error {
 		} else {
 			writeForecast(a.out, f)
 		}
-		return exitWith(exitPrecondition, "nothing was changed: the loss is not confirmed, and nobody can be asked; repeat it with --confirm %s --accept-loss-beyond %s", f.Group, f.Beyond)
+		return exitWith(exitPrecondition, "nothing was changed: the loss is not confirmed, and nobody can be asked; repeat it with `understudy failover %s --to %s --allow-data-loss --confirm %s --accept-loss-beyond %s`",
+			f.Group, f.To, f.Group, f.Beyond)
 	}
 	writeForecast(a.err, f)
 	fmt.Fprintf(a.err, "\nType the name of the group to accept this, anything else to leave: ")
@@ -147,7 +148,7 @@ func writeForecast(w io.Writer, f client.LossForecast) {
 		fmt.Fprintf(w, "A failover of group %s to %s may lose %s%s.\n", f.Group, f.To, certain, plural(int(f.Entries), "entry", "entries"))
 	}
 	if f.Warning != "" {
-		fmt.Fprintf(w, "WARNING: %s.\n", f.Warning)
+		writeProse(w, 2, "WARNING: "+f.Warning+".")
 	}
 	primary := f.Primary
 	if primary == "" {
@@ -190,5 +191,5 @@ func writeForecast(w io.Writer, f client.LossForecast) {
 		}
 		t.write(w)
 	}
-	fmt.Fprintf(w, "  %s\n", upperFirst(f.Fate))
+	writeProse(w, 0, "  "+upperFirst(f.Fate))
 }

@@ -173,7 +173,7 @@ func parsePatch(args []string) (client.GroupPatch, error) {
 func newGroupReadmit(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "readmit GROUP NODE",
-		Short: "Let a node that was dropped for a full journal take part again, if its copy still connects",
+		Short: "Let a node that was dropped for a full journal take part again, if its copy connects",
 		Args:  cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withClient(func(cl *client.Client) error {

@@ -55,17 +55,3 @@ func TestStatusOfAChosenNode(t *testing.T) {
 	wantRun(t, url, 0, []string{"Group default: primary a"}, "status", "default", "--on", "c")
 	wantRun(t, url, exitUsage, []string{"--on z: no such node; there are a, b, c"}, "status", "--on", "z")
 }
-
-// A remedy that speaks HTTP is told as commands, with the names that it has.
-func TestRemediesAreCommands(t *testing.T) {
-	for remedy, want := range map[string]string{
-		"GET /v1/groups/orders/journals lists those it holds": "`understudy journal list orders` lists those it holds",
-		"GET /v1/groups/GROUP/journals shows which":           "`understudy journal list GROUP` shows which",
-		"GET /v1/groups lists the groups":                     "`understudy group list` lists the groups",
-		"add a group (POST /v1/groups; that is all)":          "add a group (`understudy group create`; that is all)",
-	} {
-		if got := asCommands(remedy); got != want {
-			t.Errorf("%s: got %s, want %s", remedy, got, want)
-		}
-	}
-}

@@ -80,7 +80,7 @@ func writeHistory(w io.Writer, all []client.Certificate) {
 		if len(c.Better) > 0 {
 			loss += "; better: " + strings.Join(c.Better, ", ")
 		}
-		t.add(humanTime(c.At), c.Kind, c.Epoch, who, c.SW, opened, loss, c.Reason)
+		t.add(humanSecond(c.At), c.Kind, c.Epoch, who, c.SW, opened, loss, c.Reason)
 	}
 	t.write(w)
 }

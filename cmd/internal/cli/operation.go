@@ -198,13 +198,13 @@ func writeOperations(w io.Writer, all []client.Operation) {
 		state := o.State
 		switch {
 		case o.State == client.OperationScheduled:
-			state += " for " + humanTime(o.Schedule.At)
+			state += " for " + humanSecond(o.Schedule.At)
 		case neverBegan(o):
 			state += ", " + o.Schedule.Outcome
 		case !o.Finished():
 			state += ", " + o.Step
 		}
-		t.add(o.ID, o.Kind, o.Group, fromTo(o.From, o.To), state, humanTime(o.Started), humanDuration(took(o)), o.Reason)
+		t.add(o.ID, o.Kind, o.Group, fromTo(o.From, o.To), state, humanSecond(o.Started), humanDuration(took(o)), o.Reason)
 	}
 	t.write(w)
 }

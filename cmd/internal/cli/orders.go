@@ -99,9 +99,10 @@ func writePause(w io.Writer, p client.PauseState) {
 		fmt.Fprintf(w, "Not paused: %s.\n", p.Note)
 		return
 	}
-	fmt.Fprintf(w, "Paused: %s.\n%s.\n", orderText(*p.Pause), upperFirst(p.Note))
+	writeProse(w, 2, "Paused: "+orderText(*p.Pause)+".")
+	writeProse(w, 2, upperFirst(p.Note)+".")
 	if p.Warning != "" {
-		fmt.Fprintf(w, "WARNING: %s.\n", p.Warning)
+		writeProse(w, 2, "WARNING: "+p.Warning+".")
 	}
 }
 
@@ -112,10 +113,10 @@ func orderText(o client.Order) string {
 		s += ", by " + o.By
 	}
 	if !o.Since.IsZero() {
-		s += ", since " + humanTime(o.Since)
+		s += ", since " + humanSecond(o.Since)
 	}
 	if !o.Until.IsZero() {
-		s += ", until " + humanTime(o.Until)
+		s += ", until " + humanSecond(o.Until)
 	}
 	return s
 }
@@ -168,7 +169,7 @@ func writeMaintenance(w io.Writer, m client.MaintenanceState) {
 	if m.Maintenance == nil {
 		fmt.Fprintf(w, "Node %s is not in maintenance.\n", m.Node)
 	} else {
-		fmt.Fprintf(w, "Node %s is in maintenance: %s.\n", m.Node, orderText(*m.Maintenance))
+		writeProse(w, 2, "Node "+m.Node+" is in maintenance: "+orderText(*m.Maintenance)+".")
 	}
-	fmt.Fprintf(w, "%s.\n", upperFirst(asCommands(m.Note)))
+	writeProse(w, 2, upperFirst(asCommands(m.Note))+".")
 }

@@ -226,9 +226,9 @@ func (a *app) listRecords(ctx context.Context, cl *client.Client, file string, o
 			fmt.Fprintln(w, "No records.")
 			return
 		}
-		t := newTable("KEY", ">SIZE", "POSITION", "CHANGED", "CONTENT")
+		t := newTable("KEY", ">SIZE", "POSITION", "CHANGED", "~CONTENT")
 		for _, r := range records {
-			t.add(printable(r.Bytes(), 60), humanBytes(int64(len(r.Value))), r.Position, humanTime(r.Time), printable(r.Value, 40))
+			t.add(printable(r.Bytes(), 60), humanBytes(int64(len(r.Value))), r.Position, humanSecond(r.Time), printable(r.Value, 40))
 		}
 		t.write(w)
 		if more {

@@ -26,7 +26,7 @@ func newJournalRestore(a *app) *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "restore --group G --out NEWDIR (--from-archive URL | --from-data DIR)…",
-		Short: "Rebuild a group as it was at a point in time, from archived receivers and data directories, without a cluster",
+		Short: "Rebuild a group as it was at a point in time, without a cluster",
 		Long: `Rebuild the content of a group as it was at a point in time, from archived receivers, from data directories of nodes, or both. No
 cluster has to run, and what is read is not changed. The point is
 

@@ -132,7 +132,7 @@ func parseMoment(s string, now time.Time) (time.Time, error) {
 	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02 15:04:05", "2006-01-02 15:04"} {
 		if t, err := time.ParseInLocation(layout, s, now.Location()); err == nil {
 			if !t.After(now) {
-				return time.Time{}, usagef("--at %s is over", s)
+				return time.Time{}, usagef("--at %s is over: want a time that lies ahead, such as +10m", s)
 			}
 			return t, nil
 		}
@@ -152,7 +152,7 @@ func parseMoment(s string, now time.Time) (time.Time, error) {
 func newCancel(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "cancel GROUP",
-		Short: "Call a scheduled switch-over off, and roll the running one back while that is still possible",
+		Short: "Call a scheduled switch-over off; roll a running one back while that is possible",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withClient(func(cl *client.Client) error {
@@ -166,7 +166,7 @@ func newCancel(a *app) *cobra.Command {
 					op, err := cl.Operation(ctx, g.Scheduled.ID, 0)
 					if err == nil && op.Schedule != nil && op.Schedule.Outcome == client.ScheduleCanceled {
 						return a.show(op, func(w io.Writer) {
-							fmt.Fprintf(w, "Switch-over %d of group %s, scheduled for %s, was called off. Nothing changed.\n", op.ID, op.Group, humanTime(op.Schedule.At))
+							writeProse(w, 2, fmt.Sprintf("Switch-over %d of group %s, scheduled for %s, was called off. Nothing changed.", op.ID, op.Group, humanSecond(op.Schedule.At)))
 						})
 					}
 				}
@@ -228,7 +228,7 @@ func writeReadiness(w io.Writer, r client.Readiness) {
 			plural(int(r.EntriesToDrain), "entry", "entries"), loss)
 	}
 	for _, n := range r.Notes {
-		fmt.Fprintf(w, "  note: %s\n", n)
+		writeProse(w, 2, "  note: "+asCommands(n))
 	}
 	writeChecks(w, r.Checks)
 }

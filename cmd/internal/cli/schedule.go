@@ -16,7 +16,7 @@ type groupShown struct {
 
 // writeScheduled says what was scheduled, and how it is called off.
 func writeScheduled(w io.Writer, o client.Operation) {
-	fmt.Fprintf(w, "Switch-over %d of group %s, %s, is scheduled for %s, in %s.\n", o.ID, o.Group, fromTo(o.From, o.To), humanTime(o.Schedule.At), humanDuration(time.Until(o.Schedule.At).Round(time.Second)))
+	fmt.Fprintf(w, "Switch-over %d of group %s, %s, is scheduled for %s, in %s.\n", o.ID, o.Group, fromTo(o.From, o.To), humanSecond(o.Schedule.At), humanDuration(time.Until(o.Schedule.At).Round(time.Second)))
 	fmt.Fprintf(w, "  `understudy cancel %s` calls it off, `understudy operation show %d` tells what became of it\n", o.Group, o.ID)
 }
 

@@ -15,7 +15,7 @@ func TestSelectionText(t *testing.T) {
 	writeStatus(&out, client.Status{RaftLeader: "a", Groups: []client.GroupStatus{g}, Planned: []client.PlannedGroup{
 		{Spec: client.GroupSpec{Name: "high", Preferred: "c"}}, {Spec: client.GroupSpec{Name: "new"}, Asks: []string{"default", "low"}},
 	}})
-	for _, want := range []string{"files ledger !x, keys from b up to, without, h", "group high is planned and waits for its node c", "group new is planned and waits until the primaries of default, low"} {
+	for _, want := range []string{"files ledger !x, keys from b, below h", "group high is planned and waits for its node c", "group new is planned and waits until the primaries of default, low"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is missing:\n%s", want, out.String())
 		}

@@ -183,7 +183,15 @@ func writeConfig(w io.Writer, path string, c node.Config) {
 		p.add("join", "%s", addr)
 	}
 	for _, g := range c.Groups {
-		p.add("group", "%s, files %q, preferred %s, %s, %s wanted", g.Name, g.Files, g.Preferred, g.Delivery, plural(g.Secondaries, "secondary", "secondaries"))
+		text := fmt.Sprintf("%s, files %q", g.Name, g.Files)
+		if !g.Keys.All() {
+			text += ", " + g.Keys.String()
+		}
+		if g.Preferred != "" {
+			text += ", preferred " + string(g.Preferred)
+		}
+		text += fmt.Sprintf(", %s, %s wanted", g.Delivery, plural(g.Secondaries, "secondary", "secondaries"))
+		p.add("group", "%s", text)
 	}
 	p.add("timing", "lease %s, renewed every %s, shrink after %s, hand over within %s", c.Timing.Lease, c.Timing.Renew, c.Timing.ShrinkAfter, c.Timing.HandOver)
 	p.add("log level", "%s", c.LogLevel)

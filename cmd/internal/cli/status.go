@@ -125,9 +125,7 @@ func writeStatus(w io.Writer, st client.Status) {
 			concerns = append(concerns, fmt.Sprintf("node %s does not renew its lease", n.ID))
 		}
 	}
-	for _, g := range st.Groups {
-		concerns = append(concerns, groupConcerns(g)...)
-	}
+	concerns = append(concerns, concernsOf(st.Groups)...)
 	concerns = append(concerns, plannedConcerns(st.Planned, st.Nodes)...)
 	concerns = append(concerns, rotConcerns(st.Node, st.Scrub)...)
 	concerns = append(concerns, localConcerns(st.LocalFiles)...)
@@ -185,12 +183,35 @@ func writeAttention(w io.Writer, concerns []string) {
 		return
 	}
 	for _, c := range concerns {
-		fmt.Fprintln(w, "ATTENTION: "+c)
+		writeProse(w, 2, "ATTENTION: "+c)
 	}
 }
 
 // shortRunway is how soon a journal has to be full to be a concern.
 const shortRunway = time.Hour
+
+// concernsOf lists what there is to know of all groups. What is the same in several groups, such as that a node is gone, is said once.
+func concernsOf(groups []client.GroupStatus) (all []string) {
+	var texts []string
+	names := map[string][]string{}
+	for _, g := range groups {
+		for _, c := range groupConcerns(g) {
+			text := strings.TrimPrefix(c, "group "+g.Name+": ")
+			if names[text] == nil {
+				texts = append(texts, text)
+			}
+			names[text] = append(names[text], g.Name)
+		}
+	}
+	for _, text := range texts {
+		who := "group "
+		if len(names[text]) > 1 {
+			who = "groups "
+		}
+		all = append(all, who+strings.Join(names[text], ", ")+": "+text)
+	}
+	return all
+}
 
 // groupConcerns lists what an operator should know of before anything else.
 func groupConcerns(g client.GroupStatus) (all []string) {

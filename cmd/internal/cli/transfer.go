@@ -32,7 +32,7 @@ func newJournalExport(a *app) *cobra.Command {
 	var data, to string
 	cmd := &cobra.Command{
 		Use:   "export GROUP/NODE --data DIR --to DIR",
-		Short: "Save the detached receivers of a journal in a data directory to files; the node may run",
+		Short: "Save detached receivers of a data directory to files; the node may run",
 		Long: `Save the detached receivers of a journal to files, each checked from its first to its last byte: to carry them to another node by
 other means than the network (journal import), or to put them away. Nothing is changed in the data directory.`,
 		Args: cobra.ExactArgs(1),

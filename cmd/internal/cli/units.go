@@ -86,6 +86,14 @@ func humanTime(t time.Time) string {
 	return t.Local().Format("2006-01-02 15:04:05.000 MST")
 }
 
+// humanSecond is humanTime without the fractions, for tables.
+func humanSecond(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.Local().Format("2006-01-02 15:04:05 MST")
+}
+
 // printable shows bytes on one line of at most limit characters: as they are when they are clean text, else quoted.
 func printable(b []byte, limit int) string {
 	shown := b

@@ -18,6 +18,7 @@ func explainUsage(root *cobra.Command) {
 		if text := examples[c.CommandPath()]; c.Example == "" && len(text) > 0 {
 			c.Example = "  " + strings.Join(text, "\n  ")
 		}
+		c.Long = reflow(c.Long)
 		if check := c.Args; check != nil && !c.HasSubCommands() {
 			c.Args = func(cmd *cobra.Command, args []string) error {
 				if err := check(cmd, args); err != nil {
@@ -31,6 +32,8 @@ func explainUsage(root *cobra.Command) {
 		}
 	}
 	walk(root)
+	cobra.AddTemplateFunc("narrow", func(f *pflag.FlagSet) string { return f.FlagUsagesWrapped(columns) })
+	root.SetUsageTemplate(strings.NewReplacer(".LocalFlags.FlagUsages", "narrow .LocalFlags", ".InheritedFlags.FlagUsages", "narrow .InheritedFlags").Replace(root.UsageTemplate()))
 }
 
 // positional is an argument that a command's line of usage names.

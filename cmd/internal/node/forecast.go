@@ -111,7 +111,7 @@ func forecast(g *fsm.Group, to ident.NodeID, holders []*holder, serving bool) cl
 			out.Loss += fmt.Sprintf(". %s is in the in-sync set: unless it lost some of its journal it holds all that was acknowledged", to)
 		}
 	}
-	out.Fate = fmt.Sprintf("an entry beyond %s is not part of the history any more. A node that holds it and comes back undoes it and lists it, with both images, in a back-out report: understudy backout list %s", out.Beyond, name)
+	out.Fate = fmt.Sprintf("an entry beyond %s is not part of the history any more. A node that holds it and comes back undoes it and lists it, with both images, in a back-out report: `understudy backout list %s`", out.Beyond, name)
 	if serving {
 		out.Warning = fmt.Sprintf("%s serves: it may take more writes until it is fenced. A switch-over loses nothing", g.Primary)
 	}

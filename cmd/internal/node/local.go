@@ -432,8 +432,8 @@ func (l *local) concealed() []client.HiddenFiles {
 }
 
 func hiddenText(node string, h client.HiddenFiles) string {
-	return fmt.Sprintf("node %s keeps %d records of %d files (such as %q) for itself that group %s selects now: the group does not have them; read or delete them at this node with ?group=local",
-		node, h.Records, h.Files, h.First, h.Group)
+	return fmt.Sprintf("node %s keeps records for itself that group %s selects now (records: %d; files: %d, such as %q): the group does not have them; read or delete them at this node with ?group=local",
+		node, h.Group, h.Records, h.Files, h.First)
 }
 
 // notes say what the local files of this node mean for a group.

@@ -195,8 +195,8 @@ func (r roles) maintenanceState(id ident.NodeID) client.MaintenanceState {
 	case n.Maintenance == nil:
 		out.Note = fmt.Sprintf("node %s may be chosen as every other", id)
 	case len(out.Primary) > 0:
-		out.Note = fmt.Sprintf("node %s goes on as primary of %s: maintenance takes no role away. Hand the role over before you stop it: POST /v1/groups/GROUP/switchover",
-			id, strings.Join(out.Primary, ", "))
+		out.Note = fmt.Sprintf("node %s goes on as primary of %s: maintenance takes no role away. Hand the role over before you stop it: POST /v1/groups/%s/switchover",
+			id, strings.Join(out.Primary, ", "), strings.Join(out.Primary, "/switchover, POST /v1/groups/"))
 	case len(only) > 0:
 		out.Note = fmt.Sprintf("node %s is the only in-sync secondary of %s: it goes on to be one until another node has taken its place, and is still chosen if the primary dies before",
 			id, strings.Join(only, ", "))

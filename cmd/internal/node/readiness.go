@@ -68,7 +68,7 @@ func readiness(f facts) client.Readiness {
 	if g.Operation != nil {
 		running = fmt.Sprintf("%s %d at step %s", g.Operation.Kind, g.Operation.ID, g.Operation.Step)
 	}
-	check("no_operation", g.Operation == nil, running, "none", "wait for it, or cancel a switch-over with DELETE …/switchover")
+	check("no_operation", g.Operation == nil, running, "none", "wait for it, or cancel a switch-over with DELETE /v1/groups/"+string(g.Spec.Name)+"/switchover")
 	leader := string(f.leader)
 	if leader == "" {
 		leader = "none"

@@ -51,7 +51,7 @@ func (r roles) schedule(ctx context.Context, name string, q client.SwitchoverReq
 	}
 	res, err := r.n.propose(ctx, fsm.Command{ScheduleSwitch: &fsm.ScheduleSwitch{Group: g.Spec.Name, To: to, At: q.At.UTC(), MaxPause: pause, Reason: "operator", By: q.By}})
 	if res.Refused == fsm.RefusedBusy {
-		return client.Operation{}, &client.Error{Code: client.CodeBusy, Detail: res.Detail, Remedy: "cancel it first (DELETE …/switchover)"}
+		return client.Operation{}, &client.Error{Code: client.CodeBusy, Detail: res.Detail, Remedy: "cancel it first (DELETE /v1/groups/" + string(g.Spec.Name) + "/switchover)"}
 	}
 	if err != nil {
 		return client.Operation{}, err
