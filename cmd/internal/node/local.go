@@ -321,8 +321,14 @@ func (l *local) explain(err error) error {
 
 // unknownOutcome is what a writer hears of a local write that is journaled and not confirmed.
 func (l *local) unknownOutcome(err error) *client.Error {
-	return &client.Error{Code: client.CodeUnknownOutcome, Detail: fmt.Sprintf("the write was journaled at node %s, but it is not confirmed: its disk failed, or the time for the request was over", l.n.config.Node),
+	e := &client.Error{Code: client.CodeUnknownOutcome, Detail: fmt.Sprintf("the write was journaled at node %s, but it is not confirmed: its disk failed, or the time for the request was over", l.n.config.Node),
 		Reason: err.Error(), Remedy: "read the record at this node to see whether it was done"}
+	var unknown *replica.UnknownOutcomeError
+	if errors.As(err, &unknown) {
+		e.Position = l.n.position(localGroup, unknown.Position)
+		e.Remedy = "ask this node, GET /v1/receipts/" + e.Position + ", whether it was done, before you repeat it; no other node knows"
+	}
+	return e
 }
 
 // mark is the node that answers say records of the group are local to; "" for groups.
@@ -463,9 +469,9 @@ func (l *local) status() *client.LocalFiles {
 	if out.Error == "" {
 		out.Error = s.Error
 	}
-	out.Position = s.Applied.Format(localGroup)
+	out.Position = l.n.position(localGroup, s.Applied)
 	for _, j := range s.Journals {
-		c := shownJournal(localGroup, j, client.JournalLocal)
+		c := shownJournal(j, client.JournalLocal)
 		c.Applied = uint64(s.AppliedSequence)
 		out.Journal = &c
 		out.Full, out.Runway = localFull(j), c.Runway
