@@ -362,11 +362,7 @@ func (l *local) watch(ctx context.Context) {
 	told := map[string]bool{}
 	for {
 		st, changed := l.n.cluster.State()
-		now := make(map[ident.GroupName]string, len(st.Groups))
-		for name, g := range st.Groups {
-			now[name] = fmt.Sprintf("%d %q %s", g.Spec.Order, g.Spec.Files, g.Spec.Keys)
-		}
-		if !maps.Equal(now, seen) {
+		if now := hiders(st); !maps.Equal(now, seen) {
 			hidden, err := l.look(ctx, newSelection(st))
 			if err != nil {
 				l.n.log.Warn("which local records are hidden is not known", "error", err)
@@ -383,6 +379,15 @@ func (l *local) watch(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// hiders tells what each group selects, and each that is only planned: from the plan on its records are nobody else's.
+func hiders(st *fsm.State) map[ident.GroupName]string {
+	out := make(map[ident.GroupName]string, len(st.Groups)+len(st.Planned))
+	for _, g := range st.Selecting() {
+		out[g.Name] = fmt.Sprintf("%d %q %s %t", g.Order, g.Files, g.Keys, st.Groups[g.Name] == nil)
+	}
+	return out
 }
 
 // lookAgain has what is hidden counted anew.
@@ -412,16 +417,20 @@ func (l *local) look(ctx context.Context, s *selection) ([]client.HiddenFiles, e
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, client.HiddenFiles{Group: string(name), Files: uint64(len(by[name])), Records: uint64(n), First: by[name][0]})
+		out = append(out, client.HiddenFiles{Group: string(name), Files: uint64(len(by[name])), Records: uint64(n), First: by[name][0], Planned: s.state.Groups[name] == nil})
 	}
 	return out, nil
 }
 
-// tell keeps what is hidden for the status and raises an event for each group once.
+// tell keeps what is hidden for the status and raises an event for each group once, and again when it has hidden nothing meanwhile, as
+// after a plan that was dropped.
 func (l *local) tell(hidden []client.HiddenFiles, told map[string]bool) {
 	l.mu.Lock()
 	l.hidden = hidden
 	l.mu.Unlock()
+	maps.DeleteFunc(told, func(group string, _ bool) bool {
+		return !slices.ContainsFunc(hidden, func(h client.HiddenFiles) bool { return h.Group == group })
+	})
 	for _, h := range hidden {
 		if !told[h.Group] {
 			told[h.Group] = true
@@ -438,8 +447,12 @@ func (l *local) concealed() []client.HiddenFiles {
 }
 
 func hiddenText(node string, h client.HiddenFiles) string {
-	return fmt.Sprintf("node %s keeps %d records of %d files (such as %q) for itself that group %s selects now: the group does not have them; read or delete them at this node with ?group=local",
-		node, h.Records, h.Files, h.First, h.Group)
+	how := "selects now: the group does not have them"
+	if h.Planned {
+		how = "will select, which is planned: the group will not have them, and requests for these files wait for it"
+	}
+	return fmt.Sprintf("node %s keeps %d records of %d files (such as %q) for itself that group %s %s; read or delete them at this node with ?group=local",
+		node, h.Records, h.Files, h.First, h.Group, how)
 }
 
 // notes say what the local files of this node mean for a group.
