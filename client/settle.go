@@ -30,7 +30,7 @@ func (c *Client) Settle(ctx context.Context, err error) (Receipt, error) {
 			wait = min(wait, max(time.Until(end), time.Millisecond))
 		}
 		r, err := c.Receipt(ctx, e.Position, wait)
-		if err == nil && r.Outcome != OutcomeUndecided || err != nil && (!CodeOf(err).NotDone() || errors.Is(err, ErrInvalid)) {
+		if err == nil && r.Outcome != OutcomeUndecided || err != nil && (!CodeOf(err).NotDone() || errors.Is(err, ErrInvalid) || errors.Is(err, ErrGone)) {
 			return r, err
 		}
 		select {

@@ -227,6 +227,8 @@ func (n *Node) explain(group ident.GroupName, err error) error {
 		return &api.Elsewhere{Retry: true} // who asks again asks the group that owns it now
 	case errors.Is(err, replica.ErrNotFound):
 		return &client.Error{Code: client.CodeNotFound, Detail: "no such record", Remedy: "GET /v1/files/FILE/records lists the keys of a file"}
+	case errors.Is(err, replica.ErrForgotten):
+		return &client.Error{Code: client.CodeGone, Detail: "the write is of an epoch that is not kept in the history any more: whether it was done cannot be said", Remedy: "read what it should have changed"}
 	case errors.Is(err, replica.ErrNoSync):
 		return &client.Error{Code: client.CodeNoSync, Detail: fmt.Sprintf("group %s has no in-sync secondary and on_no_sync does not allow writes without one", group),
 			Remedy: "start a second data node and wait until it is in sync"}
