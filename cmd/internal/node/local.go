@@ -266,7 +266,7 @@ func (l *local) replica(st *fsm.State) (*replica.Replica, error) {
 	}
 	if !l.knows(st) {
 		return nil, &client.Error{Code: client.CodeUnavailable, Detail: fmt.Sprintf("node %s has restarted and does not know yet which groups there are: whether the file is local cannot be said", l.n.config.Node),
-			Remedy: "wait until the node has reached a majority of the nodes once"}
+			Remedy: "wait until the node has reached a majority of the nodes once; what it keeps can be read by name meanwhile, with ?group=local"}
 	}
 	return l.rep, nil
 }
