@@ -199,6 +199,14 @@ func TestLocalFilesHiddenByAPlan(t *testing.T) {
 	if maps.Equal(kept, hiders(planned)) || maps.Equal(hiders(planned), hiders(with)) {
 		t.Error("a plan, or its end, is no reason to look again")
 	}
+	restarted := stateOf(orders) // of the life before
+	restarted.Nodes = map[ident.NodeID]*fsm.Node{"b": {ID: "b"}}
+	if _, err := (data{l.n}).noOwner(t.Context(), newSelection(restarted), "notes"); client.CodeOf(err) != client.CodeUnavailable || !strings.Contains(err.Error(), "group=local") {
+		t.Errorf("by the state of an earlier life: %v", err)
+	}
+	if group, rep, err := (data{l.n}).ownerOf(t.Context(), "notes", []byte("k"), client.LocalGroup); group != localGroup || rep != l.rep || err != nil {
+		t.Errorf("asked for by name, whatever the state: %s, %v", group, err)
+	}
 	told, events := map[string]bool{}, 0
 	for _, c := range []struct {
 		what    string
