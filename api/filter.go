@@ -90,10 +90,15 @@ func positionOf(name, v, group string) (ident.Position, error) {
 	switch {
 	case err != nil:
 		return p, invalid(fmt.Sprintf("%s=%s is no history position", name, shorten(v)), "want a history position, such as "+group+"@3.42")
-	case g != "" && string(g) != group:
+	case g != "" && string(g) != group && !ofLocal(group, g):
 		return p, invalid(fmt.Sprintf("%s=%s is a position of another group than %s", name, shorten(v), shorten(group)), "want a history position, such as "+group+"@3.42")
 	}
 	return p, nil
+}
+
+// ofLocal tells whether a position is of some node's local files, where the group asked for stands for them. Whose it may be says the node.
+func ofLocal(group string, g ident.GroupName) bool {
+	return group == client.LocalGroup && strings.HasPrefix(string(g), client.LocalGroup+"/")
 }
 
 // contents reads what concerns the entries themselves.

@@ -56,7 +56,7 @@ func routes() []route {
 		{method: del, path: record, params: []string{"group", "wait"}, once: true, serve: (*API).deleteRecord},
 		{method: post, path: "/v1/transactions", params: []string{"wait"}, body: transactionBody, once: true, serve: (*API).transact},
 
-		{method: get, path: "/v1/receipts/{position}", params: []string{"wait"}, polls: true, serve: (*API).receipt},
+		{method: get, path: "/v1/receipts/{position:.*}", params: []string{"wait"}, polls: true, serve: (*API).receipt},
 
 		{method: get, path: "/v1/status", params: []string{"local"}, serve: (*API).status},
 		{method: get, path: "/v1/nodes", params: []string{"local"}, serve: (*API).nodes},

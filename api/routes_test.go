@@ -61,7 +61,7 @@ func routeCases() map[string]routeCase {
 			asks: []string{"archived default node=a after=c/d/a/1 limit=7"},
 			want: is(client.ArchivePage{URL: "file:///x", Items: []client.ArchivedReceiver{{Receiver: 7}}, Next: "n"}),
 		},
-		"GET /v1/receipts/{position}": {
+		"GET /v1/receipts/{position:.*}": {
 			call: func(ctx context.Context, c *client.Client) (any, error) {
 				return pick(func(r client.Receipt) any { return r.Position + " " + r.Outcome })(c.Receipt(ctx, "orders@3.42", 7*time.Second))
 			},

@@ -22,5 +22,6 @@ type HiddenFiles struct {
 	Group   string `json:"group"`
 	Files   uint64 `json:"files"`
 	Records uint64 `json:"records"`
-	First   string `json:"first"` // one of the files
+	First   string `json:"first"`             // one of the files
+	Planned bool   `json:"planned,omitempty"` // the group is not there yet: it hides them already
 }

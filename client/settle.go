@@ -10,7 +10,8 @@ import (
 const settleWait = 5 * time.Second
 
 // Settle finds out what has become of a write that returned err, as long as ctx lives. After nil or an error that says that surely nothing was
-// done it asks nobody. An ErrUnknownOutcome that says where the write would stand is settled by its receipt, at any node; the answer is
+// done it asks nobody. An ErrUnknownOutcome that says where the write would stand is settled by its receipt, at any node, or, of local files,
+// at the one that took the write; the answer is
 // OutcomeDone or OutcomeNotDone. One that does not say so, since the connection broke before the node could, stays undecided: Settle
 // returns err itself. Writes with an idempotency key need no Settle: repeat them with the same key.
 func (c *Client) Settle(ctx context.Context, err error) (Receipt, error) {
@@ -29,7 +30,7 @@ func (c *Client) Settle(ctx context.Context, err error) (Receipt, error) {
 			wait = min(wait, max(time.Until(end), time.Millisecond))
 		}
 		r, err := c.Receipt(ctx, e.Position, wait)
-		if err == nil && r.Outcome != OutcomeUndecided || err != nil && !CodeOf(err).NotDone() {
+		if err == nil && r.Outcome != OutcomeUndecided || err != nil && (!CodeOf(err).NotDone() || errors.Is(err, ErrInvalid) || errors.Is(err, ErrGone)) {
 			return r, err
 		}
 		select {

@@ -40,6 +40,8 @@ var (
 	ErrNotReconciled = errors.New("the replica is not reconciled with the history yet: read at the primary, or try again")
 	// ErrNeedsPriming: a receiver or a before-image that is needed is gone; only a new copy of the data helps.
 	ErrNeedsPriming = errors.New("the replica cannot be brought level from the journals: it needs priming from another node")
+	// ErrForgotten: it is not known any more whether the history has the fact: its epoch is older than the history table.
+	ErrForgotten = errors.New("the history of that epoch is not kept any more: read what the write should have changed")
 	// ErrClosed: the replica was closed.
 	ErrClosed = errors.New("the replica is closed")
 	// ErrNotAttached: no control plane was attached yet, so nothing can be decided.

@@ -121,6 +121,12 @@ func (h *History) TryNext() (Facts, bool, error) {
 		return Facts{}, false, ErrNeedsPriming
 	}
 	limit, table, ok := h.r.followLimit()
+	if table.Forgot(h.at) {
+		if !ok {
+			return Facts{}, false, nil
+		}
+		return Facts{}, false, &GoneError{At: h.at, Oldest: core.Oldest(table, limit, h.r.shelf.runs(true))}
+	}
 	if len(table) > 0 && !core.Live(table, h.at) {
 		return Facts{}, false, &LeftHistoryError{At: h.at, Fork: table.Fork(h.at)}
 	}

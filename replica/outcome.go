@@ -18,13 +18,16 @@ type Settlement struct {
 
 // Settle tells what has become of a write whose outcome is unknown, by its position. That something was not done is final
 // and said by every node whose history shows it. Everything else is said by the serving primary only, from what a read would
-// use, with the lease checked after: as long as it is undecided it waits, at most for wait. Errors are those of Read.
+// use, with the lease checked after: as long as it is undecided it waits, at most for wait. Errors are those of Read, and ErrForgotten.
 func (r *Replica) Settle(ctx context.Context, at ident.Position, wait time.Duration) (Settlement, error) {
 	patience := time.NewTimer(wait)
 	defer patience.Stop()
 	for late := wait <= 0; ; {
 		moved := r.moved.wait()
 		a, changed := r.assignment()
+		if a.Group != nil && a.Group.History.Forgot(at) {
+			return Settlement{}, ErrForgotten
+		}
 		if a.Group != nil && core.OutcomeOf(a.Group.History, ident.Position{}, at) == core.NotDone {
 			return Settlement{core.NotDone, r.data.Position(), a.Group.Epoch}, nil
 		}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"maps"
 	"sync"
 	"syscall"
 	"time"
@@ -258,6 +259,7 @@ func (s *Solitary) Run(ctx context.Context, r *Replica, ended func(error)) error
 	wait := solitaryPause
 	for ctx.Err() == nil {
 		began := time.Now()
+		s.forget(r.oldestEpoch())
 		err := s.lead(ctx)
 		if err == nil {
 			err = s.choose(ctx, r)
@@ -290,6 +292,39 @@ func (s *Solitary) brokenBy() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.failed
+}
+
+// forget drops the rows of the history that are older than what this node still has of an epoch: each life adds one. The file has them
+// until the next change is written.
+func (s *Solitary) forget(oldest ident.Epoch) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	g := *s.state.Groups[s.o.Group]
+	kept := g.History.Since(oldest)
+	if len(kept) == len(g.History) {
+		return
+	}
+	g.History = kept
+	next := s.state.Snapshot()
+	next.Groups = maps.Clone(next.Groups)
+	next.Groups[s.o.Group] = &g
+	s.state = next
+}
+
+// oldestEpoch returns the lowest epoch of which this node still has something: facts in its journals, where these begin, or where a crash can
+// take the store back to. Zero: nothing is known of that.
+func (r *Replica) oldestEpoch() ident.Epoch {
+	oldest := min(r.data.Position().Epoch, r.data.Flushed().Epoch)
+	for _, j := range r.shelf.all() {
+		view, _ := j.View()
+		for _, run := range view.Runs {
+			oldest = min(oldest, run.Epoch, run.Before.Epoch)
+		}
+		if held := j.Receivers(); len(held) > 0 {
+			oldest = min(oldest, held[0].Start.Epoch)
+		}
+	}
+	return oldest
 }
 
 // lead takes the next epoch where the present one belongs to an earlier life.

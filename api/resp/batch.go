@@ -368,7 +368,7 @@ func (s *session) failure(j *job, err error) reply {
 	}
 	var at *Unknown
 	if errors.As(err, &at) && !at.Position.IsZero() {
-		return s.unknownAt(at.Position.Format(ident.GroupName(j.group)), at.Err)
+		return s.unknownAt(at.Position.Format(s.srv.history(j.group)), at.Err)
 	}
 	return s.unknown(err.Error())
 }

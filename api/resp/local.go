@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"slices"
+
+	"github.com/understudy-ha/understudy/internal/ident"
 )
 
 // errCrossLocal refuses keys of which some belong to a group and some to this node alone.
@@ -39,6 +41,15 @@ func (s *session) filesHere(ctx context.Context) ([]file, error) {
 		return cmp.Or(cmp.Compare(a.code, b.code), cmp.Compare(truth(b.local), truth(a.local)), cmp.Compare(a.name, b.name))
 	})
 	return files, nil
+}
+
+// history names the history that positions of a group are of: what is local is each node's alone.
+func (srv *Server) history(group string) ident.GroupName {
+	name := ident.GroupName(group)
+	if srv.o.Local != "" && group == srv.o.Local {
+		name = name.Of(ident.NodeID(srv.o.Node))
+	}
+	return name
 }
 
 func truth(b bool) int {

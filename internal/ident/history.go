@@ -123,6 +123,21 @@ func (t HistoryTable) Opened(rows []HistoryRow) (HistoryTable, error) {
 	return out, nil
 }
 
+// Since returns the table without the rows that nobody needs who looks at facts of epoch e and later ones only: from the row of e, or the one
+// before it, on. Two rows stay in any case, so that it is known what lies before the last one. The receiver is not changed.
+func (t HistoryTable) Since(e Epoch) HistoryTable {
+	from := 0
+	for from+2 < len(t) && t[from+1].Epoch <= e {
+		from++
+	}
+	return t[from:len(t):len(t)]
+}
+
+// Forgot tells whether the table cannot say if the fact at p is in the history, since the row of its epoch may have been left out by Since.
+func (t HistoryTable) Forgot(p Position) bool {
+	return len(t) > 0 && t[0].SW > 1 && p.Epoch < t[0].Epoch && p.History < t[0].SW && !p.IsZero()
+}
+
 // WithFirst returns the table with the first sequence of an epoch's row filled in. The receiver is not changed.
 func (t HistoryTable) WithFirst(e Epoch, first Sequence) HistoryTable {
 	out := slices.Clone(t)

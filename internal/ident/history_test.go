@@ -200,3 +200,31 @@ func below(branch []Position, cut int) Position {
 	}
 	return branch[cut-1]
 }
+
+// Rows that are left out from the front are those of epochs that nobody looks at; of what was in them the table says nothing.
+func TestHistorySince(t *testing.T) {
+	table := HistoryTable{{Epoch: 1, Node: "a", SW: 1}, {Epoch: 3, Node: "a", SW: 10}, {Epoch: 4, Node: "a", SW: 20}, {Epoch: 7, Node: "a", SW: 30}}
+	for e, want := range map[Epoch]int{0: 4, 1: 4, 2: 4, 3: 3, 4: 2, 5: 2, 7: 2, 9: 2} {
+		if got := table.Since(e); len(got) != want || got.Last() != table.Last() {
+			t.Errorf("since epoch %s: %v", e, got)
+		}
+	}
+	if got := table[3:].Since(9); len(got) != 1 {
+		t.Errorf("of one row: %v", got)
+	}
+	if got := (HistoryTable)(nil).Since(9); len(got) != 0 {
+		t.Errorf("of none: %v", got)
+	}
+	left := table.Since(4)
+	for p, forgot := range map[Position]bool{{1, 5}: true, {3, 19}: true, {3, 20}: false, {4, 20}: false, {4, 5}: false, {7, 30}: false, {9, 99}: false, {}: false} {
+		if left.Forgot(p) != forgot {
+			t.Errorf("%s: forgotten %t, want %t", p, !forgot, forgot)
+		}
+		if table.Forgot(p) {
+			t.Errorf("%s is forgotten by the whole table", p)
+		}
+		if !forgot && left.Contains(p) != table.Contains(p) {
+			t.Errorf("%s: contained %t, in the whole table %t", p, left.Contains(p), table.Contains(p))
+		}
+	}
+}

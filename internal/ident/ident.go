@@ -31,6 +31,9 @@ func (n NodeID) Reserved() error {
 // GroupName names a group of files that has one primary at a time.
 type GroupName string
 
+// Of names the history that one node has for itself under the name of a group, as in "local/b@3.42". No group is called so.
+func (g GroupName) Of(n NodeID) GroupName { return GroupName(JournalID{Group: g, Node: n}.String()) }
+
 // ClusterID is the random identity a cluster gets when it is created.
 type ClusterID string
 

@@ -26,9 +26,9 @@ func TestPositionOrder(t *testing.T) {
 func TestPositionText(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p := Position{Epoch(rapid.Uint64().Draw(t, "epoch")), History(rapid.Uint64().Draw(t, "h"))}
-		for _, text := range []string{p.String(), p.Format("orders")} {
+		for _, text := range []string{p.String(), p.Format("orders"), p.Format(GroupName("orders").Of("b"))} {
 			g, q, err := ParsePosition(text)
-			if err != nil || q != p || (g != "" && g != "orders") {
+			if err != nil || q != p || (g != "" && g != "orders" && g != "orders/b") {
 				t.Fatalf("ParsePosition(%q) = %q, %s, %v", text, g, q, err)
 			}
 		}

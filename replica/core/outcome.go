@@ -20,7 +20,7 @@ const (
 // take something away that was committed, and then only the newer table says so.
 func OutcomeOf(t ident.HistoryTable, committed, p ident.Position) Outcome {
 	switch {
-	case p.IsZero() || p.Epoch > t.Last().Epoch:
+	case p.IsZero() || p.Epoch > t.Last().Epoch || t.Forgot(p):
 		return Undecided
 	case !t.Contains(p):
 		return NotDone

@@ -25,7 +25,11 @@ func localConcerns(l *client.LocalFiles) (all []string) {
 		add("their journal is full in %s at the present rate", humanSeconds(l.Runway))
 	}
 	for _, h := range l.Hidden {
-		add("%s of %s (such as %s) are hidden by group %s, which does not have them: get, list or delete --group local at this node", plural(int(h.Records), "record", "records"), plural(int(h.Files), "file", "files"), h.First, h.Group)
+		which := "which does not have them"
+		if h.Planned {
+			which = "which is planned and will not have them"
+		}
+		add("%s of %s (such as %s) are hidden by group %s, %s: get, list or delete --group local at this node", plural(int(h.Records), "record", "records"), plural(int(h.Files), "file", "files"), h.First, h.Group, which)
 	}
 	return all
 }

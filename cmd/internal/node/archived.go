@@ -110,7 +110,7 @@ func (a *archiver) ofGroup(group ident.GroupName) *client.ArchiveStatus {
 // replaysOf is what the status of a group shows of the journal of replays; nil when there is none.
 func (n *Node) replaysOf(group ident.GroupName) *client.Journal {
 	if rep := n.replicas.get(group); rep != nil {
-		if j, ok := replayed(group, rep); ok {
+		if j, ok := replayed(rep); ok {
 			return &j
 		}
 	}

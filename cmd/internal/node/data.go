@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/understudy-ha/understudy/api"
@@ -71,7 +72,7 @@ func (d data) write(ctx context.Context, w replica.Write, o api.WriteOptions) (_
 		return client.WriteResult{}, false, err
 	}
 	t := replica.Transaction{Writes: []replica.Write{w}, Once: d.n.once(o)}
-	if c, ok, err := conditionOf(group, w.File, w.Key, o.IfAbsent, o.IfExists, o.IfPosition); err != nil {
+	if c, ok, err := d.n.conditionOf(group, w.File, w.Key, o.IfAbsent, o.IfExists, o.IfPosition); err != nil {
 		return client.WriteResult{}, false, err
 	} else if ok {
 		t.Conditions = []replica.Condition{c}
@@ -88,8 +89,16 @@ func (d data) write(ctx context.Context, w replica.Write, o api.WriteOptions) (_
 
 // Receipt tells what has become of the write at a position.
 func (d data) Receipt(ctx context.Context, group ident.GroupName, at ident.Position, wait time.Duration) (client.Receipt, error) {
+	if group == localGroup || strings.HasPrefix(string(group), string(localGroup.Of(""))) {
+		if err := d.n.local.owns(group, at.Format(group)); err != nil {
+			return client.Receipt{}, err
+		}
+		group = localGroup
+	}
 	rep, err, ok := d.n.local.asked(string(group))
-	if !ok {
+	if !ok && group == localGroup {
+		err = d.n.local.none()
+	} else if !ok {
 		if _, _, err := d.n.group(string(group)); err != nil {
 			return client.Receipt{}, err
 		}
@@ -105,11 +114,11 @@ func (d data) Receipt(ctx context.Context, group ident.GroupName, at ident.Posit
 	if err != nil {
 		return client.Receipt{}, d.n.explain(group, err)
 	}
-	return client.Receipt{Position: at.Format(group), Outcome: string(s.Outcome), Committed: s.Committed.Format(group), Epoch: uint64(s.Epoch), Node: string(d.n.config.Node)}, nil
+	return client.Receipt{Position: d.n.position(group, at), Outcome: string(s.Outcome), Committed: d.n.position(group, s.Committed), Epoch: uint64(s.Epoch), Node: string(d.n.config.Node)}, nil
 }
 
 func (n *Node) writeResult(group ident.GroupName, r replica.Receipt) client.WriteResult {
-	return client.WriteResult{Local: n.mark(group), Position: r.Position.Format(group), Journal: r.Journal.String(), Sequence: uint64(r.Sequence), Created: r.Created, Replayed: r.Replayed}
+	return client.WriteResult{Local: n.mark(group), Position: n.position(group, r.Position), Journal: r.Journal.String(), Sequence: uint64(r.Sequence), Created: r.Created, Replayed: r.Replayed}
 }
 
 func (d data) Get(ctx context.Context, file string, key []byte, o client.ReadOptions) (client.Record, error) {
@@ -125,13 +134,13 @@ func (d data) Get(ctx context.Context, file string, key []byte, o client.ReadOpt
 	if err != nil {
 		return client.Record{}, d.n.explain(group, err)
 	}
-	r := record(group, file, key, image)
-	r.Node, r.Local, r.Applied, r.Age = string(d.n.config.Node), d.n.mark(group), at.Format(group), d.n.age(rep, o.Local && group != localGroup)
+	r := record(d.n.history(group), file, key, image)
+	r.Node, r.Local, r.Applied, r.Age = string(d.n.config.Node), d.n.mark(group), d.n.position(group, at), d.n.age(rep, o.Local && group != localGroup)
 	return r, nil
 }
 
-func record(group ident.GroupName, file string, key []byte, image entry.Image) client.Record {
-	return client.Record{File: file, Key: client.MakeKey(key), Value: image.Value, Position: image.Position.Format(group), Time: wallTime(image.Time), Expiry: wallTime(image.Expiry), Kind: uint8(image.Kind)}
+func record(history ident.GroupName, file string, key []byte, image entry.Image) client.Record {
+	return client.Record{File: file, Key: client.MakeKey(key), Value: image.Value, Position: image.Position.Format(history), Time: wallTime(image.Time), Expiry: wallTime(image.Expiry), Kind: uint8(image.Kind)}
 }
 
 // wallTime turns Unix nanoseconds into a time; 0 is the zero time.
@@ -218,6 +227,8 @@ func (n *Node) explain(group ident.GroupName, err error) error {
 		return &api.Elsewhere{Retry: true} // who asks again asks the group that owns it now
 	case errors.Is(err, replica.ErrNotFound):
 		return &client.Error{Code: client.CodeNotFound, Detail: "no such record", Remedy: "GET /v1/files/FILE/records lists the keys of a file"}
+	case errors.Is(err, replica.ErrForgotten):
+		return &client.Error{Code: client.CodeGone, Detail: "the write is of an epoch that is not kept in the history any more: whether it was done cannot be said", Remedy: "read what it should have changed"}
 	case errors.Is(err, replica.ErrNoSync):
 		return &client.Error{Code: client.CodeNoSync, Detail: fmt.Sprintf("group %s has no in-sync secondary and on_no_sync does not allow writes without one", group),
 			Remedy: "start a second data node and wait until it is in sync"}
@@ -234,9 +245,9 @@ func (n *Node) explain(group ident.GroupName, err error) error {
 	case errors.Is(err, replica.ErrInvalid):
 		return &client.Error{Code: client.CodeInvalid, Detail: err.Error()}
 	case errors.As(err, &condition):
-		return failedCondition(group, condition)
+		return failedCondition(n.history(group), condition)
 	case errors.Is(err, replica.ErrKeyReused):
-		return keyReused(group, err)
+		return keyReused(n.history(group), err)
 	case errors.Is(err, replica.ErrCondition):
 		return &client.Error{Code: client.CodePrecondition, Detail: err.Error()}
 	case errors.Is(err, replica.ErrClosed), errors.Is(err, replica.ErrNotAttached):

@@ -77,6 +77,9 @@ func (j journals) Entries(ctx context.Context, group, node string, f client.Entr
 	if err != nil {
 		return client.EntryPage{}, err
 	}
+	if err := j.n.placed(group, f.PositionFrom, f.PositionTo); err != nil {
+		return client.EntryPage{}, err
+	}
 	q, err := journalFilter(f)
 	if err != nil {
 		return client.EntryPage{}, err
@@ -92,7 +95,7 @@ func (j journals) Entries(ctx context.Context, group, node string, f client.Entr
 		if err := j.n.scrub.distrusts(jr.ID(), e.Sequence, e.Sequence); err != nil {
 			return client.EntryPage{}, err
 		}
-		out.Items = append(out.Items, shown(ident.GroupName(group), e, e.Sequence <= view.Confirmed, &q))
+		out.Items = append(out.Items, shown(historyOf(jr.ID()), e, e.Sequence <= view.Confirmed, &q))
 	}
 	if f.Newest > 0 {
 		slices.Reverse(out.Items)
@@ -104,8 +107,8 @@ func (j journals) Entries(ctx context.Context, group, node string, f client.Entr
 }
 
 // shown is entryOf with the images that are wanted; sizes stay.
-func shown(group ident.GroupName, e *entry.Entry, confirmed bool, q *journal.Filter) client.Entry {
-	c := entryOf(group, e, confirmed)
+func shown(history ident.GroupName, e *entry.Entry, confirmed bool, q *journal.Filter) client.Entry {
+	c := entryOf(history, e, confirmed)
 	if q.Images != journal.ImagesBoth {
 		c.Before = nil
 	}

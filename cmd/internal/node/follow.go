@@ -23,6 +23,9 @@ func (j journals) FollowJournal(ctx context.Context, group, node string, f clien
 	if err != nil {
 		return nil, err
 	}
+	if err := j.n.placed(group, f.PositionFrom, f.PositionTo, after); err != nil {
+		return nil, err
+	}
 	q, err := journalFilter(f)
 	if err != nil {
 		return nil, err
@@ -53,7 +56,7 @@ func begin(ctx context.Context, jr *journal.Journal, q journal.Filter, newest in
 		}
 		seq, ok, err := jr.SequenceOf(at)
 		if err == nil && !ok {
-			err = &client.Error{Code: client.CodeNotFound, Detail: fmt.Sprintf("journal %s does not hold the fact %s", jr.ID(), at.Format(jr.ID().Group)),
+			err = &client.Error{Code: client.CodeNotFound, Detail: fmt.Sprintf("journal %s does not hold the fact %s", jr.ID(), at.Format(historyOf(jr.ID()))),
 				Remedy: "follow the history instead (GET /v1/groups/GROUP/entries): it goes on in whichever journal holds it"}
 		}
 		return seq + 1, err
@@ -153,7 +156,7 @@ func (s *journalStream) take(to []client.Entry, step journal.Step) ([]client.Ent
 			return to, err
 		}
 		if e.Sequence >= step.From && s.q.Selects(&e) {
-			to = append(to, shown(s.group, &e, e.Sequence <= view.Confirmed, &s.q))
+			to = append(to, shown(historyOf(s.jr.ID()), &e, e.Sequence <= view.Confirmed, &s.q))
 		}
 	}
 	s.after = step.Bundle.Last()
@@ -206,6 +209,9 @@ func (j journals) history(group string, f client.EntryFilter, after string) (*hi
 	if err != nil {
 		return nil, err
 	}
+	if err := j.n.placed(group, after); err != nil {
+		return nil, err
+	}
 	q, err := journalFilter(f)
 	if err != nil {
 		return nil, err
@@ -227,7 +233,7 @@ func (j journals) history(group string, f client.EntryFilter, after string) (*hi
 	return &historyStream{j: j, rep: rep, group: ident.GroupName(group), q: q, h: rep.FollowHistory(at), after: at}, nil
 }
 
-func (s *historyStream) After() string { return s.after.Format(s.group) }
+func (s *historyStream) After() string { return s.j.n.position(s.group, s.after) }
 
 func (s *historyStream) Close() { s.h.Close() }
 
@@ -270,7 +276,7 @@ func (s *historyStream) take(facts replica.Facts) []client.Entry {
 		if e.Position.IsZero() || e.Position.History <= facts.After.History || !s.q.Selects(&e) {
 			continue
 		}
-		c := shown(s.group, &e, true, &s.q)
+		c := shown(s.j.n.history(s.group), &e, true, &s.q)
 		c.Journal = facts.Journal.String()
 		out = append(out, c)
 	}
@@ -284,11 +290,11 @@ func (j journals) explainHistory(group ident.GroupName, err error) error {
 	var left *replica.LeftHistoryError
 	switch {
 	case errors.As(err, &gone):
-		oldest := gone.Oldest.Format(group)
+		oldest := j.n.position(group, gone.Oldest)
 		return &client.Error{Code: client.CodeGone, Detail: fmt.Sprintf("node %s: %v", j.n.config.Node, err), Position: oldest,
 			Remedy: "ask a node that keeps more, or read the records themselves and go on after " + oldest + "; a hold keeps receivers for a reader"}
 	case errors.As(err, &left):
-		fork := left.Fork.Format(group)
+		fork := j.n.position(group, left.Fork)
 		return &client.Error{Code: client.CodePrecondition, Detail: err.Error(), Position: fork,
 			Remedy: "take back what was made of later facts, then go on after " + fork + "; the back-out reports list what was lost"}
 	}

@@ -60,13 +60,13 @@ func (j journals) Journals(_ context.Context, group string) ([]client.Journal, e
 		if x.Local {
 			kind = client.JournalLocal
 		}
-		c := shownJournal(ident.GroupName(group), x, kind)
+		c := shownJournal(x, kind)
 		if x.ID == s.Journal {
 			c.Applied = uint64(s.AppliedSequence)
 		}
 		out = append(out, c)
 	}
-	if c, ok := replayed(ident.GroupName(group), rep); ok {
+	if c, ok := replayed(rep); ok {
 		out = append(out, c)
 	}
 	sort.Slice(out, func(a, b int) bool { return out[a].ID < out[b].ID })
@@ -74,10 +74,10 @@ func (j journals) Journals(_ context.Context, group string) ([]client.Journal, e
 }
 
 // shownJournal describes a journal of a kind.
-func shownJournal(group ident.GroupName, x replica.JournalStatus, kind string) client.Journal {
+func shownJournal(x replica.JournalStatus, kind string) client.Journal {
 	c := client.Journal{ID: x.ID.String(), Node: string(x.ID.Node), Kind: kind, State: string(x.State), First: uint64(x.View.First), Last: uint64(x.View.Last),
 		Durable: uint64(x.View.Durable), Confirmed: uint64(x.View.Confirmed), Committed: uint64(x.View.Committed), Attached: uint32(x.View.Attached), Receivers: x.Receivers,
-		Bytes: x.View.Bytes, Position: x.View.After.Format(group)}
+		Bytes: x.View.Bytes, Position: x.View.After.Format(historyOf(x.ID))}
 	c.Spare, c.Limit, c.Free, c.Runway = x.Space.Spare, x.Space.Limit, x.Space.Free, runwaySeconds(runway(x))
 	if x.Space.Full != nil {
 		c.Full = replica.FullText(x.Space.Full)
@@ -104,7 +104,7 @@ func (j journals) Receivers(_ context.Context, group, node string) ([]client.Rec
 }
 
 func receiver(id ident.JournalID, r journal.ReceiverInfo) client.Receiver {
-	c := client.Receiver{Journal: id.String(), Number: uint32(r.Number), Start: r.Start.Format(id.Group), Chain: r.Chain.String(), Bytes: r.Bytes, Attached: r.Attached, Created: r.Created}
+	c := client.Receiver{Journal: id.String(), Number: uint32(r.Number), Start: r.Start.Format(historyOf(id)), Chain: r.Chain.String(), Bytes: r.Bytes, Attached: r.Attached, Created: r.Created}
 	if r.Last >= r.First {
 		c.First, c.Last = uint64(r.First), uint64(r.Last)
 	}
@@ -126,21 +126,21 @@ func (j journals) explain(jr *journal.Journal, err error) error {
 	return err
 }
 
-func entryOf(group ident.GroupName, e *entry.Entry, confirmed bool) client.Entry {
+func entryOf(history ident.GroupName, e *entry.Entry, confirmed bool) client.Entry {
 	c := client.Entry{Sequence: uint64(e.Sequence), Code: string(rune(e.Code)), Type: string(e.Type[:]), Time: wallTime(e.Time), Transaction: uint64(e.Transaction),
-		File: e.File, Key: client.MakeKey(e.Key), Before: image(group, e.Before), BeforeOmitted: e.BeforeOmitted, After: image(group, e.After), Data: e.Data, Confirmed: confirmed,
+		File: e.File, Key: client.MakeKey(e.Key), Before: image(history, e.Before), BeforeOmitted: e.BeforeOmitted, After: image(history, e.After), Data: e.Data, Confirmed: confirmed,
 		BeforeBytes: imageBytes(e.Before), AfterBytes: imageBytes(e.After)}
 	if !e.Position.IsZero() {
-		c.Position = e.Position.Format(group)
+		c.Position = e.Position.Format(history)
 	}
 	return c
 }
 
-func image(group ident.GroupName, i *entry.Image) *client.Image {
+func image(history ident.GroupName, i *entry.Image) *client.Image {
 	if i == nil {
 		return nil
 	}
-	return &client.Image{Position: i.Position.Format(group), Time: wallTime(i.Time), Expiry: wallTime(i.Expiry), Kind: uint8(i.Kind), Value: i.Value}
+	return &client.Image{Position: i.Position.Format(history), Time: wallTime(i.Time), Expiry: wallTime(i.Expiry), Kind: uint8(i.Kind), Value: i.Value}
 }
 
 func (j journals) ChangeReceiver(ctx context.Context, group string) (client.Receiver, error) {
@@ -225,7 +225,7 @@ func (j journals) Digest(ctx context.Context, group string) (client.Digest, erro
 	if err != nil {
 		return client.Digest{}, j.n.explain(ident.GroupName(group), err)
 	}
-	return client.Digest{Group: group, Node: string(j.n.config.Node), Position: d.Position.Format(ident.GroupName(group)), Files: uint64(d.Files), Records: uint64(d.Records), Bytes: uint64(d.Bytes), Sum: d.Sum}, nil
+	return client.Digest{Group: group, Node: string(j.n.config.Node), Position: j.n.position(ident.GroupName(group), d.Position), Files: uint64(d.Files), Records: uint64(d.Records), Bytes: uint64(d.Bytes), Sum: d.Sum}, nil
 }
 
 func (j journals) Verify(ctx context.Context, group, node string) error {

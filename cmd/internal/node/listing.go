@@ -66,9 +66,9 @@ func (d data) listOf(ctx context.Context, group ident.GroupName, rep *replica.Re
 	if err != nil {
 		return client.RecordPage{}, d.n.explain(group, err)
 	}
-	out := client.RecordPage{File: file, Records: []client.Record{}, Node: string(d.n.config.Node), Local: d.n.mark(group), Applied: page.Position.Format(group), Age: d.n.age(rep, o.Local && group != localGroup)}
+	out := client.RecordPage{File: file, Records: []client.Record{}, Node: string(d.n.config.Node), Local: d.n.mark(group), Applied: d.n.position(group, page.Position), Age: d.n.age(rep, o.Local && group != localGroup)}
 	for _, r := range page.Records {
-		out.Records = append(out.Records, record(group, file, r.Key, r.Image))
+		out.Records = append(out.Records, record(d.n.history(group), file, r.Key, r.Image))
 	}
 	if len(page.Next) > 0 {
 		next := client.MakeKey(page.Next)

@@ -266,7 +266,7 @@ func (l *local) replica(st *fsm.State) (*replica.Replica, error) {
 	}
 	if !l.knows(st) {
 		return nil, &client.Error{Code: client.CodeUnavailable, Detail: fmt.Sprintf("node %s has restarted and does not know yet which groups there are: whether the file is local cannot be said", l.n.config.Node),
-			Remedy: "wait until the node has reached a majority of the nodes once"}
+			Remedy: "wait until the node has reached a majority of the nodes once; what it keeps can be read by name meanwhile, with ?group=local"}
 	}
 	return l.rep, nil
 }
@@ -321,8 +321,14 @@ func (l *local) explain(err error) error {
 
 // unknownOutcome is what a writer hears of a local write that is journaled and not confirmed.
 func (l *local) unknownOutcome(err error) *client.Error {
-	return &client.Error{Code: client.CodeUnknownOutcome, Detail: fmt.Sprintf("the write was journaled at node %s, but it is not confirmed: its disk failed, or the time for the request was over", l.n.config.Node),
+	e := &client.Error{Code: client.CodeUnknownOutcome, Detail: fmt.Sprintf("the write was journaled at node %s, but it is not confirmed: its disk failed, or the time for the request was over", l.n.config.Node),
 		Reason: err.Error(), Remedy: "read the record at this node to see whether it was done"}
+	var unknown *replica.UnknownOutcomeError
+	if errors.As(err, &unknown) {
+		e.Position = l.n.position(localGroup, unknown.Position)
+		e.Remedy = "ask this node, GET /v1/receipts/" + e.Position + ", whether it was done, before you repeat it; no other node knows"
+	}
+	return e
 }
 
 // mark is the node that answers say records of the group are local to; "" for groups.
@@ -356,11 +362,7 @@ func (l *local) watch(ctx context.Context) {
 	told := map[string]bool{}
 	for {
 		st, changed := l.n.cluster.State()
-		now := make(map[ident.GroupName]string, len(st.Groups))
-		for name, g := range st.Groups {
-			now[name] = fmt.Sprintf("%d %q %s", g.Spec.Order, g.Spec.Files, g.Spec.Keys)
-		}
-		if !maps.Equal(now, seen) {
+		if now := hiders(st); !maps.Equal(now, seen) {
 			hidden, err := l.look(ctx, newSelection(st))
 			if err != nil {
 				l.n.log.Warn("which local records are hidden is not known", "error", err)
@@ -377,6 +379,15 @@ func (l *local) watch(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// hiders tells what each group selects, and each that is only planned: from the plan on its records are nobody else's.
+func hiders(st *fsm.State) map[ident.GroupName]string {
+	out := make(map[ident.GroupName]string, len(st.Groups)+len(st.Planned))
+	for _, g := range st.Selecting() {
+		out[g.Name] = fmt.Sprintf("%d %q %s %t", g.Order, g.Files, g.Keys, st.Groups[g.Name] == nil)
+	}
+	return out
 }
 
 // lookAgain has what is hidden counted anew.
@@ -406,16 +417,20 @@ func (l *local) look(ctx context.Context, s *selection) ([]client.HiddenFiles, e
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, client.HiddenFiles{Group: string(name), Files: uint64(len(by[name])), Records: uint64(n), First: by[name][0]})
+		out = append(out, client.HiddenFiles{Group: string(name), Files: uint64(len(by[name])), Records: uint64(n), First: by[name][0], Planned: s.state.Groups[name] == nil})
 	}
 	return out, nil
 }
 
-// tell keeps what is hidden for the status and raises an event for each group once.
+// tell keeps what is hidden for the status and raises an event for each group once, and again when it has hidden nothing meanwhile, as
+// after a plan that was dropped.
 func (l *local) tell(hidden []client.HiddenFiles, told map[string]bool) {
 	l.mu.Lock()
 	l.hidden = hidden
 	l.mu.Unlock()
+	maps.DeleteFunc(told, func(group string, _ bool) bool {
+		return !slices.ContainsFunc(hidden, func(h client.HiddenFiles) bool { return h.Group == group })
+	})
 	for _, h := range hidden {
 		if !told[h.Group] {
 			told[h.Group] = true
@@ -432,8 +447,12 @@ func (l *local) concealed() []client.HiddenFiles {
 }
 
 func hiddenText(node string, h client.HiddenFiles) string {
-	return fmt.Sprintf("node %s keeps records for itself that group %s selects now (records: %d; files: %d, such as %q): the group does not have them; read or delete them at this node with ?group=local",
-		node, h.Group, h.Records, h.Files, h.First)
+	how := "selects now: the group does not have them"
+	if h.Planned {
+		how = "will select, which is planned: the group will not have them, and requests for these files wait for it"
+	}
+	return fmt.Sprintf("node %s keeps records for itself (records: %d; files: %d, such as %q) that group %s %s; read or delete them at this node with ?group=local",
+		node, h.Records, h.Files, h.First, h.Group, how)
 }
 
 // notes say what the local files of this node mean for a group.
@@ -463,9 +482,9 @@ func (l *local) status() *client.LocalFiles {
 	if out.Error == "" {
 		out.Error = s.Error
 	}
-	out.Position = s.Applied.Format(localGroup)
+	out.Position = l.n.position(localGroup, s.Applied)
 	for _, j := range s.Journals {
-		c := shownJournal(localGroup, j, client.JournalLocal)
+		c := shownJournal(j, client.JournalLocal)
 		c.Applied = uint64(s.AppliedSequence)
 		out.Journal = &c
 		out.Full, out.Runway = localFull(j), c.Runway

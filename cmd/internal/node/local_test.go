@@ -1,18 +1,26 @@
 package node
 
 import (
+	"context"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/hashicorp/go-hclog"
+
 	"github.com/understudy-ha/understudy/client"
 	"github.com/understudy-ha/understudy/fsm"
+	"github.com/understudy-ha/understudy/internal/host"
 	"github.com/understudy-ha/understudy/internal/ident"
 	"github.com/understudy-ha/understudy/journal"
 	"github.com/understudy-ha/understudy/replica"
+	"github.com/understudy-ha/understudy/replica/store"
 )
 
 // Proves HB-2: local files are off unless somebody says otherwise, their journal is bounded, and no group takes their name.
@@ -133,4 +141,113 @@ func TestLocalFilesAreNotListedTooEarly(t *testing.T) {
 	if files, err := n.local.files(newSelection(st)); err != nil || files != nil {
 		t.Errorf("by the state of an earlier life: %q, %v", files, err)
 	}
+}
+
+// servedLocal is the part of a node that keeps local files, with nothing else of it.
+func servedLocal(t *testing.T) *local {
+	t.Helper()
+	fs, machine := vfs.NewMem(), host.Real()
+	data, err := store.Open(store.Options{FS: fs, Dir: "store", Logger: hclog.NewNullLogger()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &Node{config: Config{Node: "b", Kind: fsm.KindData, LocalFiles: true}, directory: &directory{life: 1}, log: hclog.NewNullLogger(),
+		events: newEvents(hclog.NewNullLogger(), "b", machine.Clock.Now)}
+	l := newLocal(n)
+	n.local = l
+	if l.plane, err = replica.OpenSolitary(replica.SolitaryOptions{FS: fs, Dir: "local", Cluster: "c1", Node: "b", Directory: "d-b", Life: 1, Group: localGroup,
+		Spec: defaultLocalJournal().spec(), Clock: machine.Clock}); err != nil {
+		t.Fatal(err)
+	}
+	if l.rep, err = replica.Open(replica.Options{Cluster: "c1", Node: "b", Group: localGroup, Life: 1, FS: fs, Dir: "local", Store: data, Host: machine, ReceiverBytes: 1 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	l.rep.Attach(l.plane)
+	ctx, cancel := context.WithCancel(context.Background())
+	var runs sync.WaitGroup
+	runs.Go(func() {
+		if err := l.plane.Run(ctx, l.rep, func(err error) { t.Log(err) }); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(func() {
+		cancel()
+		runs.Wait()
+		if err := errors.Join(l.rep.Close(), data.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := l.rep.Wait(t.Context(), func(s replica.Status) bool { return s.Serving }); err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// Proves HB-2: what a group will hide is told when it is planned, since its requests wait from then on; told once, and again after the
+// plan was dropped and made anew.
+func TestLocalFilesHiddenByAPlan(t *testing.T) {
+	l := servedLocal(t)
+	if _, err := l.rep.Write(t.Context(), replica.Transaction{Writes: []replica.Write{{File: "notes", Key: []byte("k"), Value: []byte("v")}}}); err != nil {
+		t.Fatal(err)
+	}
+	orders := fsm.GroupSpec{Name: "orders", Files: []string{"orders*"}}
+	notes := fsm.GroupSpec{Name: "notes", Files: []string{"notes*"}}
+	without, with := stateOf(orders), stateOf(orders, notes)
+	planned := stateOf(orders)
+	planned.Planned = []fsm.Plan{{ID: 1, Spec: notes}}
+	kept := hiders(without)
+	if maps.Equal(kept, hiders(planned)) || maps.Equal(hiders(planned), hiders(with)) {
+		t.Error("a plan, or its end, is no reason to look again")
+	}
+	restarted := stateOf(orders) // of the life before
+	restarted.Nodes = map[ident.NodeID]*fsm.Node{"b": {ID: "b"}}
+	if _, err := (data{l.n}).noOwner(t.Context(), newSelection(restarted), "notes"); client.CodeOf(err) != client.CodeUnavailable || !strings.Contains(err.Error(), "group=local") {
+		t.Errorf("by the state of an earlier life: %v", err)
+	}
+	if group, rep, err := (data{l.n}).ownerOf(t.Context(), "notes", []byte("k"), client.LocalGroup); group != localGroup || rep != l.rep || err != nil {
+		t.Errorf("asked for by name, whatever the state: %s, %v", group, err)
+	}
+	told, events := map[string]bool{}, 0
+	for _, c := range []struct {
+		what    string
+		st      *fsm.State
+		hidden  bool
+		planned bool
+		news    bool
+	}{
+		{"nobody selects it", without, false, false, false},
+		{"planned", planned, true, true, true},
+		{"planned still", planned, true, true, false},
+		{"the plan was dropped", without, false, false, false},
+		{"planned anew", planned, true, true, true},
+		{"created", with, true, false, false},
+	} {
+		hidden, err := l.look(t.Context(), newSelection(c.st))
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.tell(hidden, told)
+		if c.hidden != (len(hidden) == 1) || c.hidden && (hidden[0].Group != "notes" || hidden[0].Records != 1 || hidden[0].Planned != c.planned) {
+			t.Errorf("%s: %+v", c.what, hidden)
+		}
+		if c.hidden && strings.Contains(hiddenText("b", hidden[0]), "planned") != c.planned {
+			t.Errorf("%s: %s", c.what, hiddenText("b", hidden[0]))
+		}
+		if c.news {
+			events++
+		}
+		if got := len(eventsOf(l.n, "LOCAL_HIDDEN")); got != events {
+			t.Errorf("%s: %d events, want %d", c.what, got, events)
+		}
+	}
+}
+
+func eventsOf(n *Node, kind string) (out []client.Event) {
+	all, _ := n.events.since(0)
+	for _, e := range all {
+		if e.Kind == kind {
+			out = append(out, e)
+		}
+	}
+	return out
 }

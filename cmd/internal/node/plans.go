@@ -2,97 +2,33 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/understudy-ha/understudy/client"
 	"github.com/understudy-ha/understudy/fsm"
 	"github.com/understudy-ha/understudy/internal/ident"
-	"github.com/understudy-ha/understudy/replica"
 )
 
-// Bounds of a plan.
+// Bounds of a request that creates a group.
 const (
-	planLimit  = 10 * time.Second       // from the plan to the group, else it is given up
-	answerTime = 5 * time.Second        // of one answer
-	answerWait = 100 * time.Millisecond // after one that failed
+	planLimit   = 10 * time.Second // from the request to the group, else the plan is given up
+	giveUpLimit = 5 * time.Second  // what giving up may take on top
 )
 
-// answerPlans answers for the groups that this node is the primary of, whenever a group is planned that may take records from
-// them, until ctx ends.
-func (n *Node) answerPlans(ctx context.Context) error {
-	if n.config.Kind != fsm.KindData {
-		return nil
-	}
-	for {
-		st, changed := n.cluster.State()
-		var again <-chan time.Time
-		for _, q := range asked(st, n.config.Node) {
-			if err := n.answerPlan(ctx, q); err != nil && ctx.Err() == nil {
-				n.log.Debug("a plan is not answered yet", "group", q.group, "planned", q.plan.Spec.Name, "error", err)
-				again = time.After(answerWait)
-			}
-		}
-		select {
-		case <-changed:
-		case <-again:
-		case <-ctx.Done():
-			return nil
-		}
-	}
-}
-
-// question is a plan that a group is asked about, in the epoch of its primary.
-type question struct {
-	plan  fsm.Plan
-	group ident.GroupName
-	epoch ident.Epoch
-}
-
-// asked lists what a node has to answer as primary.
-func asked(st *fsm.State, self ident.NodeID) (all []question) {
-	for _, p := range st.Planned {
-		for _, name := range p.Ask {
-			if g := st.Groups[name]; g.Phase == fsm.PhaseOpened && g.Primary == self {
-				all = append(all, question{p, name, g.Epoch})
-			}
-		}
-	}
-	return all
-}
-
-// answerPlan looks whether a group holds records of a planned one. This node's state shows the plan, so the sequencer refuses such
-// records from now on; the barrier ends once what it took before is committed and in the store. A later primary has seen the plan
-// before it opens. So what is not there now never will be.
-func (n *Node) answerPlan(ctx context.Context, q question) error {
-	ctx, cancel := context.WithTimeout(ctx, answerTime)
+// createPlanned plans a group, waits until nobody holds records of it, and creates it, all within planLimit.
+func (n *Node) createPlanned(ctx context.Context, spec fsm.GroupSpec) error {
+	ctx, cancel := context.WithTimeout(ctx, planLimit)
 	defer cancel()
-	rep := n.replicas.get(q.group)
-	if rep == nil {
-		return replica.ErrNotAttached
-	}
-	if _, err := rep.Write(ctx, replica.Transaction{Program: func(*replica.View) error { return nil }}); err != nil {
-		return fmt.Errorf("wait for the writes before: %w", err)
-	}
-	holds, err := heldFor(ctx, n.selection(), rep, q.group, q.plan.Spec.Name)
-	if err != nil {
-		return fmt.Errorf("look for records: %w", err)
-	}
-	res, err := n.cluster.Propose(ctx, fsm.Command{AnswerPlan: &fsm.AnswerPlan{Plan: q.plan.ID, Group: q.group, Epoch: q.epoch, Node: n.config.Node, Holds: holds}})
-	if err != nil {
-		return err
-	}
-	n.log.Info("answered for a planned group", "group", q.group, "planned", q.plan.Spec.Name, "holds", holds, "refused", res.Refused)
-	return nil
-}
-
-func foundText(group, to ident.GroupName, file string, key []byte) string {
-	return fmt.Sprintf("group %s holds records that would be group %s's, such as key %.100q of file %q", group, to, key, file)
-}
-
-// createPlanned plans a group, waits until nobody holds records of it, and creates it.
-func (n *Node) createPlanned(ctx context.Context, spec fsm.GroupSpec, life ident.Incarnation) error {
 	if st, _ := n.cluster.State(); st.Groups[spec.Name] == nil {
+		if why := n.absent(st, spec.Preferred); why != "" {
+			if _, planned := st.Plan(spec.Name); planned {
+				return waitsFor(spec, why)
+			}
+			return &client.Error{Code: client.CodePrecondition, Detail: fmt.Sprintf("group %s was not created: %s, and it would have no primary", spec.Name, why),
+				Reason: fsm.RefusedIncarnation, Remedy: fmt.Sprintf("start node %s, or prefer another one, and ask again", spec.Preferred)}
+		}
 		if _, err := n.propose(ctx, fsm.Command{PlanGroups: &fsm.PlanGroups{Specs: []fsm.GroupSpec{spec}}}); err != nil {
 			return err
 		}
@@ -100,27 +36,52 @@ func (n *Node) createPlanned(ctx context.Context, spec fsm.GroupSpec, life ident
 			return err
 		}
 	}
+	st, _ := n.cluster.State()
+	var life ident.Incarnation // of now: the node may have restarted meanwhile
+	if p := st.Nodes[spec.Preferred]; p != nil {
+		life = p.Incarnation
+	}
+	if why := n.absent(st, spec.Preferred); why != "" && st.Groups[spec.Name] == nil {
+		return waitsFor(spec, why)
+	}
 	_, err := n.propose(ctx, fsm.Command{CreateGroup: &fsm.CreateGroup{Spec: spec, Incarnation: life, Planned: true}})
+	var e *client.Error
+	if errors.As(err, &e) && e.Reason == fsm.RefusedIncarnation {
+		return waitsFor(spec, e.Detail)
+	}
 	return err
 }
 
-// awaitPlan waits until a planned group may be created, and gives the plan up when that takes too long.
+// absent says why a node cannot be a group's first primary now; "" when it can, as far as is known here.
+func (n *Node) absent(st *fsm.State, id ident.NodeID) string {
+	switch p := st.Nodes[id]; {
+	case p == nil:
+		return fmt.Sprintf("node %s, which it prefers, is not registered", id)
+	case p.Renewal == 0:
+		return fmt.Sprintf("node %s, which it prefers, never had a lease", id)
+	case p.Released:
+		return fmt.Sprintf("node %s, which it prefers, is stopped", id)
+	case !n.cluster.LeaseHeld(id):
+		return fmt.Sprintf("node %s, which it prefers, is down: its lease has expired", id)
+	}
+	return ""
+}
+
+// waitsFor says that a plan stays, since all have answered it, and the node that it prefers is gone.
+func waitsFor(spec fsm.GroupSpec, why string) error {
+	return &client.Error{Code: client.CodePrecondition, Detail: fmt.Sprintf("group %s is planned, and its records wait: %s", spec.Name, why),
+		Reason: fsm.RefusedIncarnation, Remedy: fmt.Sprintf("start node %s, or ask again with the same files and keys and another preferred node: it goes on from there", spec.Preferred)}
+}
+
+// awaitPlan waits until a planned group may be created, and gives the plan up when ctx ends before.
 func (n *Node) awaitPlan(ctx context.Context, name ident.GroupName) error {
 	st, changed := n.cluster.State()
 	p, planned := st.Plan(name)
-	late := time.NewTimer(planLimit)
-	defer late.Stop()
 	for planned && len(p.Ask) > 0 {
-		var gone error
 		select {
 		case <-changed:
-		case <-late.C:
-			gone = context.DeadlineExceeded
 		case <-ctx.Done():
-			gone = context.Cause(ctx)
-		}
-		if gone != nil {
-			return n.giveUp(ctx, p, gone)
+			return n.giveUp(ctx, p, context.Cause(ctx))
 		}
 		id := p.ID
 		st, changed = n.cluster.State()
@@ -135,7 +96,7 @@ func (n *Node) awaitPlan(ctx context.Context, name ident.GroupName) error {
 
 // giveUp drops a plan whose groups have not answered in time, so that its records are not kept from everybody.
 func (n *Node) giveUp(ctx context.Context, p fsm.Plan, cause error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerTime)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveUpLimit)
 	defer cancel()
 	_, err := n.propose(ctx, fsm.Command{DropPlan: &fsm.DropPlan{Plan: p.ID, Reason: "no answer in time"}})
 	if st, _ := n.cluster.State(); st.Groups[p.Spec.Name] != nil {

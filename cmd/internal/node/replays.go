@@ -29,12 +29,12 @@ func (r Replays) check() (p []error) {
 }
 
 // replayed describes the journal of what was replayed here; false when there is none.
-func replayed(group ident.GroupName, rep *replica.Replica) (client.Journal, bool) {
+func replayed(rep *replica.Replica) (client.Journal, bool) {
 	s, ok := rep.Replayed()
 	if !ok {
 		return client.Journal{}, false
 	}
-	return shownJournal(group, s, client.JournalReplays), true
+	return shownJournal(s, client.JournalReplays), true
 }
 
 // remedyOfRot says what helps against a place that stays rotten.

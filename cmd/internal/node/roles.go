@@ -109,7 +109,7 @@ func (r roles) CreateGroup(ctx context.Context, spec client.GroupSpec) error {
 	if p == nil || p.Kind != fsm.KindData {
 		return &client.Error{Code: client.CodeUnknownNode, Detail: fmt.Sprintf("preferred node %q is not a registered data node", s.Preferred), Remedy: "name one that `status` lists as data"}
 	}
-	return r.n.createPlanned(ctx, s, p.Incarnation)
+	return r.n.createPlanned(ctx, s)
 }
 
 // assess gathers the facts for a switch-over on the primary and judges them.

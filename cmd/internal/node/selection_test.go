@@ -200,7 +200,7 @@ func TestAsked(t *testing.T) {
 		}
 	}
 	st.Planned = []fsm.Plan{{ID: 9, Spec: fsm.GroupSpec{Name: "p"}, Ask: []ident.GroupName{"x", "y", "z"}}}
-	if got := asked(st, "a"); len(got) != 1 || got[0].group != "x" || got[0].epoch != 4 || got[0].plan.ID != 9 {
+	if got := asked(st, "a", nil); len(got) != 1 || got[0].group != "x" || got[0].epoch != 4 || got[0].plans[0].ID != 9 {
 		t.Errorf("a is asked %+v", got)
 	}
 }

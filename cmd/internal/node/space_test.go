@@ -15,7 +15,7 @@ import (
 func TestRunwayOfJournalsThatDoNotGrow(t *testing.T) {
 	for state, want := range map[journal.State]float64{journal.Active: 3600, journal.Standby: 0, journal.Inactive: 0} {
 		j := replica.JournalStatus{State: state, Space: replica.Space{Runway: time.Hour}}
-		if got := shownJournal("default", j, "local").Runway; got != want {
+		if got := shownJournal(j, "local").Runway; got != want {
 			t.Errorf("%s: %v s, want %v", state, got, want)
 		}
 		if _, ok := runwayGauge(runway(j)); ok != (want > 0) {

@@ -57,7 +57,7 @@ func (d data) Transact(ctx context.Context, t client.Transaction, o api.WriteOpt
 	}
 	var places []place // of the conditions
 	condition := func(p place, file string, key []byte, absent, exists bool, at string) error {
-		c, ok, err := conditionOf(group, file, key, absent, exists, at)
+		c, ok, err := d.n.conditionOf(group, file, key, absent, exists, at)
 		if ok {
 			tx.Conditions, places = append(tx.Conditions, c), append(places, p)
 		}
@@ -106,7 +106,7 @@ func (d data) Transact(ctx context.Context, t client.Transaction, o api.WriteOpt
 		before := len(out.Changes) - 1 - i
 		at := receipt.Position
 		at.History -= ident.History(before)
-		out.Changes[i].Position = at.Format(group)
+		out.Changes[i].Position = d.n.position(group, at)
 		if r.Sequence > uint64(before) {
 			out.Changes[i].Sequence = r.Sequence - uint64(before)
 		}
@@ -163,7 +163,7 @@ func (d data) groupOfAll(ctx context.Context, t *client.Transaction) (ident.Grou
 }
 
 // conditionOf turns what a write asks for into a condition of the replica; ok is false when it asks for nothing.
-func conditionOf(group ident.GroupName, file string, key []byte, absent, exists bool, at string) (c replica.Condition, ok bool, err error) {
+func (n *Node) conditionOf(group ident.GroupName, file string, key []byte, absent, exists bool, at string) (c replica.Condition, ok bool, err error) {
 	c = replica.Condition{File: file, Key: key, Absent: absent}
 	if at == "" {
 		return c, absent || exists, nil
@@ -172,7 +172,11 @@ func conditionOf(group ident.GroupName, file string, key []byte, absent, exists 
 	if err != nil {
 		return c, false, &client.Error{Code: client.CodeInvalid, Detail: err.Error(), Remedy: "positions look like default@3.42"}
 	}
-	if name != "" && name != group {
+	if group == localGroup {
+		if err := n.local.owns(name, at); err != nil {
+			return c, false, err
+		}
+	} else if name != "" && name != group {
 		return c, false, &client.Error{Code: client.CodeInvalid, Detail: fmt.Sprintf("position %s is of group %s, file %q belongs to group %s", at, name, file, group), Remedy: "take the position that the record was read with"}
 	}
 	c.Position, c.Unchanged = p, true
@@ -180,24 +184,24 @@ func conditionOf(group ident.GroupName, file string, key []byte, absent, exists 
 }
 
 // keyReused tells a caller over HTTP that another request had the idempotency key.
-func keyReused(group ident.GroupName, err error) *client.Error {
+func keyReused(history ident.GroupName, err error) *client.Error {
 	e := &client.Error{Code: client.CodeKeyReused, Detail: replica.ErrKeyReused.Error()}
 	var other *replica.KeyReusedError
 	if errors.As(err, &other) {
-		e.Detail += ", which was done at " + other.Position.Format(group)
+		e.Detail += ", which was done at " + other.Position.Format(history)
 	}
 	return e
 }
 
 // failedCondition tells a caller over HTTP which condition does not hold.
-func failedCondition(group ident.GroupName, c *replica.ConditionError) *client.Error {
+func failedCondition(history ident.GroupName, c *replica.ConditionError) *client.Error {
 	f := &client.FailedCondition{Index: c.Index, File: c.File, Key: client.MakeKey(c.Key), Exists: c.Exists}
 	e := &client.Error{Code: client.CodePrecondition, Failed: f, Replayed: c.Replayed, Remedy: "read the record again and decide anew"}
 	if !c.Exists {
 		e.Detail = fmt.Sprintf("record %q of file %q does not exist", f.Text, c.File)
 		return e
 	}
-	f.Position = c.Position.Format(group)
+	f.Position = c.Position.Format(history)
 	e.Detail = fmt.Sprintf("record %q of file %q exists, last changed at %s", f.Text, c.File, f.Position)
 	return e
 }

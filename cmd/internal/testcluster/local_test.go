@@ -75,7 +75,7 @@ func TestLocalFilesStayLocal(t *testing.T) {
 	secret := func(id ident.NodeID) string { return "this is of " + string(id) + " alone" }
 	for _, id := range all {
 		w, err := c.Node(id).Client().Put(ctx, "notes", []byte("k"), []byte(secret(id)), client.WriteOptions{})
-		if err != nil || w.Local != string(id) || w.Journal != "local/"+string(id) || !strings.HasPrefix(w.Position, "local@1.") {
+		if err != nil || w.Local != string(id) || w.Journal != "local/"+string(id) || !strings.HasPrefix(w.Position, "local/"+string(id)+"@1.") {
 			t.Fatalf("a local write at %s: %+v, %v", id, w, err)
 		}
 		if w, err := c.Node(id).Client().Put(ctx, "orders", []byte(id), []byte("shipped"), client.WriteOptions{}); err != nil || w.Local != "" {
@@ -157,7 +157,7 @@ func TestLocalFilesStayLocal(t *testing.T) {
 		}
 		return nil
 	})
-	if w, err := b.Client().Put(ctx, "notes", []byte("k"), []byte("2"), client.WriteOptions{}); err != nil || !strings.HasPrefix(w.Position, "local@2.") {
+	if w, err := b.Client().Put(ctx, "notes", []byte("k"), []byte("2"), client.WriteOptions{}); err != nil || !strings.HasPrefix(w.Position, "local/b@2.") {
 		t.Errorf("the next life: %+v, %v", w, err)
 	}
 }
