@@ -169,7 +169,7 @@ func ownRole(s *session, _ [][]byte) reply {
 	for _, n := range g.Nodes {
 		if n.ID == s.srv.o.Node {
 			offset = n.Offset
-			if slices.Contains(g.InSync, n.ID) {
+			if n.Linked {
 				state = "connected"
 			}
 		}
@@ -314,15 +314,21 @@ func (s *session) infoReplication(put func(string, any)) {
 		put("master_failover_state", "no-failover")
 	} else {
 		host, port := hostPort(cmp.Or(g.address(), "?:0"))
+		own := Node{Lag: -1}
+		for _, n := range g.Nodes {
+			if n.ID == s.srv.o.Node {
+				own = n
+			}
+		}
 		link := "up"
-		if g.address() == "" {
+		if g.address() == "" || !own.Linked {
 			link = "down"
 		}
 		put("role", "slave")
 		put("master_host", host)
 		put("master_port", port)
 		put("master_link_status", link)
-		put("master_last_io_seconds_ago", 0)
+		put("master_last_io_seconds_ago", own.Lag)
 		put("master_sync_in_progress", 0)
 		put("slave_read_only", 1)
 		put("slave_priority", 100)
