@@ -71,8 +71,19 @@ func ownCommand(s *session, args [][]byte) reply {
 		return named((*command).row)
 	case is(args[1], "COUNT"):
 		return integer(len(listed))
-	case is(args[1], "LIST"):
+	case is(args[1], "LIST") && len(args) == 2:
 		return every(func(c *command) reply { return text(c.name) })
+	case is(args[1], "LIST"):
+		if len(args) != 5 || !is(args[2], "FILTERBY") || !is(args[3], "PATTERN") || len(args[4]) > 256 {
+			return errSyntax
+		}
+		all := array{}
+		for _, c := range listed {
+			if matches([]byte(lower(args[4])), []byte(c.name)) {
+				all = append(all, text(c.name))
+			}
+		}
+		return all
 	case is(args[1], "DOCS"):
 		docs := pairs{}
 		for _, c := range listed {
@@ -84,7 +95,7 @@ func ownCommand(s *session, args [][]byte) reply {
 		}
 		return docs
 	case is(args[1], "HELP"):
-		return help("COMMAND", "(no subcommand)", "COUNT", "DOCS [<command-name> ...]", "INFO [<command-name> ...]", "LIST", "HELP")
+		return help("COMMAND", "(no subcommand)", "COUNT", "DOCS [<command-name> ...]", "INFO [<command-name> ...]", "LIST [FILTERBY PATTERN <pattern>]", "HELP")
 	}
 	return errSubcommand("command", args[1])
 }
@@ -288,6 +299,7 @@ func (s *session) infoPersistence(put func(string, any)) {
 
 func (s *session) infoStats(put func(string, any)) {
 	put("total_connections_received", s.srv.ids.Load())
+	put("total_commands_processed", s.srv.processed.Load())
 }
 
 // infoReplication describes the first group that this node is primary of, or else the first one, as Redis does; then all of them.
@@ -320,8 +332,8 @@ func (s *session) infoReplication(put func(string, any)) {
 				own = n
 			}
 		}
-		link := "up"
-		if g.address() == "" || !own.Linked {
+		link := "up" // whatever this node's own copy is: clients that wait for it wait for somebody who answers
+		if g.address() == "" {
 			link = "down"
 		}
 		put("role", "slave")

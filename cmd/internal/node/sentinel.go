@@ -40,7 +40,7 @@ func (m masters) group(st *fsm.State, g *fsm.Group) resp.Group {
 	if rep := m.n.replicas.get(g.Spec.Name); rep != nil {
 		s := rep.Status()
 		out.Serving, out.Last = s.Serving && g.Primary == m.n.config.Node, s.Committed
-		known[m.n.config.Node] = resp.Node{Offset: uint64(s.Applied.History), Lag: int64(s.LagSeconds), Linked: follows(s)}
+		known[m.n.config.Node] = resp.Node{Offset: uint64(s.Applied.History), Lag: int64(s.LagSeconds), Linked: g.InSet(m.n.config.Node) || follows(s)}
 		for _, t := range s.Targets {
 			known[t.Node] = resp.Node{Offset: uint64(t.Held.History), Lag: int64(t.LagSeconds), Linked: linked(string(t.State), t.LagEntries)}
 		}
