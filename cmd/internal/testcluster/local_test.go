@@ -273,10 +273,11 @@ func TestLocalFilesHiddenByAGroup(t *testing.T) {
 	if _, err := b.Put(ctx, "mine", []byte("1"), []byte("stays"), client.WriteOptions{}); err != nil {
 		t.Fatal(err)
 	}
+	through := c.redisOf("b")
 	counts := func(when string, want int64) {
 		t.Helper()
 		c.Wait(fmt.Sprintf("DBSIZE %s is %d", when, want), 30*time.Second, func() error { // of what b's copy of the group has
-			n, err := c.redisOf("b").DBSize(ctx).Result()
+			n, err := through.DBSize(ctx).Result()
 			if err == nil && n != want {
 				err = fmt.Errorf("it is %d", n)
 			}

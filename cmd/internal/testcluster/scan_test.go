@@ -53,9 +53,16 @@ func TestScanOfSeveralPrimaries(t *testing.T) {
 	}
 }
 
-// links is what a Sentinel says of the replicas' links.
-func (c *Cluster) links(at ident.NodeID, want map[ident.NodeID]string) error {
-	all, err := redis.NewSentinelClient(&redis.Options{Addr: c.Node(at).config.Listen.Redis, MaxRetries: -1}).Replicas(c.t.Context(), "default").Result()
+// sentinelOf is a client of one node as a Sentinel.
+func (c *Cluster) sentinelOf(id ident.NodeID) *redis.SentinelClient {
+	s := redis.NewSentinelClient(&redis.Options{Addr: c.Node(id).config.Listen.Redis, MaxRetries: -1, DisableIdentity: true})
+	c.t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+// links compares what a Sentinel says of the replicas' links.
+func (c *Cluster) links(at *redis.SentinelClient, want map[ident.NodeID]string) error {
+	all, err := at.Replicas(c.t.Context(), "default").Result()
 	if err != nil {
 		return err
 	}
@@ -67,11 +74,11 @@ func (c *Cluster) links(at ident.NodeID, want map[ident.NodeID]string) error {
 		}
 	}
 	if len(got) != len(want) {
-		return fmt.Errorf("%s says %v", at, got)
+		return fmt.Errorf("it says %v", got)
 	}
 	for id, link := range want {
 		if got[c.Node(id).config.Listen.Redis] != link {
-			return fmt.Errorf("%s says of %s: %q, want %q", at, id, got[c.Node(id).config.Listen.Redis], link)
+			return fmt.Errorf("of %s: %q, want %q", id, got[c.Node(id).config.Listen.Redis], link)
 		}
 	}
 	return nil
@@ -84,11 +91,12 @@ func TestStandbyLooksUsable(t *testing.T) {
 		t.Fatalf("one of two is to be a standby: %v, %v", g.InSync, err)
 	}
 	for _, id := range c.options.Nodes {
+		sentinel, client := c.sentinelOf(id), c.redisOf(id)
 		c.Wait(fmt.Sprintf("both replicas look linked at %s", id), time.Minute, func() error {
-			return c.links(id, map[ident.NodeID]string{"b": "ok", "c": "ok"})
+			return c.links(sentinel, map[ident.NodeID]string{"b": "ok", "c": "ok"})
 		})
 		c.Wait(fmt.Sprintf("%s looks connected by itself", id), time.Minute, func() error {
-			if role, err := c.redisOf(id).Do(t.Context(), "ROLE").Slice(); err != nil || id != "a" && fmt.Sprint(role[3]) != "connected" {
+			if role, err := client.Do(t.Context(), "ROLE").Slice(); err != nil || id != "a" && fmt.Sprint(role[3]) != "connected" {
 				g, _ := c.Node(id).Client().Group(t.Context(), "default")
 				return fmt.Errorf("ROLE: %v, %v: %+v", role, err, g.Local)
 			}
@@ -97,8 +105,9 @@ func TestStandbyLooksUsable(t *testing.T) {
 	}
 	c.Node("c").Crash()
 	for _, id := range []ident.NodeID{"a", "b"} {
+		sentinel := c.sentinelOf(id)
 		c.Wait(fmt.Sprintf("%s knows that c is gone", id), time.Minute, func() error {
-			return c.links(id, map[ident.NodeID]string{"b": "ok", "c": "down"})
+			return c.links(sentinel, map[ident.NodeID]string{"b": "ok", "c": "down"})
 		})
 	}
 }
