@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -193,11 +194,10 @@ func TestSlowClients(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer func() { _ = c.Close() }()
-			if _, err := io.WriteString(c, begin); err != nil {
-				t.Fatal(err)
-			}
+			_, _ = io.WriteString(c, begin) // a busy machine may be late with it, and the connection closed
 			_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
-			if _, err := io.Copy(io.Discard, c); err != nil { // to its end: the node closed it
+			var late net.Error
+			if _, err := io.Copy(io.Discard, c); errors.As(err, &late) && late.Timeout() { // to its end: the node closed it
 				t.Errorf("the connection stayed open: %v", err)
 			}
 			if asked := n.take(); asked != nil {
@@ -276,7 +276,7 @@ func TestLongPollOutlivesTimeouts(t *testing.T) {
 		}
 	}
 	n := start(t, f, func(o *Options) {
-		o.Limits.HeaderTimeout, o.Limits.ReadTimeout, o.Limits.WriteTimeout = 50*time.Millisecond, 50*time.Millisecond, 50*time.Millisecond
+		o.Limits.ReadTimeout, o.Limits.WriteTimeout = 50*time.Millisecond, 50*time.Millisecond // not that of the header: a busy machine may be late with it
 	})
 	got, err := n.client(t).Events(t.Context(), 0, 300*time.Millisecond)
 	if err != nil || len(got) != 1 {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -24,9 +25,14 @@ const (
 	farewellRead  = 250 * time.Millisecond // so long what still arrives is read, and not done, until the client closes
 )
 
-// house is a listener that knows its connections.
+// house is a listener that knows its connections, and has room for so many. Its guests are right around the connections that the listener
+// accepts, so that none of their methods gets lost between.
 type house struct {
 	net.Listener
+	room   chan struct{} // a token for each connection
+	closed chan struct{}
+	once   sync.Once
+
 	mu     sync.Mutex
 	guests map[*guest]struct{}
 	shut   bool // who comes now is sent elsewhere
@@ -48,12 +54,20 @@ type guest struct {
 // guestKey is the context key of a request's guest.
 type guestKey struct{}
 
-func newHouse(ln net.Listener) *house { return &house{Listener: ln, guests: map[*guest]struct{}{}} }
+func newHouse(ln net.Listener, room int) *house {
+	return &house{Listener: ln, room: make(chan struct{}, room), closed: make(chan struct{}), guests: map[*guest]struct{}{}}
+}
 
-// Accept returns the next connection.
+// Accept returns the next connection, once there is room for it. Who has to wait does so in the queue of the operating system.
 func (h *house) Accept() (net.Conn, error) {
+	select {
+	case h.room <- struct{}{}:
+	case <-h.closed:
+		return nil, net.ErrClosed
+	}
 	c, err := h.Listener.Accept()
 	if err != nil {
+		<-h.room
 		return nil, err
 	}
 	g := &guest{Conn: c, house: h, gone: make(chan struct{})}
@@ -62,6 +76,12 @@ func (h *house) Accept() (net.Conn, error) {
 	h.guests[g] = struct{}{}
 	h.mu.Unlock()
 	return g, nil
+}
+
+// Close ends accepting, also where it waits for room.
+func (h *house) Close() error {
+	h.once.Do(func() { close(h.closed) })
+	return h.Listener.Close()
 }
 
 // leave has who comes from now on sent elsewhere.
@@ -179,15 +199,26 @@ func (g *guest) SetDeadline(t time.Time) error {
 	return g.Conn.SetWriteDeadline(t)
 }
 
+// CloseWrite ends the way to the client and leaves the other one open, so that an answer in the middle of a request arrives before the
+// connection breaks.
+func (g *guest) CloseWrite() error {
+	if half, can := g.Conn.(interface{ CloseWrite() error }); can {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
+
 // Close closes the connection.
 func (g *guest) Close() error {
+	err := g.Conn.Close()
 	g.once.Do(func() {
 		g.house.mu.Lock()
 		delete(g.house.guests, g)
 		g.house.mu.Unlock()
+		<-g.house.room
 		close(g.gone)
 	})
-	return g.Conn.Close()
+	return err
 }
 
 // welcome lets a request in, but not where its connection was parted from, or began when the node was leaving already: whoever is answered there

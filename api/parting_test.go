@@ -196,7 +196,7 @@ func TestGuestDecidesOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	h := newHouse(ln)
+	h := newHouse(ln, 100)
 	out := dialRaw(t, ln.Addr().String())
 	c, err := h.Accept()
 	if err != nil {
@@ -236,5 +236,56 @@ func TestGuestDecidesOnce(t *testing.T) {
 	}
 	if len(h.guests) != 0 {
 		t.Error("the house knows who has gone")
+	}
+}
+
+// TestHouse: what wraps a connection hides none of its ends: its way out is closed alone. There is room for so many, and closing the listener ends
+// waiting for room. Proves BX-1.
+func TestHouse(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := newHouse(ln, 1)
+	out := dialRaw(t, ln.Addr().String())
+	c, err := h.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	half, can := c.(interface{ CloseWrite() error })
+	if !can {
+		t.Fatal("the way out cannot be closed alone")
+	}
+	if err := half.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := out.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("the client reads on: %v", err)
+	}
+	out.say("x")
+	if n, err := c.Read(make([]byte, 1)); n != 1 || err != nil {
+		t.Errorf("the way in is closed, too: %v", err)
+	}
+	dialRaw(t, ln.Addr().String()) // has to wait
+	accepted := make(chan error, 2)
+	accept := func() {
+		_, err := h.Accept()
+		accepted <- err
+	}
+	go accept()
+	_ = c.Close()
+	_ = c.Close() // makes no more room than there is
+	if err := <-accepted; err != nil {
+		t.Errorf("there was room: %v", err)
+	}
+	if len(h.room) != 1 {
+		t.Errorf("%d connections are counted", len(h.room))
+	}
+	go accept()
+	if err := h.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-accepted; err == nil {
+		t.Error("a closed listener has accepted")
 	}
 }

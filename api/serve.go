@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
-	"golang.org/x/net/netutil"
 )
 
 // Serve answers on ln until ctx ends. Then it tells waiting requests to finish, and closes each connection with its next
@@ -22,7 +21,7 @@ func (a *API) Serve(ctx context.Context, ln net.Listener) error {
 	l := a.o.Limits
 	base, cancel := context.WithCancel(context.WithValue(context.WithoutCancel(ctx), drainKey{}, ctx)) // running requests outlive ctx
 	defer cancel()
-	running, connections := &gate{}, newHouse(netutil.LimitListener(ln, l.Connections))
+	running, connections := &gate{}, newHouse(ln, l.Connections)
 	server := &http.Server{
 		Handler:           running.guard(a),
 		ReadHeaderTimeout: l.HeaderTimeout,

@@ -85,6 +85,16 @@ func (r *Replica) Files() ([]string, error) {
 	return slices.DeleteFunc(files, Reserved), err
 }
 
+// FilesNow is Files at the primary, under its lease: with every file that an acknowledged write has made. It returns ErrNotPrimary elsewhere.
+func (r *Replica) FilesNow(ctx context.Context) (files []string, err error) {
+	_, err = r.read(ctx, false, func() (ident.Position, error) {
+		var err error
+		files, err = r.Files()
+		return r.data.Position(), err
+	}, func(int64) []store.Expiring { return nil })
+	return files, err
+}
+
 // read runs get until its result may be shown. What due returns is deleted by the primary, and that is committed, before it looks
 // again: nobody else may say that a record has expired. So elsewhere what get returns is shown as it is.
 func (r *Replica) read(ctx context.Context, local bool, get func() (ident.Position, error), due func(now int64) []store.Expiring) (ident.Position, error) {

@@ -78,8 +78,9 @@ type Store interface {
 	// Read runs programs that only read over committed records: at the primary under its lease, so that they see everything that was
 	// acknowledged before; or with local over this node's own copy, whatever its role.
 	Read(ctx context.Context, group string, local bool, batch []Program) []Outcome
-	// Files lists the files of all groups that have records, as this node knows them, in any order.
-	Files(ctx context.Context) ([]string, error)
+	// Files lists the files of a group that have records, in any order: all there are, at the primary under its lease; or with local those
+	// that this node knows of, none where it has no copy. The group may be what Group says of local keys.
+	Files(ctx context.Context, group string, local bool) ([]string, error)
 	// Scan returns up to limit records of a file in the order of their keys, beginning after the key after, or with the first one that is
 	// not before from. Values may be left out. done says that there are no more. It may return fewer than limit, but none only with done.
 	Scan(ctx context.Context, file string, from Bound, limit int, local bool) (page []Scanned, done bool, err error)
@@ -103,6 +104,8 @@ type Scanned struct {
 type Roles interface {
 	// Groups describes all groups, ordered by name, as this node knows them. The caller does not change it.
 	Groups() []Group
+	// Copies describes the nodes of a group as its primary knows them; what it says about them is missing when it does not answer.
+	Copies(ctx context.Context, group string) []Node
 	// Changed returns a channel that is closed at the next change of what Groups returns.
 	Changed() <-chan struct{}
 	// Holders counts the nodes besides the primary that hold everything up to the position durably. Members of the in-sync set hold
@@ -131,6 +134,7 @@ type Node struct {
 	Alive   bool
 	Offset  uint64 // history number up to which it holds everything, as far as known
 	Lag     int64  // seconds; -1: not known
+	Linked  bool   // it follows the primary, and has what it had missed, as far as known; members of the in-sync set do
 }
 
 // ErrAlone says of a group that nobody but this node holds anything of it.

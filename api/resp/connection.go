@@ -213,8 +213,15 @@ func ownClient(s *session, args [][]byte) reply {
 	case "info":
 		return verbatim(s.describe() + "\n")
 	case "list":
+		wanted, bad := clientFilter(args[2:])
+		if bad != nil {
+			return bad
+		}
 		var b strings.Builder
 		for _, other := range s.srv.sessions.list() {
+			if !wanted(other) {
+				continue
+			}
 			b.WriteString(other.describe() + "\n")
 			if b.Len() > 1<<20 {
 				break
@@ -229,9 +236,44 @@ func ownClient(s *session, args [][]byte) reply {
 	case "getredir":
 		return integer(-1)
 	case "help":
-		return help("CLIENT", "GETNAME", "GETREDIR", "ID", "INFO", "LIST", "NO-EVICT ON|OFF", "NO-TOUCH ON|OFF", "SETINFO LIB-NAME|LIB-VER value", "SETNAME name", "HELP")
+		return help("CLIENT", "GETNAME", "GETREDIR", "ID", "INFO", "LIST [TYPE type | ID id ...]", "NO-EVICT ON|OFF", "NO-TOUCH ON|OFF", "SETINFO LIB-NAME|LIB-VER value", "SETNAME name", "HELP")
 	}
 	return errSubcommand("client", args[1])
+}
+
+// clientFilter reads which clients CLIENT LIST is to show: all, or `TYPE type`, or `ID id …`.
+func clientFilter(args [][]byte) (func(*session) bool, reply) {
+	switch {
+	case len(args) == 0:
+		return func(*session) bool { return true }, nil
+	case is(args[0], "ID") && len(args) > 1:
+		ids := map[int64]bool{}
+		for _, a := range args[1:] {
+			id, valid := integerOf(a)
+			if !valid || id < 1 {
+				return nil, failure("ERR Invalid client ID")
+			}
+			ids[id] = true
+		}
+		return func(s *session) bool { return ids[s.id] }, nil
+	case is(args[0], "TYPE") && len(args) == 2:
+		kind := lower(args[1])
+		switch kind {
+		case "normal", "pubsub", "master", "replica", "slave":
+		default:
+			return nil, failure(fmt.Sprintf("ERR Unknown client type '%s'", clean(args[1], 32)))
+		}
+		return func(s *session) bool {
+			switch {
+			case s.identity.Load().peer:
+				return kind == "replica" || kind == "slave"
+			case s.subscriptions() > 0:
+				return kind == "pubsub"
+			}
+			return kind == "normal"
+		}, nil
+	}
+	return nil, errSyntax
 }
 
 // peerName is what CLIENT LIST shows as the name of a connection over which another node relays.

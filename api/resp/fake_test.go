@@ -228,14 +228,14 @@ func (f *fakeNode) Read(_ context.Context, group string, local bool, batch []Pro
 	return out
 }
 
-func (f *fakeNode) Files(context.Context) ([]string, error) {
+func (f *fakeNode) Files(_ context.Context, group string, local bool) ([]string, error) {
 	f.w.mu.Lock()
 	defer f.w.mu.Unlock()
-	var all []string
-	for _, g := range f.w.groups {
-		all = slices.AppendSeq(all, maps.Keys(g.files))
+	g := f.w.groups[group]
+	if err := f.elsewhere(g); err != nil && !local {
+		return nil, err
 	}
-	return all, nil
+	return slices.Collect(maps.Keys(g.files)), nil
 }
 
 func (f *fakeNode) Scan(_ context.Context, file string, from Bound, limit int, local bool) ([]Scanned, bool, error) {
@@ -280,12 +280,21 @@ func (f *fakeNode) Groups() []Group {
 		d := Group{Name: name, Epoch: g.epoch, Primary: g.primary, Serving: g.primary == f.id, Last: ident.Position{Epoch: ident.Epoch(g.epoch), History: ident.History(g.h)}}
 		for _, n := range f.w.nodes {
 			d.InSync = append(d.InSync, n.id)
-			d.Nodes = append(d.Nodes, Node{ID: n.id, Address: n.address, Alive: true, Offset: g.h})
+			d.Nodes = append(d.Nodes, Node{ID: n.id, Address: n.address, Alive: true, Offset: g.h, Linked: true})
 		}
 		all = append(all, d)
 	}
 	slices.SortFunc(all, func(a, b Group) int { return cmp.Compare(a.Name, b.Name) })
 	return all
+}
+
+func (f *fakeNode) Copies(_ context.Context, group string) []Node {
+	for _, g := range f.Groups() {
+		if g.Name == group {
+			return g.Nodes
+		}
+	}
+	return nil
 }
 
 func (f *fakeNode) Changed() <-chan struct{} {

@@ -24,6 +24,8 @@ func peerCommands() []command {
 //	UNDERSTUDY POSITIONS key …              of the last changes, for WATCH: group@position; -group@position: where the history stood that has no such record
 //	UNDERSTUDY WATCHED key position         of that form: EXEC is not done when the key has changed since, or is another group's
 //	UNDERSTUDY POSITION group               of the last write over this connection, for WAIT
+//	UNDERSTUDY FILES group …                of which this node is primary, for SCAN
+//	UNDERSTUDY PAGE file key after limit    of the keys of a file; after 1: the key itself is left out
 func ownUnderstudy(s *session, args [][]byte) reply {
 	switch {
 	case is(args[1], "RELAY"):
@@ -56,6 +58,15 @@ func ownUnderstudy(s *session, args [][]byte) reply {
 		s.write.Lock()
 		defer s.write.Unlock()
 		return text(s.last[string(args[2])].String())
+	}
+	if s.rights&MayRead == 0 {
+		return failure("NOPERM this user has no permissions to run the 'understudy' command")
+	}
+	switch {
+	case is(args[1], "FILES"):
+		return s.answerFiles(args[2:])
+	case is(args[1], "PAGE") && len(args) == 6:
+		return s.answerPage(args[2], args[3], args[4], args[5])
 	}
 	return errSubcommand("understudy", args[1])
 }

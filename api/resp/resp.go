@@ -178,6 +178,8 @@ type Server struct {
 	counters counters
 	began    time.Time
 	ids      atomic.Int64 // the last one given to a client
+
+	processed atomic.Int64 // commands that were read
 }
 
 // New builds a server. It starts nothing.

@@ -20,7 +20,6 @@ type scanOptions struct {
 	count    int
 	kind     string // "": any
 	noValues bool
-	until    uint64 // between nodes: go no further than to files of lower codes; 0: to the end
 }
 
 func scanOptionsOf(args [][]byte, hash bool) (o scanOptions, bad reply) {
@@ -66,40 +65,22 @@ func ownScan(s *session, args [][]byte) reply {
 	if !valid {
 		return errCursor
 	}
-	rest := args[2:]
-	var until uint64
-	if n := len(rest); s.peer && n >= 2 && is(rest[n-2], "UNTIL") {
-		if until, valid = cursorOf(rest[n-1]); !valid {
-			return errCursor
-		}
-		rest = rest[:n-2]
-	}
-	o, bad := scanOptionsOf(rest, false)
+	o, bad := scanOptionsOf(args[2:], false)
 	if bad != nil {
 		return bad
 	}
-	o.until = until
 	return s.scan(cursor, o)
 }
 
-// scan answers one step: here, or at the primary of the file that comes next.
+// scan answers one step: here, or, where one node is primary of everything, there.
 func (s *session) scan(cursor uint64, o scanOptions) reply {
-	j := &job{reads: true}
-	ask := func(cursor, until uint64) {
-		o := o
-		o.until = until
-		j.wire = [][][]byte{o.command(cursor)}
-	}
-	ask(cursor, 0)
-	j.direct = func(ctx context.Context) (reply, error) {
-		f, next, until, err := s.scanHere(ctx, cursor, o)
+	return s.run(&job{reads: true, wire: [][][]byte{o.command(cursor)}, direct: func(ctx context.Context) (reply, error) {
+		f, err := s.scanHere(ctx, cursor, o)
 		if err != nil {
-			ask(next, until) // who is asked has to begin with the file that is not here
 			return nil, err
 		}
 		return array{text(strconv.FormatUint(f.cursor, 10)), texts(f.names...)}, nil
-	}
-	return s.run(j)
+	}})
 }
 
 // command is a step as it is asked of another node.
@@ -111,76 +92,71 @@ func (o scanOptions) command(cursor uint64) [][]byte {
 	if o.kind != "" {
 		args = append(args, []byte("type"), []byte(o.kind))
 	}
-	if o.until > 0 {
-		args = append(args, []byte("until"), strconv.AppendUint(nil, o.until, 10))
-	}
 	return args
 }
 
-// file is a file in the order of a scan: by code, then by name.
-type file struct {
-	name  string
-	code  uint64
-	local bool // to this node
+// takes tells whether the client wants a record.
+func (o *scanOptions) takes(name []byte, kind byte) bool {
+	return (o.match == nil || matches(o.match, name)) && (o.kind == "" || o.kind == typeOf(kind))
 }
 
-// scanHere does one step over the records of this node. With an error, next is the cursor from which another node has to go on, and until
-// the code of the file that it must not pass over; 0: none.
-func (s *session) scanHere(ctx context.Context, cursor uint64, o scanOptions) (f found, next, until uint64, err error) {
-	files, err := s.filesHere(ctx)
+// scanHere does one step. What other nodes are primary of is asked of them; *Elsewhere says that one of them has to be asked again, or
+// that another node can do the whole step.
+func (s *session) scanHere(ctx context.Context, cursor uint64, o scanOptions) (f found, err error) {
+	own, err := s.ownFiles(ctx)
 	if err != nil {
-		return f, cursor, 0, err
+		return f, err
 	}
-	// This node's copy may not yet have every file. Where it has local ones, it goes through what it knows of.
-	if other := s.onePrimary(); other != nil && localAfter(files, 0) == 0 {
-		return f, cursor, 0, other
+	if other := s.onePrimary(); other != nil && len(own) == 0 {
+		return f, other
+	}
+	files, err := s.files(ctx, own)
+	if err != nil {
+		return f, err
 	}
 	at, from, err := s.resume(ctx, files, cursor)
 	if err != nil {
-		code, _, _ := splitCursor(cursor)
-		return f, cursor, localAfter(files, code), err
+		return f, err
 	}
-	looked := 0
+	looked, size := 0, max(1, min(o.count, scanPage))
 	var end Bound // where the file before, which has the same code, was left
 	for ; at < len(files); at, end, from = at+1, from, (Bound{}) {
 		here := files[at]
-		if o.until > 0 && here.code >= o.until {
-			break
-		}
 		for done := false; !done; {
 			if len(f.names) >= o.count || looked >= max(scanWork, o.count) {
 				if c, alone := s.after(files, at, from, end); alone {
 					f.cursor = c
-					return f, 0, 0, nil
+					return f, nil
 				}
 			}
-			var page []Scanned
-			page, done, err = s.srv.o.Store.Scan(ctx, here.name, from, max(1, min(o.count-len(f.names), scanPage)), s.local())
+			page, last, err := s.page(ctx, here.name, from, size)
+			if err != nil && len(f.names) > 0 { // what was found is answered; the error belongs to the next step
+				f.cursor, _ = s.after(files, at, from, end)
+				return f, nil
+			}
+			if err == nil && len(page) == 0 && !last {
+				err = fmt.Errorf("the scan of file %s does not go on", here.name)
+			}
 			if err != nil {
-				next, _ = s.srv.cursors.after(here, from)
-				if len(f.names) > 0 { // what was found is answered; the error belongs to the next step
-					f.cursor, _ = s.after(files, at, from, end)
-					return f, 0, 0, nil
-				}
-				return f, next, localAfter(files, here.code), err
+				return found{}, err
 			}
-			if len(page) == 0 && !done {
-				return f, cursor, 0, fmt.Errorf("the scan of file %s does not go on", here.name)
-			}
-			looked += max(len(page), 1)
-			for _, r := range page {
+			done = last
+			for i, r := range page {
+				looked++
 				from = Bound{Key: r.Key, After: true}
-				name := nameOf(here.name, r.Key)
-				if (o.match == nil || matches(o.match, name)) && (o.kind == "" || o.kind == typeOf(r.Kind)) {
+				if name := nameOf(here.name, r.Key); o.takes(name, r.Kind) {
 					f.names = append(f.names, name)
 				}
+				if len(f.names) >= o.count && i+1 < len(page) { // the page was for names that do not match
+					done = false
+					break
+				}
 			}
+			looked++                     // an empty one was looked at, too
+			size = min(2*size, scanPage) // few of them are wanted
 		}
 	}
-	if o.until > 0 {
-		f.cursor = makeCursor(o.until, 0, 0)
-	}
-	return f, 0, 0, nil
+	return f, nil
 }
 
 // after is the cursor for going on in a file of the scan. At the beginning of one whose code the file before has too, that is the end of
@@ -238,7 +214,7 @@ func (s *session) resume(ctx context.Context, files []file, cursor uint64) (int,
 		for from, done := (Bound{Key: start}), false; !done; {
 			var page []Scanned
 			var err error
-			page, done, err = s.srv.o.Store.Scan(ctx, files[i].name, from, scanPage, s.local())
+			page, done, err = s.page(ctx, files[i].name, from, scanPage)
 			if err != nil {
 				return 0, Bound{}, err
 			}

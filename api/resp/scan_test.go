@@ -201,14 +201,81 @@ func TestScanAtACopyThatIsBehind(t *testing.T) {
 	}
 }
 
+// Proves BX-5, TR-7: with several primaries a scan finds every file that was there when it began, at every node: one whose copies lack them,
+// also when files of two primaries have the same code, and when a file appears in the middle.
+func TestScanOfSeveralPrimaries(t *testing.T) {
+	w := newWorld(t, 3, func(o *Options) { o.Store = withoutFiles{o.Store, new(true)} })
+	byCode := map[uint64]string{}
+	var first, second string // of one code, the first one a's, the second b's
+	for i := 0; first == ""; i++ {
+		for _, name := range []string{fmt.Sprint("n", i), fmt.Sprint("o", i)} {
+			if twin := byCode[fileCode(name)]; twin != "" && groupOfFile(twin) != groupOfFile(name) {
+				first, second = min(twin, name), max(twin, name)
+				break
+			}
+			byCode[fileCode(name)] = name
+		}
+	}
+	want := 0
+	for _, file := range []string{first, second, "orders", "items", "over", "default"} {
+		for i := range 23 {
+			w.fill(file, fmt.Sprint("k", i))
+			want++
+		}
+	}
+	for _, n := range w.nodes {
+		clients := []*wireClient{n.dial(t)}
+		for _, count := range []string{"1", "5", "23", "1000"} {
+			if seen := scanAll(t, func() {}, clients, "COUNT", count); len(seen) != want {
+				t.Errorf("node %s, COUNT %s: %d of %d names", n.id, count, len(seen), want)
+			}
+		}
+		if seen := scanAll(t, func() {}, clients, "MATCH", "*:k7"); len(seen) != 5 {
+			t.Errorf("node %s: %d names match, want 5: %v", n.id, len(seen), seen)
+		}
+		if got := strings.Fields(clients[0].do("KEYS", "*")); len(got) != want {
+			t.Errorf("node %s: KEYS finds %d of %d", n.id, len(got), want)
+		}
+	}
+	everywhere := []*wireClient{w.nodes[0].dial(t), w.nodes[1].dial(t), w.nodes[2].dial(t)}
+	steps := 0
+	seen := scanAll(t, func() {
+		if steps++; steps%4 == 0 {
+			w.fill(fmt.Sprint("late", steps), "k")
+		}
+	}, everywhere, "COUNT", "3")
+	for _, file := range []string{first, second, "orders", "items", "over"} {
+		for i := range 23 {
+			if name := fmt.Sprintf("%s:k%d", file, i); seen[name] == 0 {
+				t.Errorf("%s was not found while files appeared", name)
+			}
+		}
+	}
+}
+
+// Proves BX-5: a scan that cannot ask a primary for its files says so instead of leaving them out.
+func TestScanWithoutAPrimary(t *testing.T) {
+	w := newWorld(t, 3, func(o *Options) { o.Limits.Wait = 50 * time.Millisecond })
+	w.fill("default", "k")
+	w.move("other", "", false)
+	for _, n := range w.nodes {
+		if got := n.dial(t).do("SCAN", "0"); !strings.HasPrefix(got, "-TRYAGAIN") {
+			t.Errorf("node %s: %s", n.id, got)
+		}
+	}
+	if c := w.nodes[1].dial(t); c.do("READONLY") != "OK" || c.do("SCAN", "0") != "[0 [k]]" {
+		t.Error("a client that reads copies is answered from one")
+	}
+}
+
 type withoutFiles struct {
 	Store
 	behind *bool
 }
 
-func (s withoutFiles) Files(ctx context.Context) ([]string, error) {
-	if *s.behind {
+func (s withoutFiles) Files(ctx context.Context, group string, local bool) ([]string, error) {
+	if *s.behind && local {
 		return nil, nil
 	}
-	return s.Store.Files(ctx)
+	return s.Store.Files(ctx, group, local)
 }

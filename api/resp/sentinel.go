@@ -1,6 +1,7 @@
 package resp
 
 import (
+	"context"
 	"slices"
 	"strings"
 )
@@ -59,6 +60,9 @@ func ownSentinel(s *session, args [][]byte) reply {
 	case "MASTER":
 		return s.master(g)
 	case "REPLICAS", "SLAVES":
+		ctx, cancel := context.WithTimeout(s.ctx, s.wait)
+		defer cancel()
+		g.Nodes = s.srv.o.Roles.Copies(ctx, g.Name)
 		all := array{}
 		for _, n := range g.replicas() {
 			all = append(all, s.replica(g, n))
@@ -113,7 +117,7 @@ func (s *session) master(g Group) reply {
 func (s *session) replica(g Group, n Node) reply {
 	host, port := hostPort(g.address())
 	link := "ok"
-	if !n.Alive || !slices.Contains(g.InSync, n.ID) {
+	if !n.Alive || !n.Linked {
 		link = "err"
 	}
 	return append(entryOf(n.Address, n, "slave"),

@@ -71,8 +71,19 @@ func ownCommand(s *session, args [][]byte) reply {
 		return named((*command).row)
 	case is(args[1], "COUNT"):
 		return integer(len(listed))
-	case is(args[1], "LIST"):
+	case is(args[1], "LIST") && len(args) == 2:
 		return every(func(c *command) reply { return text(c.name) })
+	case is(args[1], "LIST"):
+		if len(args) != 5 || !is(args[2], "FILTERBY") || !is(args[3], "PATTERN") || len(args[4]) > 256 {
+			return errSyntax
+		}
+		all := array{}
+		for _, c := range listed {
+			if matches([]byte(lower(args[4])), []byte(c.name)) {
+				all = append(all, text(c.name))
+			}
+		}
+		return all
 	case is(args[1], "DOCS"):
 		docs := pairs{}
 		for _, c := range listed {
@@ -84,7 +95,7 @@ func ownCommand(s *session, args [][]byte) reply {
 		}
 		return docs
 	case is(args[1], "HELP"):
-		return help("COMMAND", "(no subcommand)", "COUNT", "DOCS [<command-name> ...]", "INFO [<command-name> ...]", "LIST", "HELP")
+		return help("COMMAND", "(no subcommand)", "COUNT", "DOCS [<command-name> ...]", "INFO [<command-name> ...]", "LIST [FILTERBY PATTERN <pattern>]", "HELP")
 	}
 	return errSubcommand("command", args[1])
 }
@@ -169,7 +180,7 @@ func ownRole(s *session, _ [][]byte) reply {
 	for _, n := range g.Nodes {
 		if n.ID == s.srv.o.Node {
 			offset = n.Offset
-			if slices.Contains(g.InSync, n.ID) {
+			if n.Linked {
 				state = "connected"
 			}
 		}
@@ -288,6 +299,7 @@ func (s *session) infoPersistence(put func(string, any)) {
 
 func (s *session) infoStats(put func(string, any)) {
 	put("total_connections_received", s.srv.ids.Load())
+	put("total_commands_processed", s.srv.processed.Load())
 }
 
 // infoReplication describes the first group that this node is primary of, or else the first one, as Redis does; then all of them.
@@ -314,7 +326,13 @@ func (s *session) infoReplication(put func(string, any)) {
 		put("master_failover_state", "no-failover")
 	} else {
 		host, port := hostPort(cmp.Or(g.address(), "?:0"))
-		link := "up"
+		own := Node{Lag: -1}
+		for _, n := range g.Nodes {
+			if n.ID == s.srv.o.Node {
+				own = n
+			}
+		}
+		link := "up" // whatever this node's own copy is: clients that wait for it wait for somebody who answers
 		if g.address() == "" {
 			link = "down"
 		}
@@ -322,7 +340,7 @@ func (s *session) infoReplication(put func(string, any)) {
 		put("master_host", host)
 		put("master_port", port)
 		put("master_link_status", link)
-		put("master_last_io_seconds_ago", 0)
+		put("master_last_io_seconds_ago", own.Lag)
 		put("master_sync_in_progress", 0)
 		put("slave_read_only", 1)
 		put("slave_priority", 100)

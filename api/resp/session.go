@@ -118,6 +118,7 @@ func (s *session) serve() {
 		case complete:
 			s.commandAt = time.Time{}
 			s.srv.counters.commands.Inc()
+			s.srv.processed.Add(1)
 			s.dispatch(q)
 			l := &s.srv.o.Limits
 			if len(s.pending) >= l.Batch || s.size >= l.BatchSize {

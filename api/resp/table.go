@@ -111,7 +111,7 @@ func enough(arity, n int) bool {
 // commands is the one table of commands.
 func commands() map[string]*command {
 	all := map[string]*command{}
-	for _, family := range [][]command{stringCommands(), keyCommands(), hashCommands(), transactionCommands(), connectionCommands(), serverCommands(), pubsubCommands(), sentinelCommands(), peerCommands()} {
+	for _, family := range [][]command{stringCommands(), keyCommands(), hashCommands(), transactionCommands(), connectionCommands(), serverCommands(), pubsubCommands(), sentinelCommands(), inspectionCommands(), peerCommands()} {
 		for i := range family {
 			c := &family[i]
 			all[c.name] = c

@@ -7,6 +7,8 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -354,6 +356,38 @@ func (l *local) files(s *selection) ([]string, error) {
 	}
 	files, err := l.rep.Files()
 	return slices.DeleteFunc(files, s.claims), err
+}
+
+// visible are the local records that no group hides, as they are counted: with the same files hidden at the same position there are as
+// many.
+type visible struct {
+	rep    *replica.Replica
+	hidden string // names of files, quoted, with zero bytes between
+}
+
+// visible returns what there is to count; false: nothing is shown.
+func (l *local) visible(s *selection) (visible, bool, error) {
+	if l.rep == nil || len(s.state.Groups) == 0 || !l.knows(s.state) {
+		return visible{}, false, nil
+	}
+	files, err := l.rep.Files()
+	var hidden []string
+	for _, f := range files {
+		if s.claims(f) {
+			hidden = append(hidden, strconv.Quote(f))
+		}
+	}
+	return visible{l.rep, strings.Join(hidden, "\x00")}, err == nil, err
+}
+
+func (v visible) Position() ident.Position { return v.rep.Position() }
+
+func (v visible) Count(ctx context.Context) (int64, error) {
+	hidden := map[string]bool{}
+	for _, f := range strings.Split(v.hidden, "\x00") {
+		hidden[f] = true
+	}
+	return v.rep.CountOf(ctx, func(file string) bool { return !hidden[strconv.Quote(file)] })
 }
 
 // watch finds out, whenever groups change, which local records a group has come to hide.

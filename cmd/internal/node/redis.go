@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/understudy-ha/understudy/api"
 	"github.com/understudy-ha/understudy/api/resp"
@@ -99,24 +98,23 @@ func allFailed(out []resp.Outcome, err error) []resp.Outcome {
 	return out
 }
 
-func (s records) Files(context.Context) ([]string, error) {
-	var files []string
-	st, _ := s.n.cluster.State()
-	for name := range st.Groups {
-		rep := s.n.replicas.get(name)
-		if rep == nil {
-			continue
-		}
-		some, err := rep.Files()
-		if err != nil {
-			return nil, s.explain(name, err)
-		}
-		files = append(files, slices.DeleteFunc(some, replica.Reserved)...)
+func (s records) Files(ctx context.Context, group string, local bool) ([]string, error) {
+	name := ident.GroupName(group)
+	if name == localGroup {
+		return s.n.local.files(s.n.selection())
 	}
-	own, err := s.n.local.files(s.n.selection())
-	files = append(files, own...)
-	slices.Sort(files)
-	return slices.Compact(files), err // groups with ranges of one file have it both
+	rep, err := s.replica(group)
+	switch {
+	case err != nil && local:
+		return nil, nil // this node has no copy of the group
+	case err != nil:
+		return nil, err
+	case local:
+		files, err := rep.Files()
+		return files, s.explain(name, err)
+	}
+	files, err := rep.FilesNow(ctx)
+	return files, s.explain(name, err)
 }
 
 func (s records) Scan(ctx context.Context, file string, from resp.Bound, limit int, local bool) ([]resp.Scanned, bool, error) {
@@ -171,8 +169,12 @@ func (s records) Count(ctx context.Context) (int64, error) {
 			sum += n
 		}
 	}
-	if rep, _, ok := s.n.local.asked(string(localGroup)); ok && rep != nil {
-		n, err := s.n.counts.count(ctx, localGroup, rep)
+	own, ok, err := s.n.local.visible(s.n.selection())
+	if err != nil {
+		return 0, s.explain(localGroup, err)
+	}
+	if ok {
+		n, err := s.n.counts.count(ctx, localGroup, own)
 		if err != nil {
 			return 0, s.explain(localGroup, err)
 		}
@@ -202,6 +204,9 @@ func (s records) explainWrite(group ident.GroupName, err error) error {
 
 // explain turns an error after which surely nothing was done into what a Redis client is told.
 func (s records) explain(group ident.GroupName, err error) error {
+	if err == nil {
+		return nil
+	}
 	if errors.Is(err, replica.ErrNotSequenced) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		return &resp.Refusal{Code: "TRYAGAIN", Text: "the time for the command was over before it was taken: nothing was done"}
 	}

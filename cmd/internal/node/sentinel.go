@@ -13,6 +13,7 @@ import (
 	"github.com/understudy-ha/understudy/client"
 	"github.com/understudy-ha/understudy/fsm"
 	"github.com/understudy-ha/understudy/internal/ident"
+	"github.com/understudy-ha/understudy/replica"
 )
 
 // masters tells Redis clients who plays what: a group is a master of Sentinel, its copies are the replicas.
@@ -35,13 +36,13 @@ func (m masters) group(st *fsm.State, g *fsm.Group) resp.Group {
 	for _, id := range g.InSync {
 		out.InSync = append(out.InSync, string(id))
 	}
-	held, lag := map[ident.NodeID]uint64{}, map[ident.NodeID]int64{}
+	known := map[ident.NodeID]resp.Node{}
 	if rep := m.n.replicas.get(g.Spec.Name); rep != nil {
 		s := rep.Status()
 		out.Serving, out.Last = s.Serving && g.Primary == m.n.config.Node, s.Committed
-		held[m.n.config.Node] = uint64(s.Applied.History)
+		known[m.n.config.Node] = resp.Node{Offset: uint64(s.Applied.History), Lag: int64(s.LagSeconds), Linked: g.InSet(m.n.config.Node) || follows(s)}
 		for _, t := range s.Targets {
-			held[t.Node], lag[t.Node] = uint64(t.Held.History), int64(t.LagSeconds)
+			known[t.Node] = resp.Node{Offset: uint64(t.Held.History), Lag: int64(t.LagSeconds), Linked: linked(string(t.State), t.LagEntries)}
 		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(st.Nodes)) {
@@ -49,15 +50,64 @@ func (m masters) group(st *fsm.State, g *fsm.Group) resp.Group {
 		if n.Kind != fsm.KindData {
 			continue
 		}
-		offset, known := held[id]
-		node := resp.Node{ID: string(id), RunID: runID(string(n.Directory)), Address: n.Addresses.Redis, Alive: m.n.cluster.Alive(id), Offset: offset, Lag: -1}
-		if known {
-			node.Lag = lag[id]
+		node, is := known[id]
+		if !is {
+			node.Lag, node.Linked = -1, g.InSet(id)
 		}
+		node.ID, node.RunID, node.Address, node.Alive = string(id), runID(string(n.Directory)), n.Addresses.Redis, m.n.cluster.Alive(id)
 		out.Nodes = append(out.Nodes, node)
 	}
 	return out
 }
+
+func (m masters) Copies(ctx context.Context, group string) []resp.Node {
+	st, _ := m.n.cluster.State()
+	g := st.Groups[ident.GroupName(group)]
+	if g == nil {
+		return nil
+	}
+	nodes := m.group(st, g).Nodes
+	there := m.n.completeStatus(ctx, st, g, m.n.ask)
+	if there.Stale {
+		return nodes
+	}
+	for i := range nodes {
+		for _, t := range there.Targets {
+			if t.Node != nodes[i].ID {
+				continue
+			}
+			nodes[i].Lag, nodes[i].Linked = int64(t.LagSeconds), linked(t.State, t.LagEntries)
+			if _, held, err := ident.ParsePosition(t.Position); err == nil {
+				nodes[i].Offset = uint64(held.History)
+			}
+		}
+	}
+	return nodes
+}
+
+// nearlyLevel is how many entries a backup that another one feeds may be behind: of the others it is known whether they are through with what
+// they had missed.
+const nearlyLevel = 1000
+
+// linked tells whether a target of the primary, by its state, looks as a replica of Redis does whose link is up: whatever its role, it is
+// connected, and is not still receiving what it had missed. One that is nearly level may be read from.
+func linked(state string, behind uint64) bool {
+	switch replica.TargetState(state) {
+	case replica.TargetSync, replica.TargetAsync:
+		return true
+	case replica.TargetFed:
+		return behind < nearlyLevel
+	}
+	return false
+}
+
+// follows tells the same of this node by what it knows itself. A primary has no link.
+func follows(s replica.Status) bool {
+	return s.Role == replica.RoleBackup && s.Reconciled && !s.NeedsPriming && ownResync(s) == nil && s.LagSeconds >= 0 && s.LagSeconds < staleLink
+}
+
+// staleLink is after how many seconds without knowing to be level a copy looks cut off, as a replica of Redis does after repl-timeout.
+const staleLink = 60
 
 // runID makes the 40 hexadecimal digits that Redis clients expect of the id of a data directory; "" when that is something else.
 func runID(directory string) string {

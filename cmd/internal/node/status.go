@@ -28,20 +28,28 @@ func (r roles) Status(ctx context.Context, local bool) (client.Status, error) {
 	}
 	out.LocalFiles = n.local.status()
 	asked := map[string]*client.Status{} // by address: one question per primary
-	for _, g := range st.InOrder() {
-		s := n.groupStatus(st, g)
-		if p := st.Nodes[g.Primary]; s.Stale && !local && p != nil && g.Phase == fsm.PhaseOpened && n.cluster.Alive(g.Primary) {
-			far, ok := asked[p.Addresses.HTTP]
-			if !ok {
-				far = n.ask(ctx, p.Addresses.HTTP)
-				asked[p.Addresses.HTTP] = far
-			}
-			s = complete(s, far)
+	ask := func(ctx context.Context, addr string) *client.Status {
+		far, ok := asked[addr]
+		if !ok && !local {
+			far = n.ask(ctx, addr)
+			asked[addr] = far
 		}
-		out.Groups = append(out.Groups, s)
+		return far
+	}
+	for _, g := range st.InOrder() {
+		out.Groups = append(out.Groups, n.completeStatus(ctx, st, g, ask))
 	}
 	n.doubt(st, out.Nodes, out.Groups)
 	return out, nil
+}
+
+// completeStatus is a group as this node knows it, with what only the primary knows when ask, which may return nil, gets its answer.
+func (n *Node) completeStatus(ctx context.Context, st *fsm.State, g *fsm.Group, ask func(ctx context.Context, addr string) *client.Status) client.GroupStatus {
+	s := n.groupStatus(st, g)
+	if p := st.Nodes[g.Primary]; s.Stale && p != nil && g.Phase == fsm.PhaseOpened && n.cluster.Alive(g.Primary) {
+		s = complete(s, ask(ctx, p.Addresses.HTTP))
+	}
+	return s
 }
 
 // ask fetches the status another node can give by itself; nil when it does not answer.

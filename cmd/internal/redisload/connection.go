@@ -1,40 +1,35 @@
 package redisload
 
 import (
-	"bufio"
-	"errors"
 	"fmt"
-	"io"
-	"net"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/understudy-ha/understudy/cmd/internal/oracle"
+	"github.com/understudy-ha/understudy/cmd/internal/redisconn"
 )
 
-// connection is one to a node, of which it is known what was sent over it. Client libraries repeat, reconnect and check connections by
-// themselves, and then an outcome is not known any more.
+// connection is one to a node.
 type connection struct {
-	net.Conn
-	in   *bufio.Reader
+	*redisconn.Conn
 	node string
 }
 
 // send writes commands at once. The replies are due within patience.
 func (c *connection) send(commands [][]string, patience time.Duration) error {
-	var b []byte
-	for _, args := range commands {
-		b = fmt.Appendf(b, "*%d\r\n", len(args))
-		for _, a := range args {
-			b = fmt.Appendf(b, "$%d\r\n%s\r\n", len(a), a)
-		}
-	}
 	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 		return err
 	}
-	_, err := c.Write(b)
-	return err
+	return c.Send(commands...)
+}
+
+// receive reads a reply.
+func (c *connection) receive() (reply, error) {
+	r, err := c.Receive()
+	if err != nil {
+		return reply{}, err
+	}
+	return replyOf(r)
 }
 
 // reply is one answer. Of an array it has the elements; else it has the text as histories have it.
@@ -42,6 +37,36 @@ type reply struct {
 	text     string
 	array    bool
 	elements []string
+}
+
+func replyOf(r redisconn.Reply) (reply, error) {
+	switch r.Kind {
+	case redisconn.None:
+		return reply{text: oracle.RedisNil}, nil
+	case '+':
+		return reply{text: r.Text}, nil
+	case '-':
+		switch {
+		case strings.HasPrefix(r.Text, "WRONGTYPE"):
+			return reply{text: oracle.RedisWrongType}, nil
+		case strings.Contains(r.Text, "is not an integer"):
+			return reply{text: oracle.RedisNotNumber}, nil
+		}
+		fallthrough
+	case ':', '$':
+		return reply{text: string(r.Kind) + r.Text}, nil
+	case '*':
+		all := reply{array: true, elements: make([]string, len(r.Elements))}
+		for i, e := range r.Elements {
+			one, err := replyOf(e)
+			if err != nil {
+				return all, err
+			}
+			all.elements[i] = one.String()
+		}
+		return all, nil
+	}
+	return reply{}, fmt.Errorf("a reply of an unknown form: %s", r)
 }
 
 // String is the reply as an element of a history.
@@ -55,53 +80,4 @@ func (r reply) String() string {
 // refused tells whether the reply is an error; those of Redis that depend on what a key holds are none.
 func (r reply) refused() bool {
 	return strings.HasPrefix(r.text, "-") && r.text != oracle.RedisWrongType && r.text != oracle.RedisNotNumber
-}
-
-// maxElements bounds what a reply announces; the load asks for far less.
-const maxElements = 1000
-
-func (c *connection) receive() (r reply, err error) {
-	line, err := c.in.ReadString('\n')
-	if err != nil {
-		return r, err
-	}
-	line = strings.TrimSuffix(line, "\r\n")
-	if line == "" {
-		return r, errors.New("an empty reply")
-	}
-	sign, rest := line[0], line[1:]
-	switch sign {
-	case '+':
-		return reply{text: rest}, nil
-	case ':':
-		return reply{text: line}, nil
-	case '-':
-		switch {
-		case strings.HasPrefix(rest, "WRONGTYPE"):
-			line = oracle.RedisWrongType
-		case strings.Contains(rest, "is not an integer"):
-			line = oracle.RedisNotNumber
-		}
-		return reply{text: line}, nil
-	}
-	n, err := strconv.Atoi(rest)
-	switch {
-	case err != nil, n > maxElements, sign != '$' && sign != '*':
-		return r, fmt.Errorf("a reply of an unknown form: %q", line)
-	case n < 0:
-		return reply{text: oracle.RedisNil}, nil
-	case sign == '$':
-		b := make([]byte, n+2)
-		_, err := io.ReadFull(c.in, b)
-		return reply{text: "$" + string(b[:n])}, err
-	}
-	r = reply{array: true, elements: make([]string, n)}
-	for i := range r.elements {
-		e, err := c.receive()
-		if err != nil {
-			return r, err
-		}
-		r.elements[i] = e.String()
-	}
-	return r, nil
 }

@@ -4,7 +4,6 @@
 package redisload
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -15,6 +14,7 @@ import (
 	"time"
 
 	"github.com/understudy-ha/understudy/cmd/internal/oracle"
+	"github.com/understudy-ha/understudy/cmd/internal/redisconn"
 )
 
 // File is the file that the keys belong to.
@@ -147,7 +147,7 @@ func (c *caller) connect(ctx context.Context) bool {
 		if err != nil {
 			return false
 		}
-		c.conn = &connection{Conn: conn, in: bufio.NewReader(conn), node: node}
+		c.conn = &connection{Conn: redisconn.New(conn), node: node}
 	}
 	return true
 }

@@ -1,14 +1,13 @@
 package switchload
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"strconv"
+
+	"github.com/understudy-ha/understudy/cmd/internal/redisconn"
 )
 
 // setKeys is how many keys a connection writes in turn.
@@ -20,7 +19,7 @@ type counter struct {
 	load *Load
 	id   int
 	at   int // index of the node
-	conn *redisConn
+	conn *redisconn.Conn
 
 	count   int64          // the counter, as far as it was acknowledged
 	doubt   bool           // a write before was answered with an error: what it did is learned from what is there
@@ -39,13 +38,13 @@ func (c *counter) value(n int64) string { return fmt.Sprintf("%d of connection %
 var errClosed = errors.New("the node closed the connection without an answer")
 
 // ask sends one command and returns its answer. A connection that broke is gone afterwards.
-func (c *counter) ask(ctx context.Context, args ...string) (redisReply, error) {
+func (c *counter) ask(ctx context.Context, args ...string) (redisconn.Reply, error) {
 	if c.conn == nil {
 		if err := c.dial(ctx); err != nil {
-			return redisReply{}, err
+			return redisconn.Reply{}, err
 		}
 	}
-	r, err := c.conn.do(ctx, args...)
+	r, err := do(ctx, c.conn, args...)
 	if err != nil {
 		c.close()
 		return r, fmt.Errorf("%s at node %s: %w", args[0], c.load.o.Nodes[c.at].Node, err)
@@ -98,7 +97,7 @@ func (c *counter) write(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if r.kind != '+' || r.text != "OK" {
+		if r.Kind != '+' || r.Text != "OK" {
 			return fmt.Errorf("SET at node %s: %s", c.load.o.Nodes[c.at].Node, r)
 		}
 		c.sets, c.written[n] = next, next
@@ -108,11 +107,11 @@ func (c *counter) write(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if r.kind != ':' {
+	if r.Kind != ':' {
 		return fmt.Errorf("INCR at node %s: %s", c.load.o.Nodes[c.at].Node, r)
 	}
-	c.compare(r.number - 1)
-	c.count = r.number
+	c.compare(r.Number - 1)
+	c.count = r.Number
 	return nil
 }
 
@@ -157,7 +156,7 @@ func (c *counter) learn(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if r.kind == '$' && r.text == c.value(next) {
+	if r.Kind == '$' && r.Text == c.value(next) {
 		c.sets, c.written[n] = next, next
 	}
 	c.doubt = false
@@ -169,12 +168,12 @@ func (c *counter) readCounter(ctx context.Context) (int64, error) {
 	switch {
 	case err != nil:
 		return 0, err
-	case r.kind == '_':
+	case r.Kind == redisconn.None:
 		return 0, nil
-	case r.kind != '$':
+	case r.Kind != '$':
 		return 0, fmt.Errorf("GET at node %s: %s", c.load.o.Nodes[c.at].Node, r)
 	}
-	return strconv.ParseInt(r.text, 10, 64)
+	return strconv.ParseInt(r.Text, 10, 64)
 }
 
 func (c *counter) check(ctx context.Context) error {
@@ -195,7 +194,7 @@ func (c *counter) check(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if r.kind != '$' || r.text != c.value(at) {
+		if r.Kind != '$' || r.Text != c.value(at) {
 			c.load.wrong(1, 0, "%s is %s, want %q", c.setKey(n), r, c.value(at))
 		}
 	}
@@ -204,67 +203,33 @@ func (c *counter) check(ctx context.Context) error {
 
 func (c *counter) close() {
 	if c.conn != nil {
-		_ = c.conn.conn.Close()
+		_ = c.conn.Close()
 		c.conn = nil
 	}
 }
 
-// redisConn is a RESP2 connection with one command under way.
-type redisConn struct {
-	conn net.Conn
-	in   *bufio.Reader
-	out  []byte
-}
-
-func dialRedis(ctx context.Context, address string) (*redisConn, error) {
+func dialRedis(ctx context.Context, address string) (*redisconn.Conn, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "tcp", address)
 	if err != nil {
 		return nil, err
 	}
-	return &redisConn{conn: conn, in: bufio.NewReaderSize(conn, 4<<10)}, nil
+	return redisconn.New(conn), nil
 }
 
-// maxBulk bounds a reply.
-const maxBulk = 1 << 20
-
-// redisReply is a reply: kind is its first byte, '_' for none.
-type redisReply struct {
-	kind   byte
-	text   string
-	number int64
-}
-
-func (r redisReply) String() string {
-	switch r.kind {
-	case '_':
-		return "none"
-	case ':':
-		return strconv.FormatInt(r.number, 10)
-	}
-	return strconv.Quote(string(r.kind) + r.text)
-}
-
-func (c *redisConn) do(ctx context.Context, args ...string) (redisReply, error) {
+// do sends one command and returns its reply. errClosed: the connection ended before any byte of it.
+func do(ctx context.Context, c *redisconn.Conn, args ...string) (redisconn.Reply, error) {
 	end, _ := ctx.Deadline()
-	if err := c.conn.SetDeadline(end); err != nil {
-		return redisReply{}, err
+	if err := c.SetDeadline(end); err != nil {
+		return redisconn.Reply{}, err
 	}
-	b := append(c.out[:0], '*')
-	b = append(strconv.AppendInt(b, int64(len(args)), 10), "\r\n"...)
-	for _, a := range args {
-		b = append(b, '$')
-		b = append(strconv.AppendInt(b, int64(len(a)), 10), "\r\n"...)
-		b = append(append(b, a...), "\r\n"...)
+	if err := c.Send(args); err != nil {
+		return redisconn.Reply{}, closed(err)
 	}
-	c.out = b
-	if _, err := c.conn.Write(b); err != nil {
-		return redisReply{}, closed(err)
+	if err := c.Await(); err != nil {
+		return redisconn.Reply{}, closed(err)
 	}
-	if _, err := c.in.Peek(1); err != nil {
-		return redisReply{}, closed(err)
-	}
-	return c.read()
+	return c.Receive()
 }
 
 // closed turns the end of a connection into errClosed, and leaves a timeout what it is.
@@ -274,38 +239,4 @@ func closed(err error) error {
 		return fmt.Errorf("no answer: %w", err)
 	}
 	return fmt.Errorf("%w (%w)", errClosed, err)
-}
-
-func (c *redisConn) read() (r redisReply, err error) {
-	line, err := c.in.ReadSlice('\n')
-	if err != nil {
-		return r, fmt.Errorf("read a reply: %w", err)
-	}
-	line = bytes.TrimRight(line, "\r\n")
-	if len(line) == 0 {
-		return r, errors.New("read a reply: an empty line")
-	}
-	r.kind, r.text = line[0], string(line[1:])
-	switch r.kind {
-	case '+', '-':
-		return r, nil
-	case ':':
-		r.number, err = strconv.ParseInt(r.text, 10, 64)
-		return r, err
-	case '$':
-		n, err := strconv.Atoi(r.text)
-		switch {
-		case err != nil || n < -1 || n > maxBulk:
-			return r, fmt.Errorf("read a reply: length %q", r.text)
-		case n == -1:
-			return redisReply{kind: '_'}, nil
-		}
-		body := make([]byte, n+2)
-		if _, err := io.ReadFull(c.in, body); err != nil {
-			return r, fmt.Errorf("read a reply: %w", err)
-		}
-		r.text = string(body[:n])
-		return r, nil
-	}
-	return r, fmt.Errorf("read a reply: %q", line)
 }

@@ -30,8 +30,11 @@ func foreignClients() []foreignClient {
 	return []foreignClient{
 		{"redis-py", "counter.py", []string{"python3", "/usr/bin/python3"}, []string{"-c", "import redis.sentinel"}, "redis-py is not installed; on Debian: apt-get install python3-redis"},
 		{"ioredis", "counter.js", []string{"node"}, []string{"-e", "require('ioredis')"}, "ioredis is not installed: npm install ioredis, and NODE_PATH names its node_modules"},
+		{"jedis", "Counter.java", []string{"java"}, []string{example("Counter.java")}, "Jedis is not installed: CLASSPATH names its jar and those that it needs"},
 	}
 }
+
+func example(name string) string { return filepath.Join("..", "..", "..", "docs", "examples", name) }
 
 // interpreter is the one that has the library; "" when none has.
 func (f *foreignClient) interpreter() string {
@@ -54,7 +57,7 @@ type foreignRun struct {
 
 func (f *foreignClient) count(t *testing.T, program string, c *Cluster, key string) *foreignRun {
 	t.Helper()
-	n := &foreignRun{t: t, cmd: exec.Command(program, filepath.Join("..", "..", "..", "docs", "examples", f.script), strings.Join(c.sentinels(), ","), key)}
+	n := &foreignRun{t: t, cmd: exec.Command(program, example(f.script), strings.Join(c.sentinels(), ","), key)}
 	n.cmd.Env, n.cmd.Stderr = os.Environ(), &n.errs
 	in, err1 := n.cmd.StdinPipe()
 	out, err2 := n.cmd.StdoutPipe()

@@ -270,6 +270,21 @@ func TestLocalFilesHiddenByAGroup(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if _, err := b.Put(ctx, "mine", []byte("1"), []byte("stays"), client.WriteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	through := c.redisOf("b")
+	counts := func(when string, want int64) {
+		t.Helper()
+		c.Wait(fmt.Sprintf("DBSIZE %s is %d", when, want), 30*time.Second, func() error { // of what b's copy of the group has
+			n, err := through.DBSize(ctx).Result()
+			if err == nil && n != want {
+				err = fmt.Errorf("it is %d", n)
+			}
+			return err
+		})
+	}
+	counts("of local files", 3)
 	if err := c.Node("a").Client().CreateGroup(ctx, client.GroupSpec{Name: "notes", Files: []string{"notes*"}, Preferred: "b"}); err != nil {
 		t.Fatal(err)
 	}
@@ -303,6 +318,7 @@ func TestLocalFilesHiddenByAGroup(t *testing.T) {
 	if r, err := b.Get(ctx, "notes", []byte("1"), client.ReadOptions{}); err != nil || string(r.Value) != "after" || r.Local != "" {
 		t.Errorf("the record of the group: %+v, %v", r, err)
 	}
+	counts("without what the group hides", 2)
 	if r, err := b.Get(ctx, "notes", []byte("1"), client.ReadOptions{Group: client.LocalGroup}); err != nil || string(r.Value) != "before" || r.Local != "b" {
 		t.Errorf("the hidden record: %+v, %v", r, err)
 	}
