@@ -141,15 +141,14 @@ func (s *session) scanHere(ctx context.Context, cursor uint64, o scanOptions) (f
 		return f, cursor, localAfter(files, code), err
 	}
 	looked := 0
-	var end Bound // where the file before, which has the same code, was left
-	for ; at < len(files); at, end, from = at+1, from, (Bound{}) {
+	for ; at < len(files); at, from = at+1, (Bound{}) {
 		here := files[at]
 		if o.until > 0 && here.code >= o.until {
 			break
 		}
 		for done := false; !done; {
 			if len(f.names) >= o.count || looked >= max(scanWork, o.count) {
-				if c, alone := s.after(files, at, from, end); alone {
+				if c, alone := s.srv.cursors.after(here, from); alone {
 					f.cursor = c
 					return f, 0, 0, nil
 				}
@@ -157,10 +156,10 @@ func (s *session) scanHere(ctx context.Context, cursor uint64, o scanOptions) (f
 			var page []Scanned
 			page, done, err = s.srv.o.Store.Scan(ctx, here.name, from, max(1, min(o.count-len(f.names), scanPage)), s.local())
 			if err != nil {
-				next, _ = s.srv.cursors.after(here, from)
-				if len(f.names) > 0 { // what was found is answered; the error belongs to the next step
-					f.cursor, _ = s.after(files, at, from, end)
-					return f, 0, 0, nil
+				// What was found is answered; the error belongs to the next step. Who asks for another node hears how far this one came, also
+				// without a name: else it would ask again and again for what stands before a file of a third node.
+				if next, _ = s.srv.cursors.after(here, from); len(f.names) > 0 || s.peer && next != cursor {
+					return found{next, f.names}, 0, 0, nil
 				}
 				return f, next, localAfter(files, here.code), err
 			}
@@ -181,15 +180,6 @@ func (s *session) scanHere(ctx context.Context, cursor uint64, o scanOptions) (f
 		f.cursor = makeCursor(o.until, 0, 0)
 	}
 	return f, 0, 0, nil
-}
-
-// after is the cursor for going on in a file of the scan. At the beginning of one whose code the file before has too, that is the end of
-// that file: a cursor for the beginning would be that of the first of them, and the scan would go round in circles.
-func (s *session) after(files []file, at int, from, end Bound) (uint64, bool) {
-	if !from.After && end.After && at > 0 && files[at-1].code == files[at].code {
-		return s.srv.cursors.after(files[at-1], end)
-	}
-	return s.srv.cursors.after(files[at], from)
 }
 
 // onePrimary names the node that is primary of all groups, when that is not this one; nil when it is, when there are several, or when the
@@ -217,12 +207,20 @@ func (s *session) resume(ctx context.Context, files []file, cursor uint64) (int,
 			break
 		}
 	}
-	if cursor == 0 || first == len(files) || files[first].code != code || sum == 0 {
-		return first, Bound{}, nil // the beginning of a file, or of what comes after one that is gone
+	if cursor == 0 || first == len(files) || files[first].code != code {
+		return first, Bound{}, nil // the beginning, or that of what comes after a file that is gone
 	}
 	twins := first
 	for twins+1 < len(files) && files[twins+1].code == code {
 		twins++
+	}
+	if sum == 0 { // the beginning of a file
+		for i := first; i <= twins; i++ {
+			if fileMark(files[i].name) == prefix {
+				return i, Bound{}, nil
+			}
+		}
+		return first, Bound{}, nil
 	}
 	if last, known := s.srv.cursors.get(cursor); known {
 		for i := first; i <= twins; i++ {
@@ -232,13 +230,14 @@ func (s *session) resume(ctx context.Context, files []file, cursor uint64) (int,
 		}
 	}
 	// Another node has given the cursor, or long ago: look for the key that it stands for. When that was deleted, the scan goes on with the
-	// first key that it could have been: names may come twice, as SCAN allows, but none is left out.
+	// first key that it could have been: names may come twice, as SCAN allows, but none is left out. Files with one code may be of several
+	// primaries, none of which could look through them all: then this node's copy has to do.
 	for i := first; i <= twins; i++ {
 		start := prefixStart(prefix)
 		for from, done := (Bound{Key: start}), false; !done; {
 			var page []Scanned
 			var err error
-			page, done, err = s.srv.o.Store.Scan(ctx, files[i].name, from, scanPage, s.local())
+			page, done, err = s.srv.o.Store.Scan(ctx, files[i].name, from, scanPage, first != twins || s.local())
 			if err != nil {
 				return 0, Bound{}, err
 			}
@@ -269,7 +268,7 @@ func ownKeys(s *session, args [][]byte) reply {
 	o := scanOptions{match: args[1], count: scanPage}
 	all, seen := array{}, map[string]bool{}
 	var weight int64
-	for cursor, steps := uint64(0), 0; ; steps++ {
+	for cursor, steps := uint64(0), 0; ; {
 		if steps*scanPage > s.srv.o.Limits.Keys {
 			return failure(fmt.Sprintf("ERR there are too many keys for KEYS (more than %d): use SCAN", s.srv.o.Limits.Keys))
 		}
@@ -291,9 +290,13 @@ func ownKeys(s *session, args [][]byte) reply {
 				return errReplyTooLarge
 			}
 		}
+		before, _, _ := splitCursor(cursor)
 		var valid bool
 		if cursor, valid = cursorOf(next); !valid || cursor == 0 {
 			return all
+		}
+		if code, _, _ := splitCursor(cursor); code == before || len(names) >= scanPage { // short steps from file to file, of one primary and another, are no work
+			steps++
 		}
 	}
 }
