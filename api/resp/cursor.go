@@ -13,7 +13,7 @@ import (
 //	file    11 bits, 1…2047: a hash of the file's name; files are scanned in the order of these, then of their names
 //	prefix  16 bits: the first two bytes of the key that was looked at last, filled with zeros; with sum 0 another hash of the file's name,
 //	        or 0: the first file with this code
-//	sum     36 bits, not 0: a hash of that key; 0: the file is scanned from its beginning
+//	sum     36 bits, not 0: a hash of that key and the name; 0: the file is scanned from its beginning
 //
 // 0 is the beginning, and the end. Keys are scanned in their order. The key is found again among those with the same prefix; since that
 // takes time when there are many, the node that gave a cursor remembers the key for a while (cursors). It gives none that it remembers for
@@ -62,7 +62,10 @@ func fileCode(name string) uint64 { return 1 + hashOf([]byte(name))%(1<<fileBits
 // fileMark tells files with one code apart.
 func fileMark(name string) uint64 { return 1 + hashOf([]byte(name))>>32%(1<<prefixBits-1) }
 
-func keySum(key []byte) uint64 { return 1 + hashOf(key)%(1<<sumBits-1) }
+// keySum differs for the same key in two files, which may have one code.
+func keySum(file string, key []byte) uint64 {
+	return 1 + (hashOf(key)+fileMark(file))%(1<<sumBits-1)
+}
 
 func keyPrefix(key []byte) uint64 {
 	var n uint64
@@ -93,7 +96,7 @@ func (c *cursors) after(f file, from Bound) (uint64, bool) {
 	if !from.After {
 		return makeCursor(f.code, fileMark(f.name), 0), true
 	}
-	cursor := makeCursor(f.code, keyPrefix(from.Key), keySum(from.Key))
+	cursor := makeCursor(f.code, keyPrefix(from.Key), keySum(f.name, from.Key))
 	if len(from.Key) > maxCursorKey {
 		return cursor, true
 	}

@@ -246,7 +246,7 @@ func (s *session) resume(ctx context.Context, files []file, cursor uint64) (int,
 					done = true
 					break
 				}
-				if keySum(r.Key) == sum {
+				if keySum(files[i].name, r.Key) == sum {
 					return i, Bound{Key: r.Key, After: true}, nil
 				}
 				from = Bound{Key: r.Key, After: true}
