@@ -146,6 +146,8 @@ func (s *session) scanHere(ctx context.Context, cursor uint64, o scanOptions) (f
 		if o.until > 0 && here.code >= o.until {
 			break
 		}
+		code, _, _ := splitCursor(cursor)
+		behind := cursor != 0 && here.code != code // that of the cursor, which is not here
 		for done := false; !done; {
 			if len(f.names) >= o.count || looked >= max(scanWork, o.count) {
 				if c, alone := s.srv.cursors.after(here, from); alone {
@@ -158,7 +160,7 @@ func (s *session) scanHere(ctx context.Context, cursor uint64, o scanOptions) (f
 			if err != nil {
 				// What was found is answered; the error belongs to the next step. Who asks for another node hears how far this one came, also
 				// without a name: else it would ask again and again for what stands before a file of a third node.
-				if next, _ = s.srv.cursors.after(here, from); len(f.names) > 0 || s.peer && next != cursor {
+				if next, _ = s.srv.cursors.after(here, from); len(f.names) > 0 || s.peer && (looked > 0 || behind) {
 					return found{next, f.names}, 0, 0, nil
 				}
 				return f, next, localAfter(files, here.code), err
