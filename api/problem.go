@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"strconv"
 
 	"github.com/understudy-ha/understudy/client"
 )
@@ -27,6 +28,10 @@ func (a *API) problem(w http.ResponseWriter, r *http.Request, e *client.Error) {
 	h.Set("Content-Type", "application/problem+json")
 	if e.Replayed {
 		h.Set(client.HeaderReplayed, "true")
+	}
+	if e.Applied != "" { // what a copy does not have is said with its age, as what it has
+		h.Set(client.HeaderApplied, e.Applied)
+		h.Set(client.HeaderAge, strconv.FormatFloat(e.Age, 'f', 3, 64))
 	}
 	if e.Status == http.StatusServiceUnavailable {
 		h.Set("Retry-After", "1")

@@ -125,6 +125,9 @@ func (a *API) listRecords(r *request) (reply, error) {
 	if o.Local, err = r.flag("local"); err != nil {
 		return nil, err
 	}
+	if o.MaxLag, err = duration(r.query, "max_lag", 0); err != nil {
+		return nil, err
+	}
 	if o.Group, err = r.listedGroup(); err != nil {
 		return nil, err
 	}

@@ -50,7 +50,7 @@ func routes() []route {
 			serve: func(a *API, r *request) (reply, error) { return a.health(r, condition) }}
 	}
 	return []route{
-		{method: get, path: records, params: []string{"prefix", "from", "limit", "group", "local", "wait"}, serve: (*API).listRecords},
+		{method: get, path: records, params: []string{"prefix", "from", "limit", "group", "local", "max_lag", "wait"}, serve: (*API).listRecords},
 		{method: get, path: record, params: []string{"local", "max_lag", "group", "wait"}, serve: (*API).getRecord},
 		{method: put, path: record, params: []string{"wait", "ttl"}, body: valueBody, once: true, serve: (*API).putRecord},
 		{method: del, path: record, params: []string{"group", "wait"}, once: true, serve: (*API).deleteRecord},

@@ -152,12 +152,14 @@ func OutcomeOf(err error) string {
 type Error struct {
 	Status   int     `json:"status"` // HTTP status; 0: take the code's own
 	Code     Code    `json:"code"`
-	Detail   string  `json:"detail,omitempty"`   // what happened, with names and numbers
-	Reason   string  `json:"reason,omitempty"`   // why
-	Remedy   string  `json:"remedy,omitempty"`   // what to do next
-	Position string  `json:"position,omitempty"` // unknown_outcome: where the write stands if it was done; gone and precondition of a stream: after which it can go on
-	Node     string  `json:"node,omitempty"`     // who says so
-	Checks   []Check `json:"checks,omitempty"`   // precondition: all checks, failed and passed
+	Detail   string  `json:"detail,omitempty"`      // what happened, with names and numbers
+	Reason   string  `json:"reason,omitempty"`      // why
+	Remedy   string  `json:"remedy,omitempty"`      // what to do next
+	Position string  `json:"position,omitempty"`    // unknown_outcome: where the write stands if it was done; gone and precondition of a stream: after which it can go on
+	Node     string  `json:"node,omitempty"`        // who says so
+	Applied  string  `json:"applied,omitempty"`     // not_found of a copy (local): the position up to which it has everything
+	Age      float64 `json:"age_seconds,omitempty"` // with Applied: how old the copy may be; below 0: not known
+	Checks   []Check `json:"checks,omitempty"`      // precondition: all checks, failed and passed
 
 	Failed   *FailedCondition `json:"failed,omitempty"`   // precondition of a write: the condition that does not hold
 	Replayed bool             `json:"replayed,omitempty"` // a request with the same idempotency key heard this before

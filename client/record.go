@@ -78,6 +78,7 @@ type ListOptions struct {
 	Limit  int           // records per page; 0: 100, at most 1000
 	Group  string        // only what this group owns of the file, LocalGroup: as in ReadOptions; "": everything
 	Local  bool          // as in ReadOptions
+	MaxLag time.Duration // as in ReadOptions, for all parts of a page
 	Wait   time.Duration // as in WriteOptions
 }
 

@@ -101,6 +101,9 @@ func (c *Client) List(ctx context.Context, file string, o ListOptions) (RecordPa
 	if o.Local {
 		x.query.Set("local", "true")
 	}
+	if o.MaxLag > 0 {
+		x.query.Set("max_lag", o.MaxLag.String())
+	}
 	return ask[RecordPage](ctx, c, x)
 }
 

@@ -115,7 +115,7 @@ func (c *Cluster) planGroups(ctx context.Context) ([]fsm.GroupSpec, error) {
 // missing and an operator creates them.
 func (c *Cluster) createLater(specs []fsm.GroupSpec) {
 	for len(specs) > 0 && c.ctx.Err() == nil {
-		st, changed := c.board.read()
+		st, changed := c.board.read() // once for all: who has just joined gets them in their order
 		specs = slices.DeleteFunc(specs, func(spec fsm.GroupSpec) bool {
 			if n := st.Nodes[spec.Preferred]; n == nil || n.Incarnation == 0 || n.Released {
 				return false

@@ -11,8 +11,9 @@ import (
 // remember it. It has 63 bits, since some clients read it as a signed number:
 //
 //	file    11 bits, 1…2047: a hash of the file's name; files are scanned in the order of these, then of their names
-//	prefix  16 bits: the first two bytes of the key that was looked at last, filled with zeros
-//	sum     36 bits, not 0: a hash of that key; 0: the file is scanned from its beginning
+//	prefix  16 bits: the first two bytes of the key that was looked at last, filled with zeros; with sum 0 another hash of the file's name,
+//	        or 0: the first file with this code
+//	sum     36 bits, not 0: a hash of that key and the name; 0: the file is scanned from its beginning
 //
 // 0 is the beginning, and the end. Keys are scanned in their order. The key is found again among those with the same prefix; since that
 // takes time when there are many, the node that gave a cursor remembers the key for a while (cursors). It gives none that it remembers for
@@ -58,7 +59,13 @@ func hashOf(b []byte) uint64 {
 
 func fileCode(name string) uint64 { return 1 + hashOf([]byte(name))%(1<<fileBits-1) }
 
-func keySum(key []byte) uint64 { return 1 + hashOf(key)%(1<<sumBits-1) }
+// fileMark tells files with one code apart.
+func fileMark(name string) uint64 { return 1 + hashOf([]byte(name))>>32%(1<<prefixBits-1) }
+
+// keySum differs for the same key in two files, which may have one code.
+func keySum(file string, key []byte) uint64 {
+	return 1 + (hashOf(key)+fileMark(file))%(1<<sumBits-1)
+}
 
 func keyPrefix(key []byte) uint64 {
 	var n uint64
@@ -87,9 +94,9 @@ type cursors struct {
 // after returns the cursor for going on in a file; false when it stands for another key, too.
 func (c *cursors) after(f file, from Bound) (uint64, bool) {
 	if !from.After {
-		return makeCursor(f.code, 0, 0), true
+		return makeCursor(f.code, fileMark(f.name), 0), true
 	}
-	cursor := makeCursor(f.code, keyPrefix(from.Key), keySum(from.Key))
+	cursor := makeCursor(f.code, keyPrefix(from.Key), keySum(f.name, from.Key))
 	if len(from.Key) > maxCursorKey {
 		return cursor, true
 	}

@@ -119,19 +119,18 @@ func (s *session) scanHere(ctx context.Context, cursor uint64, o scanOptions) (f
 		return f, err
 	}
 	looked, size := 0, max(1, min(o.count, scanPage))
-	var end Bound // where the file before, which has the same code, was left
-	for ; at < len(files); at, end, from = at+1, from, (Bound{}) {
+	for ; at < len(files); at, from = at+1, (Bound{}) {
 		here := files[at]
 		for done := false; !done; {
 			if len(f.names) >= o.count || looked >= max(scanWork, o.count) {
-				if c, alone := s.after(files, at, from, end); alone {
+				if c, alone := s.srv.cursors.after(here, from); alone {
 					f.cursor = c
 					return f, nil
 				}
 			}
 			page, last, err := s.page(ctx, here.name, from, size)
 			if err != nil && len(f.names) > 0 { // what was found is answered; the error belongs to the next step
-				f.cursor, _ = s.after(files, at, from, end)
+				f.cursor, _ = s.srv.cursors.after(here, from)
 				return f, nil
 			}
 			if err == nil && len(page) == 0 && !last {
@@ -159,15 +158,6 @@ func (s *session) scanHere(ctx context.Context, cursor uint64, o scanOptions) (f
 	return f, nil
 }
 
-// after is the cursor for going on in a file of the scan. At the beginning of one whose code the file before has too, that is the end of
-// that file: a cursor for the beginning would be that of the first of them, and the scan would go round in circles.
-func (s *session) after(files []file, at int, from, end Bound) (uint64, bool) {
-	if !from.After && end.After && at > 0 && files[at-1].code == files[at].code {
-		return s.srv.cursors.after(files[at-1], end)
-	}
-	return s.srv.cursors.after(files[at], from)
-}
-
 // onePrimary names the node that is primary of all groups, when that is not this one; nil when it is, when there are several, or when the
 // client wants what this node has.
 func (s *session) onePrimary() *Elsewhere {
@@ -193,12 +183,20 @@ func (s *session) resume(ctx context.Context, files []file, cursor uint64) (int,
 			break
 		}
 	}
-	if cursor == 0 || first == len(files) || files[first].code != code || sum == 0 {
-		return first, Bound{}, nil // the beginning of a file, or of what comes after one that is gone
+	if cursor == 0 || first == len(files) || files[first].code != code {
+		return first, Bound{}, nil // the beginning, or that of what comes after a file that is gone
 	}
 	twins := first
 	for twins+1 < len(files) && files[twins+1].code == code {
 		twins++
+	}
+	if sum == 0 { // the beginning of a file
+		for i := first; i <= twins; i++ {
+			if fileMark(files[i].name) == prefix {
+				return i, Bound{}, nil
+			}
+		}
+		return first, Bound{}, nil
 	}
 	if last, known := s.srv.cursors.get(cursor); known {
 		for i := first; i <= twins; i++ {
@@ -223,7 +221,7 @@ func (s *session) resume(ctx context.Context, files []file, cursor uint64) (int,
 					done = true
 					break
 				}
-				if keySum(r.Key) == sum {
+				if keySum(files[i].name, r.Key) == sum {
 					return i, Bound{Key: r.Key, After: true}, nil
 				}
 				from = Bound{Key: r.Key, After: true}

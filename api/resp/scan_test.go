@@ -279,3 +279,40 @@ func (s withoutFiles) Files(ctx context.Context, group string, local bool) ([]st
 	}
 	return s.Store.Files(ctx, group, local)
 }
+
+// Proves BX-5 and TR-7: files of different primaries that stand between each other are gone through also where nothing of them is wanted, at every node.
+func TestScanOfFewKeysAmongManyPrimaries(t *testing.T) {
+	w := newWorld(t, 3, func(o *Options) { o.Limits.Wait = time.Second })
+	for i := range 120 {
+		w.fill(fmt.Sprint("f", i), "k")
+		w.fill(fmt.Sprint("o", i), "k")
+	}
+	w.fill("own", "one")
+	if fileCode("f29") != fileCode("o1") { // of two primaries, and neither can look behind its own
+		t.Fatal("choose two other files that share a code")
+	}
+	twins := 0
+	for i := range 25 {
+		w.fill("f29", "k", fmt.Sprint("x", i))
+		w.fill("o1", "k", fmt.Sprint("x", i))
+		twins += 2
+	}
+	var clients []*wireClient
+	for _, n := range w.nodes {
+		clients = append(clients, n.dial(t))
+	}
+	if got := scanAll(t, func() {}, clients, "COUNT", "7"); len(got) != 241+twins {
+		t.Errorf("each step at another node: %d names", len(got))
+	}
+	for i, n := range w.nodes {
+		c := clients[i]
+		for pattern, want := range map[string]int{"own:*": 1, "o7:*": 1, "f7:*": 1, "none:*": 0, "o1:x*": twins / 2, "*": 241 + twins} {
+			if got := c.do("KEYS", pattern); len(strings.Fields(strings.Trim(got, "[]"))) != want || strings.HasPrefix(got, "-") {
+				t.Errorf("KEYS %s at %s: %.200s", pattern, n.id, got)
+			}
+			if got := scanAll(t, func() {}, []*wireClient{c}, "MATCH", pattern); len(got) != want {
+				t.Errorf("SCAN MATCH %s at %s finds %d names, want %d", pattern, n.id, len(got), want)
+			}
+		}
+	}
+}

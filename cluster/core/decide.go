@@ -2,6 +2,7 @@ package core
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/understudy-ha/understudy/fsm"
@@ -41,10 +42,12 @@ func Decide(v View) []fsm.Command {
 	return append(out, v.create()...)
 }
 
-// create returns the commands for planned groups that nobody has to be asked about any more and whose first primary lives. Whoever planned
-// them may be gone.
+// create returns the commands for planned groups that nobody has to be asked about any more and whose first primary lives, in the order in
+// which groups start. Whoever planned them may be gone.
 func (v View) create() (out []fsm.Command) {
-	for _, p := range v.State.Planned {
+	planned := slices.Clone(v.State.Planned)
+	slices.SortFunc(planned, func(a, b fsm.Plan) int { return fsm.BySpec(&a.Spec, &b.Spec) })
+	for _, p := range planned {
 		if n := v.State.Nodes[p.Spec.Preferred]; len(p.Ask) == 0 && n != nil && n.Incarnation != 0 && !n.Released && v.lives(n.ID) {
 			out = append(out, fsm.Command{CreateGroup: &fsm.CreateGroup{Spec: p.Spec, Incarnation: n.Incarnation, Planned: true}})
 		}

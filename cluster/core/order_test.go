@@ -32,6 +32,26 @@ func TestDecideInOrder(t *testing.T) {
 	}
 }
 
+// TestPlannedGroupsAreCreatedInOrder: those that waited for the same node, too. Proves IC-1.
+func TestPlannedGroupsAreCreatedInOrder(t *testing.T) {
+	nobody := func(ident.NodeID) bool { return false }
+	st := &fsm.State{Nodes: map[ident.NodeID]*fsm.Node{"b": {ID: "b", Incarnation: 7}}, Groups: map[ident.GroupName]*fsm.Group{}}
+	for i, spec := range []fsm.GroupSpec{{Name: "early", Order: -3}, {Name: "late", Order: 5}, {Name: "middle"}, {Name: "system"}, {Name: "z", Order: -3}} { // by name, as they are kept
+		spec.Preferred = "b"
+		st.Planned = append(st.Planned, fsm.Plan{ID: uint64(i + 1), Spec: spec})
+	}
+	var got []ident.GroupName
+	for _, c := range Decide(View{State: st, Dead: nobody, Silent: nobody}) {
+		got = append(got, c.CreateGroup.Spec.Name)
+	}
+	if fmt.Sprint(got) != "[system early z middle late]" {
+		t.Errorf("creates %v", got)
+	}
+	if st.Planned[0].Spec.Name != "early" {
+		t.Error("the state was changed")
+	}
+}
+
 // TestDecideCreatesWhatIsPlanned: once nobody is asked any more and the first primary lives. Proves IC-1.
 func TestDecideCreatesWhatIsPlanned(t *testing.T) {
 	nobody := func(ident.NodeID) bool { return false }

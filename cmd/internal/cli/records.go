@@ -187,6 +187,9 @@ func newList(a *app) *cobra.Command {
 		Short: "List the records of a file in key order",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.MaxLag < 0 {
+				return usagef("--max-lag %s: must not be negative", o.MaxLag)
+			}
 			if most < 1 {
 				return usagef("--limit %d: must be positive", most)
 			}
@@ -202,6 +205,7 @@ func newList(a *app) *cobra.Command {
 	f.StringVar(&from, "from", "", "from this key on")
 	f.IntVar(&most, "limit", 100, "at most this many")
 	f.BoolVar(&o.Local, "local", false, "from the copy of the node that answers, though it may lag")
+	f.DurationVar(&o.MaxLag, "max-lag", 0, "with --local: refuse a copy that is older")
 	f.StringVar(&o.Group, "group", "", "only what this group owns of the file; local: what the node that answers keeps for itself, though a group selects the file by now")
 	return cmd
 }

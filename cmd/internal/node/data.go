@@ -127,15 +127,28 @@ func (d data) Get(ctx context.Context, file string, key []byte, o client.ReadOpt
 		return client.Record{}, err
 	}
 	o.Local = d.n.local.reads(group, o.Local)
-	if err := d.n.fresh(rep, o.Local && group != localGroup, o.MaxLag); err != nil {
+	copied := o.Local && group != localGroup
+	age := d.n.ageing(rep, copied)
+	if err := tooOld(age(), o.MaxLag); err != nil {
 		return client.Record{}, err
 	}
 	image, at, err := rep.Read(ctx, file, key, o.Local)
-	if err != nil {
+	if err != nil && !(copied && errors.Is(err, replica.ErrNotFound)) {
 		return client.Record{}, d.n.explain(group, err)
 	}
+	old := age()
+	if late := tooOld(old, o.MaxLag); late != nil {
+		return client.Record{}, late
+	}
+	if err != nil {
+		var e *client.Error
+		if err = d.n.explain(group, err); errors.As(err, &e) {
+			e.Applied, e.Age = d.n.position(group, at), old
+		}
+		return client.Record{}, err
+	}
 	r := record(d.n.history(group), file, key, image)
-	r.Node, r.Local, r.Applied, r.Age = string(d.n.config.Node), d.n.mark(group), d.n.position(group, at), d.n.age(rep, o.Local && group != localGroup)
+	r.Node, r.Local, r.Applied, r.Age = string(d.n.config.Node), d.n.mark(group), d.n.position(group, at), old
 	return r, nil
 }
 
@@ -151,9 +164,22 @@ func wallTime(ns int64) time.Time {
 	return time.Unix(0, ns).UTC()
 }
 
-// fresh refuses a local read when the copy is older than the caller accepts.
-func (n *Node) fresh(rep *replica.Replica, local bool, limit time.Duration) error {
-	return tooOld(n.age(rep, local), limit)
+// ageing tells, each time it is asked, how old by then what is read from now on may be. This copy may become level between the look and
+// the answer, and the node may stand still there: neither makes what was seen newer.
+func (n *Node) ageing(rep *replica.Replica, local bool) func() float64 {
+	if !local {
+		return func() float64 { return 0 }
+	}
+	before, began := n.age(rep, true), time.Now()
+	return func() float64 { return aged(before, n.age(rep, true), time.Since(began)) }
+}
+
+// aged is the age of what was read from a copy, of the copy's age before the look and after it; below zero: not known.
+func aged(before, after float64, between time.Duration) float64 {
+	if before < 0 || after < 0 {
+		return -1
+	}
+	return max(after, before+between.Seconds())
 }
 
 // tooOld judges an age in seconds, which is below zero when it is not known.

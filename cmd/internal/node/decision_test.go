@@ -268,6 +268,16 @@ func TestAgeWithoutLease(t *testing.T) {
 	}
 }
 
+// What was read is as old as the copy was before, and older by the time until the answer, also when the copy has become level meanwhile.
+// Proves HB-3.
+func TestAgeOfWhatWasRead(t *testing.T) {
+	for _, tc := range []struct{ before, after, want float64 }{{0.5, 0, 1.5}, {0.5, 1.5, 1.5}, {0.5, 4, 4}, {0, 0, 1}, {-1, 0, -1}, {0, -1, -1}} {
+		if got := aged(tc.before, tc.after, time.Second); got != tc.want {
+			t.Errorf("%v before, %v after a second: %v, want %v", tc.before, tc.after, got, tc.want)
+		}
+	}
+}
+
 // A server says in its data directory which process it is, for as long as it runs.
 func TestRunWritesPid(t *testing.T) {
 	c := DefaultConfig()

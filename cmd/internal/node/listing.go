@@ -62,11 +62,19 @@ func (d data) listHere(ctx context.Context, group ident.GroupName, file string, 
 
 func (d data) listOf(ctx context.Context, group ident.GroupName, rep *replica.Replica, file string, o client.ListOptions) (client.RecordPage, error) {
 	o.Local = d.n.local.reads(group, o.Local)
+	age := d.n.ageing(rep, o.Local && group != localGroup)
+	if err := tooOld(age(), o.MaxLag); err != nil {
+		return client.RecordPage{}, err
+	}
 	page, err := rep.List(ctx, file, o.Prefix, o.From, o.Limit, o.Local)
 	if err != nil {
 		return client.RecordPage{}, d.n.explain(group, err)
 	}
-	out := client.RecordPage{File: file, Records: []client.Record{}, Node: string(d.n.config.Node), Local: d.n.mark(group), Applied: d.n.position(group, page.Position), Age: d.n.age(rep, o.Local && group != localGroup)}
+	old := age()
+	if err := tooOld(old, o.MaxLag); err != nil {
+		return client.RecordPage{}, err
+	}
+	out := client.RecordPage{File: file, Records: []client.Record{}, Node: string(d.n.config.Node), Local: d.n.mark(group), Applied: d.n.position(group, page.Position), Age: old}
 	for _, r := range page.Records {
 		out.Records = append(out.Records, record(d.n.history(group), file, r.Key, r.Image))
 	}

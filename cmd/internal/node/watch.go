@@ -28,7 +28,8 @@ func (n *Node) watch(ctx context.Context) error {
 		n.lookAtLeases(st)
 		members = n.noteMembers(st, members)
 		orders.see(n, st)
-		for name, g := range st.Groups {
+		for _, g := range st.InOrder() {
+			name := g.Spec.Name
 			now := seen{epoch: g.Epoch, phase: g.Phase}
 			if now != groups[name] && !first {
 				n.announce(g)

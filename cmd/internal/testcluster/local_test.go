@@ -446,6 +446,18 @@ func TestBackupIsNotIdle(t *testing.T) {
 	if err != nil || len(page.Records) == 0 || page.Node != "b" {
 		t.Errorf("a page at the backup: %+v, %v", page, err)
 	}
+	if _, err := b.List(ctx, "orders", client.ListOptions{Local: true, MaxLag: time.Nanosecond}); !errors.Is(err, client.ErrStale) {
+		t.Errorf("a page that may not be older than a nanosecond: %v", err)
+	}
+	var none *client.Error // that there is nothing is said with its age, too
+	switch _, err := b.Get(ctx, "orders", []byte("none"), client.ReadOptions{Local: true}); {
+	case !errors.As(err, &none) || none.Code != client.CodeNotFound || none.Age == 0 || none.Node != "b":
+		t.Errorf("a record that the backup does not have: %+v, %v", none, err)
+	default:
+		if _, _, err := ident.ParsePosition(none.Applied); err != nil {
+			t.Errorf("it is missing at %q: %v", none.Applied, err)
+		}
+	}
 	entries, err := b.Entries(ctx, "orders", "a", client.EntryFilter{Key: []byte("n"), Type: "UP", Limit: 5})
 	if err != nil || len(entries) == 0 {
 		t.Errorf("entries at the backup: %d, %v", len(entries), err)
