@@ -17,6 +17,11 @@ const Drift = 1000
 // The holder counts D*(1-r) from a clock reading taken before the renewal was sent. Everybody counts D*(1+r)+margin from
 // its own apply of the same command, which is later. So at any instant a group is held by nobody, or nobody else's cover
 // of it has ended.
+//
+// A renewal that was passed on its way by a later one of its life (fsm.Result.Passed) counts for neither side. All nodes see that
+// of the same command, so none counts what another does not. The holder loses nothing: the later one was sent later, and gives it
+// longer. Everybody else's cover is the later one's; that a command was applied late is no sign that its sender lives, and does
+// not put a failover off.
 type Leases struct {
 	self   ident.NodeID
 	life   ident.Incarnation
@@ -96,7 +101,7 @@ func (l *Leases) Step(now time.Duration, cmd fsm.Command, res fsm.Result, st *fs
 		if r := cmd.Release; r != nil && r.Node == l.self && r.Incarnation == l.life {
 			l.Drop()
 		}
-		if cmd.Renew != nil {
+		if cmd.Renew != nil && !res.Passed {
 			c.Granted = l.renewal(now, cmd, res, st)
 		}
 	}
