@@ -18,10 +18,9 @@ import (
 //	0  magic "USPR"    4  version u16, now 3    6  reserved, zero    8  promised epoch u64
 //	16 reserved, zero  28 CRC32C of the bytes before
 //
-// A promise is written in place into two slots, with one sync for both, and needs no space. The third, which is one that has the highest epoch
-// so far, is left alone. So each promise that was answered is in two slots, or in one that is not being written: while no more than one slot
-// is damaged the highest epoch of the others is the promise, or one above it that nobody heard of. That is as much as a power cut destroys, with the sector that was being
-// written, and as one rotten sector. With two damaged slots the promise is unknown.
+// A promise is written in place into all slots, with one sync, and needs no space. So whatever a slot says that is sound is the promise that was
+// answered last, or one above it that nobody has heard of: the highest of them counts. A power cut destroys, with the sector that was being written, one slot, as a rotten sector
+// does; what is known is known as long as one slot is left.
 //
 // Version 2 had three sectors of 512 bytes, each assumed to be written as a whole or not at all: the first was written with the file, the others
 // in turns, each zero until then. Version 1 was one record and nothing else. Both are read, and replaced at the next promise.
@@ -57,10 +56,7 @@ type promises struct {
 // highest is what was promised.
 func (p promises) highest() ident.Epoch { return max(p.old, slices.Max(p.slots[:])) }
 
-// keeper is a slot that has the highest epoch.
-func (p promises) keeper() int { return slices.Index(p.slots[:], p.highest()) }
-
-// load returns what was promised, zero when there is no file, and makes sure that it is on disk and in two slots. It may be in the page cache only: of a
+// load returns what was promised, zero when there is no file, and makes sure that it is on disk, in all slots. It may be in the page cache only: of a
 // process that was killed before its sync, or after a sync that failed, which marks the pages clean all the same. Written again, they
 // are dirty, and the sync tells the truth about them. Without that, who is asked for this epoch would take it for promised.
 func (p promiseFile) load() (ident.Epoch, error) {
@@ -76,7 +72,7 @@ func (p promiseFile) load() (ident.Epoch, error) {
 
 func (p promiseFile) path() string { return p.fs.PathJoin(p.dir, p.name) }
 
-// read returns what the file says; its highest is zero when there is none. A file of which too much is damaged is an error: the
+// read returns what the file says; its highest is zero when there is none. A file of which nothing is sound is an error: the
 // promise it held is unknown, and without it the node could break its word.
 func (p promiseFile) read() (have promises, err error) {
 	f, err := p.fs.Open(p.path())
@@ -113,27 +109,20 @@ func (p promiseFile) settle(have promises) (err error) {
 	return errors.Join(makeDir(p.fs, p.dir), syncDir(p.fs, p.dir))
 }
 
-// settle brings the highest epoch into two slots on disk, a damaged one first, then those that show it already. One at a time, each synced before
-// the next: what a power cut destroys of one is in another. A slot that shows a lower epoch is not touched before: it may be the only
-// one on disk that has what was answered last.
+// settle writes the highest epoch into all slots, one at a time, each synced before the next: so that a power cut does not take the last
+// one that is sound. The damaged ones come first.
 func (p promises) settle(f vfs.File) error {
-	var damaged, shown, lower []int
-	for i, e := range p.slots {
-		switch e {
-		case 0:
-			damaged = append(damaged, i)
-		case p.highest():
-			shown = append(shown, i)
-		default:
-			lower = append(lower, i)
-		}
-	}
-	for _, i := range slices.Concat(damaged, shown, lower)[:2] {
-		if err := writePromise(f, i, p.highest()); err != nil {
-			return err
-		}
-		if err := f.SyncData(); err != nil {
-			return err
+	for _, damaged := range []bool{true, false} {
+		for i, e := range p.slots {
+			if (e == 0) != damaged {
+				continue
+			}
+			if err := writePromise(f, i, p.highest()); err != nil {
+				return err
+			}
+			if err := f.SyncData(); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -147,7 +136,7 @@ func (p promiseFile) write(e ident.Epoch) error {
 	case have.old > 0 || have.highest() == 0:
 		err = replaceFile(p.fs, p.dir, p.name, slices.Concat(promiseOf(e), promiseOf(e), promiseOf(e)))
 	default:
-		err = p.overwrite(have.keeper(), e)
+		err = p.overwrite(e)
 	}
 	if err != nil {
 		return fmt.Errorf("write promise file: %w", err)
@@ -155,14 +144,14 @@ func (p promiseFile) write(e ident.Epoch) error {
 	return nil
 }
 
-// overwrite puts e into all slots but one.
-func (p promiseFile) overwrite(but int, e ident.Epoch) error {
+// overwrite puts e into all slots.
+func (p promiseFile) overwrite(e ident.Epoch) error {
 	f, err := p.fs.OpenReadWrite(p.path(), fileCategory)
 	if err != nil {
 		return err
 	}
 	for i := range promiseSlots {
-		if i != but && err == nil {
+		if err == nil {
 			err = writePromise(f, i, e)
 		}
 	}
@@ -196,7 +185,7 @@ func promiseIn(b []byte, version uint16) (ident.Epoch, bool) {
 	return e, string(b[:4]) == promiseMagic && le.Uint32(b[28:]) == crc32.Checksum(b[:28], castagnoli) && le.Uint16(b[4:]) == version && e > 0
 }
 
-// readPromises reads a file of any version; errPromiseDamaged when too little of it is sound.
+// readPromises reads a file of any version; errPromiseDamaged when nothing of it is sound.
 func readPromises(f vfs.File) (p promises, err error) {
 	info, err := f.Stat()
 	if err != nil {
@@ -217,26 +206,22 @@ func readPromises(f vfs.File) (p promises, err error) {
 	default:
 		return p, errPromiseDamaged
 	}
-	damaged := 0
 	var unreadable error
 	for i := range p.slots {
 		b := make([]byte, promiseSlot)
 		_, err := f.ReadAt(b, int64(i)*promiseSlot) // each by itself: a sector that was destroyed cannot be read
-		e, ok := promiseIn(b, promiseVersion)
-		if err != nil || !ok {
-			damaged++
-			unreadable = errors.Join(unreadable, err)
-			continue
+		if e, ok := promiseIn(b, promiseVersion); ok && err == nil {
+			p.slots[i] = e
 		}
-		p.slots[i] = e
+		unreadable = errors.Join(unreadable, err)
 	}
 	switch {
-	case damaged > 1 && unreadable != nil:
+	case p.highest() > 0:
+		return p, nil
+	case unreadable != nil:
 		return p, unreadable // perhaps it can be read another time
-	case damaged > 1:
-		return p, errPromiseDamaged
 	}
-	return p, nil
+	return p, errPromiseDamaged
 }
 
 // oldPromise decodes a file of version 1 or 2.
