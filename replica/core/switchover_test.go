@@ -25,7 +25,7 @@ func TestSwitchoverSteps(t *testing.T) {
 	op.Step = fsm.StepHold
 	g.InSync = []ident.NodeID{"a"}
 	step(0, SwitchGrows)
-	step(0, SwitchRests) // not in the set yet: writes go on
+	step(0, SwitchRests)         // not in the set yet: writes go on
 	step(time.Hour, SwitchRests) // it does not come: nothing is held, and the deadline ends that
 	g.Spec.Delivery = fsm.DeliveryAsync
 	step(0, SwitchAdvances)
