@@ -38,7 +38,7 @@ func promisedUpTo(t testing.TB, fs vfs.FS, e ident.Epoch) promiseFile {
 func holding(t testing.TB, content []byte) promiseFile {
 	t.Helper()
 	p := promiseOn(vfs.NewMem())
-	if err := replaceFile(p.fs, p.dir, p.name, content); err != nil {
+	if err := replaceFile(p.fs, p.dir, p.name, bytes.Clone(content)); err != nil { // a file may change what it is given
 		t.Fatal(err)
 	}
 	return p
