@@ -184,7 +184,7 @@ func (c *Cluster) apply(ctx context.Context, cmd fsm.Command) attempt {
 	if !ok {
 		return attempt{verdict: verdictUnknown, err: fmt.Errorf("unexpected answer of the state machine: %v", f.Response())}
 	}
-	st, _ := c.board.read()                     // may be later already, which only makes the proposer wait for more
+	st, _ := c.board.read()                       // may be later already, which only makes the proposer wait for more
 	if c.deciding(cmd, res) || awaited(cmd, st) { // so that followers learn of it now, not with the next heartbeat
 		c.spawn(func() { _ = c.raft.Barrier(settle) })
 	}

@@ -13,13 +13,15 @@ import (
 func (c *Cluster) renew(ctx context.Context) {
 	failing := false
 	var unseen uint64 // see blind
+	var number uint64 // of the last renewal of this life
 	for ctx.Err() == nil {
 		began := time.Now()
 		if blind(c.board, unseen) {
 			c.await(ctx, unseen)
 			continue
 		}
-		refused, err := c.renewOnce(ctx)
+		number++
+		refused, err := c.renewOnce(ctx, number)
 		var unknown *UnknownOutcomeError
 		if errors.As(err, &unknown) {
 			unseen = max(unseen, unknown.Unseen)
@@ -77,11 +79,12 @@ func (c *Cluster) await(ctx context.Context, unseen uint64) {
 	}
 }
 
-func (c *Cluster) renewOnce(ctx context.Context) (refused string, err error) {
+// renewOnce sends one renewal. What it tells is read after its number was taken, so that a higher number tells newer figures.
+func (c *Cluster) renewOnce(ctx context.Context, number uint64) (refused string, err error) {
 	if err := c.o.Host.Failpoint("cluster.renew:" + string(c.o.Node)); err != nil {
 		return "", err
 	}
-	cmd := fsm.Command{ID: c.o.Host.Random(), Renew: &fsm.Renew{Node: c.o.Node, Directory: c.o.Directory, Incarnation: c.o.Incarnation}}
+	cmd := fsm.Command{ID: c.o.Host.Random(), Renew: &fsm.Renew{Node: c.o.Node, Directory: c.o.Directory, Incarnation: c.o.Incarnation, Number: number}}
 	if c.o.Flushed != nil {
 		cmd.Renew.Flushed = c.o.Flushed()
 	}

@@ -61,6 +61,7 @@ type Result struct {
 	Ended     []ident.GroupName `json:"ended,omitempty"`     // Release, Renew by a new life, Handover: groups whose old cover ended with this command
 	Operation uint64            `json:"operation,omitempty"` // StartSwitch, Fence: id of the operation
 	Epoch     ident.Epoch       `json:"epoch,omitempty"`     // Fence, Handover: the new epoch
+	Passed    bool              `json:"passed,omitempty"`    // Renew: a later renewal of the life was applied before it, so it covers nothing and tells nothing
 }
 
 // Reasons for a refusal, stable codes.
@@ -116,6 +117,7 @@ type Renew struct {
 	Incarnation ident.Incarnation                  `json:"incarnation"`
 	Flushed     map[ident.GroupName]ident.Position `json:"flushed,omitempty"`
 	Copies      map[ident.GroupName]Ends           `json:"copies,omitempty"`
+	Number      uint64                             `json:"number,omitempty"` // grows with each renewal of the life; 0: without an order, as programs before there were numbers send
 }
 
 // Release ends the lease of one life of a node, said by somebody who knows that the process is dead.

@@ -22,6 +22,8 @@
 // opened, in the renewing life. Result.Ended lists the groups whose primary's cover ended for certain with the command,
 // because that life is known to be over (Release, Renew by the next life) or gave the role away (Handover). A life that is
 // over can never renew again, even if its command was under way for long: it would end the cover of the life after it.
+// Renewals of one life are numbered. One that arrives after a later one (Result.Passed) covers nothing, and what it tells of
+// the node's copies is not taken over what is known already.
 //
 // # Orders
 //

@@ -45,6 +45,8 @@ func TestGoldenCommands(t *testing.T) {
 			`{"v":1,"id":0,"at":"2026-03-01T12:00:00Z","cancel_schedule":{"group":"g","operation":1,"outcome":"missed","reason":"r"}}`},
 		{Command{At: noon, StartSwitch: &StartSwitch{Group: "g", Epoch: 1, To: "b", MaxPause: time.Second, Deadline: noon, Reason: "r", Schedule: 7}},
 			`{"v":1,"id":0,"at":"2026-03-01T12:00:00Z","start_switch":{"group":"g","epoch":1,"to":"b","max_pause":1000000000,"deadline":"2026-03-01T12:00:00Z","reason":"r","schedule":7}}`},
+		{Command{At: noon, Renew: &Renew{Node: "a", Directory: "d", Incarnation: lifeA, Copies: map[ident.GroupName]Ends{"g": {"b": 4}}, Number: 8}},
+			`{"v":1,"id":0,"at":"2026-03-01T12:00:00Z","renew":{"node":"a","directory":"d","incarnation":161,"copies":{"g":{"b":4}},"number":8}}`},
 		{Command{At: noon, Leave: &Leave{Node: "a", Incarnation: lifeA}},
 			`{"v":1,"id":0,"at":"2026-03-01T12:00:00Z","leave":{"node":"a","incarnation":161}}`},
 	} {

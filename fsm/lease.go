@@ -27,7 +27,16 @@ func (s *State) renew(c *Renew) Result {
 		res.Ended = s.sortedGroups(func(g *Group) bool { return g.Primary == c.Node && g.Incarnation != c.Incarnation })
 		e.Incarnation, e.Released, e.Leaving = c.Incarnation, false, false
 	}
+	// A renewal that was passed on its way is counted all the same, as by programs that do not know of numbers: what a fence is
+	// compared with must be equal on all nodes.
 	e.Renewal++
+	if n.Incarnation == c.Incarnation && c.Number != 0 && c.Number <= n.Number {
+		s.putNode(&e)
+		return Result{Passed: true}
+	}
+	if n.Incarnation != c.Incarnation || c.Number != 0 {
+		e.Number = c.Number
+	}
 	e.Flushed, e.Copies = maps.Clone(c.Flushed), maps.Clone(c.Copies)
 	s.putNode(&e)
 	res.Covers = s.sortedGroups(func(g *Group) bool { return g.Holds(c.Node, c.Incarnation) })

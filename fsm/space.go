@@ -119,7 +119,9 @@ func (g *Group) withoutDropped(set []ident.NodeID) refusal {
 }
 
 // HoldsBack tells whether receivers are kept for a node that the primary itself does not need: nobody else who is not dropped
-// reported to be further behind, and the primary is ahead of it. When two are equally far behind, both do.
+// reported to be further behind, and the primary is ahead of it. When two are equally far behind, both do. What a node has not
+// reported counts as 0, here as in what is deleted: until it says what it has, in each of its lives anew, all is kept for it. It is for the
+// primary not to give up a node that has only just begun to live.
 func (g *Group) HoldsBack(n ident.NodeID, nodes map[ident.NodeID]*Node) bool {
 	name := g.Spec.Name
 	primary, own := nodes[g.Primary], nodes[n]

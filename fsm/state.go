@@ -54,6 +54,7 @@ type Node struct {
 	Released    bool                               `json:"released"`          // the lease of Incarnation was released: that life is over
 	Flushed     map[ident.GroupName]ident.Position `json:"flushed,omitempty"` // lowest position a crash of this node can fall back to
 	Copies      map[ident.GroupName]Ends           `json:"copies,omitempty"`  // how far the journals it holds reach
+	Number      uint64                             `json:"number,omitempty"`  // of the renewal of Incarnation that told so; 0: it had none
 
 	Maintenance        *Order `json:"maintenance,omitempty"`         // chosen by itself only if nobody else may be; nil: not in maintenance
 	MaintenanceVersion uint64 `json:"maintenance_version,omitempty"` // counts changes of Maintenance

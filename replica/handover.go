@@ -92,7 +92,7 @@ func (c *conductor) members(ctx context.Context, a fsm.Assignment) {
 	}))
 	rule := core.SetRule{
 		Sync: g.Spec.Delivery != fsm.DeliveryAsync, Wanted: g.Spec.Secondaries, Protect: core.Protects(g),
-		Switching: core.Switching(g, a.Self) != nil, Target: core.SwitchTarget(g), Leaving: a.Nodes[a.Self].IsLeaving(), ShrinkAfter: p.r.o.Timing.ShrinkAfter,
+		Switching: core.Switching(g, a.Self) != nil, Held: core.Draining(g, a.Self), Target: core.SwitchTarget(g), Leaving: a.Nodes[a.Self].IsLeaving(), ShrinkAfter: p.r.o.Timing.ShrinkAfter,
 	}
 	c.guard(g, rule, members)
 	d := core.DecideSet(rule, members)
@@ -110,7 +110,7 @@ func (c *conductor) members(ctx context.Context, a fsm.Assignment) {
 	case core.SetForget:
 		p.r.log.Info("node does not become in-sync yet", "peer", d.Node, "reason", d.Reason)
 		p.targets.say(d.Node, d.Reason)
-		if core.Switching(g, a.Self) != nil {
+		if rule.Held || rule.Switching && d.Node != rule.Target {
 			p.targets.forget(d.Node, core.GrowRest) // not its fault
 		} else {
 			p.targets.giveUp(d.Node)

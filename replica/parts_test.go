@@ -6,9 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
-	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
-
 	"github.com/understudy-ha/understudy/internal/ident"
 	"github.com/understudy-ha/understudy/journal/entry"
 )
@@ -51,94 +48,6 @@ func TestGateExcludes(t *testing.T) {
 		t.Fatal(err)
 	}
 	leave()
-}
-
-func TestPromiseFile(t *testing.T) {
-	fs := vfs.NewCrashableMem()
-	p := promiseFile{fs: fs, dir: "data/promises", name: "orders"}
-	if e, err := p.read(); e != 0 || err != nil {
-		t.Fatalf("no file: %s %v", e, err)
-	}
-	for e := ident.Epoch(1); e < 4; e++ {
-		if err := p.write(e); err != nil {
-			t.Fatal(err)
-		}
-		after := promiseFile{fs: fs.CrashClone(vfs.CrashCloneCfg{}), dir: p.dir, name: p.name}
-		if got, err := after.read(); got != e || err != nil {
-			t.Fatalf("after a power cut the promise of %s is %s, %v", e, got, err)
-		}
-	}
-	f, err := fs.OpenReadWrite("data/promises/orders", fileCategory)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := f.WriteAt([]byte{9}, 8); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := p.read(); err == nil {
-		t.Fatal("a damaged promise was read")
-	}
-}
-
-// A sector that has lost what was promised in it is noticed where that can be.
-func TestPromiseSectorLost(t *testing.T) {
-	for sector := range int64(2) {
-		fs := vfs.NewMem()
-		p := promiseFile{fs: fs, dir: "data/promises", name: "orders"}
-		for e := ident.Epoch(1); e < 5; e++ { // the second sector has the last one
-			if err := p.write(e); err != nil {
-				t.Fatal(err)
-			}
-		}
-		f, err := fs.OpenReadWrite("data/promises/orders", fileCategory)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := f.WriteAt(make([]byte, promiseSector), sector*promiseSector); err != nil {
-			t.Fatal(err)
-		}
-		if err := f.Close(); err != nil {
-			t.Fatal(err)
-		}
-		if e, err := p.load(); err == nil {
-			t.Fatalf("sector %d was lost, and %s taken for what was promised", sector, e)
-		}
-	}
-}
-
-// A process that dies between the write of a promise and its sync, or whose sync fails, leaves it in the page cache. The next life reads it
-// from there and acts on it, so it has to be on disk by then.
-func TestPromiseReadIsOnDisk(t *testing.T) {
-	for before := ident.Epoch(0); before < 4; before++ {
-		fs := vfs.NewCrashableMem()
-		p := promiseFile{fs: fs, dir: "data/promises", name: "orders"}
-		for e := ident.Epoch(1); e <= before; e++ {
-			if err := p.write(e); err != nil {
-				t.Fatal(err)
-			}
-		}
-		dies := p
-		dies.fs = errorfs.Wrap(fs, errorfs.InjectorFunc(func(op errorfs.Op) error {
-			if op.Kind == errorfs.OpFileSyncData || op.Kind == errorfs.OpFileSync && before == 0 && op.Path == p.dir {
-				return errorfs.ErrInjected
-			}
-			return nil
-		}))
-		if err := dies.write(before + 1); err == nil {
-			t.Fatalf("promised %s without a sync", before+1)
-		}
-		e, err := p.load()
-		if err != nil || e < before {
-			t.Fatalf("the next life reads %s, %v, after %s", e, err, before)
-		}
-		after := promiseFile{fs: fs.CrashClone(vfs.CrashCloneCfg{}), dir: p.dir, name: p.name}
-		if got, err := after.read(); got != e || err != nil {
-			t.Fatalf("a life acted on the promise of %s; after a power cut it is %s, %v", e, got, err)
-		}
-	}
 }
 
 func TestQueueBounds(t *testing.T) {

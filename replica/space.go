@@ -197,7 +197,7 @@ func (t *targets) gone(n ident.NodeID, least time.Duration) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	tg := t.nodes[n]
-	return tg != nil && !t.roster.IsGrowing(n) && !fed(tg.ship[t.p.r.o.Node]) && t.roster.Stalled(n, t.now()) >= least
+	return tg != nil && !t.roster.IsGrowing(n) && !fed(tg.ship[t.p.r.o.Node]) && t.roster.Absent(n, t.now()) >= least
 }
 
 // crowded tells whether a copy of the primary's journal takes nothing for want of room.

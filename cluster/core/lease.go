@@ -17,6 +17,11 @@ const Drift = 1000
 // The holder counts D*(1-r) from a clock reading taken before the renewal was sent. Everybody counts D*(1+r)+margin from
 // its own apply of the same command, or of a Handover after it, which is later. So at any instant a group is held by nobody, or nobody else's cover
 // of it has ended.
+//
+// A renewal that was passed on its way by a later one of its life (fsm.Result.Passed) counts for neither side. All nodes see that
+// of the same command, so none counts what another does not. The holder loses nothing: the later one was sent later, and gives it
+// longer. Everybody else's cover is the later one's; that a command was applied late is no sign that its sender lives, and does
+// not put a failover off.
 type Leases struct {
 	self   ident.NodeID
 	life   ident.Incarnation
@@ -97,7 +102,7 @@ func (l *Leases) Step(now time.Duration, cmd fsm.Command, res fsm.Result, st *fs
 			l.Drop()
 		}
 		switch {
-		case cmd.Renew != nil:
+		case cmd.Renew != nil && !res.Passed:
 			c.Granted = l.renewal(now, cmd, res, st)
 		case cmd.Handover != nil:
 			c.Granted = l.handover(now, cmd.Handover, res.Epoch)

@@ -51,6 +51,7 @@ type SetRule struct {
 	Wanted      int          // in-sync secondaries
 	Protect     bool         // on_no_sync hold or refuse: the last secondary is not given up
 	Switching   bool         // a switch-over holds or drains: no growth begins, but that of its target
+	Held        bool         // a switch-over holds writes: its target is waited for until the longest pause is over
 	Target      ident.NodeID // of a switch-over: only a member takes the role over, so it grows although enough others are in
 	Leaving     bool         // the primary is being stopped itself: its members stay, for one of them has to succeed it
 	ShrinkAfter time.Duration
@@ -112,9 +113,9 @@ func DecideSet(rule SetRule, members []Member) SetDecision {
 			return SetDecision{SetForget, m.Node, "it is being stopped"}
 		case m.CaughtUp && m.Connected:
 			return SetDecision{SetAdd, m.Node, "caught up"}
-		case m.Connected && m.Node == rule.Target && rule.Switching: // bounded by the longest pause
+		case m.Connected && m.Node == rule.Target && rule.Held: // bounded by the longest pause
 			return SetDecision{}
-		case !m.Connected || m.GrowingFor >= rule.ShrinkAfter || rule.Switching:
+		case !m.Connected || m.GrowingFor >= rule.ShrinkAfter || rule.Switching && m.Node != rule.Target:
 			return SetDecision{SetForget, m.Node, "did not catch up in time"}
 		default:
 			return SetDecision{} // one at a time

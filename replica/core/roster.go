@@ -39,18 +39,22 @@ type target struct {
 	applied ident.Position
 
 	growing  bool
-	since    time.Duration  // growing began
-	mark     ident.Position // what the node has to hold before it is proposed
-	proposed uint64         // set version at which its growth was proposed without a known outcome, +1; 0: it was not
-	rest     time.Duration  // no growth before
-	failures int            // growths given up since it was in the set last
-	failed   ident.Sequence // what it had acknowledged when it was given up or taken out last
-	stalled  bool           // there is no progress
-	stall    time.Duration  // since when
-	progress Acked          // at the last look
-	leaving  bool           // it is being stopped
-	left     time.Duration  // since when, as far as this side knows
-	renewing bool           // this side began the own journal's session anew: not a disconnection
+	since    time.Duration     // growing began
+	mark     ident.Position    // what the node has to hold before it is proposed
+	proposed uint64            // set version at which its growth was proposed without a known outcome, +1; 0: it was not
+	rest     time.Duration     // no growth before
+	failures int               // growths given up since it was in the set last
+	failed   ident.Sequence    // what it had acknowledged when it was given up or taken out last
+	stalled  bool              // there is no progress
+	stall    time.Duration     // since when
+	progress Acked             // at the last look
+	leaving  bool              // it is being stopped
+	left     time.Duration     // since when, as far as this side knows
+	looked   bool              // there was a look at it
+	life     ident.Incarnation // at the last look
+	returned bool              // another life began since the progress ended
+	back     time.Duration     // when that was seen
+	renewing bool              // this side began the own journal's session anew: not a disconnection
 }
 
 // shipment is one journal's way to one target.
@@ -331,6 +335,10 @@ func (r *Roster) Members(now time.Duration, o Outlook) (out []Member, anew []Ren
 			t.stalled, t.stall = true, now
 		}
 		t.progress = t.acked
+		if t.looked && t.life != node.Incarnation && t.stalled && !t.returned {
+			t.returned, t.back = true, now
+		}
+		t.looked, t.life, t.returned = true, node.Incarnation, t.returned && t.stalled
 		if t.stalled {
 			m.Stalled = now - t.stall
 		}
@@ -352,6 +360,16 @@ func (r *Roster) Stalled(n ident.NodeID, now time.Duration) time.Duration {
 		return now - t.stall
 	}
 	return 0
+}
+
+// Absent returns for how long a node is away, for one whose next life has begun since, only from when that was seen: it has said nothing yet of what
+// it has, so that everything is kept for it, and it could not connect. That is granted once: one that dies again and again is away.
+func (r *Roster) Absent(n ident.NodeID, now time.Duration) time.Duration {
+	d := r.Stalled(n, now)
+	if t := r.nodes[n]; d > 0 && t.returned {
+		d = min(d, now-t.back)
+	}
+	return d
 }
 
 // Holds tells whether a node holds everything up to a bundle, by an acknowledgement of its present session.

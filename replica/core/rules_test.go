@@ -85,7 +85,22 @@ func TestDecideSet(t *testing.T) {
 			[]Member{well, change(spare, func(m *Member) { m.Growing, m.GrowingFor = true, time.Second })}, SetForget, "c",
 		},
 		{
-			"it is waited for in the hold", SetRule{Sync: true, Wanted: 1, ShrinkAfter: time.Second, Target: "c", Switching: true},
+			"and while the old primary waits for it, before writes are held", SetRule{Sync: true, Wanted: 1, ShrinkAfter: time.Second, Target: "c", Switching: true},
+			[]Member{well, change(spare, func(m *Member) { m.Growing, m.GrowingFor = true, time.Second })}, SetForget, "c",
+		},
+		{
+			"not before it had as long as anybody", SetRule{Sync: true, Wanted: 1, ShrinkAfter: time.Second, Target: "c", Switching: true},
+			[]Member{well, change(spare, func(m *Member) { m.Growing, m.GrowingFor = true, time.Second-1 })}, SetNothing, "",
+		},
+		{
+			"and it may come again", SetRule{Sync: true, Wanted: 1, ShrinkAfter: time.Second, Target: "c", Switching: true}, []Member{well, spare}, SetWait, "c",
+		},
+		{
+			"nobody else is waited for then", SetRule{Sync: true, Wanted: 1, ShrinkAfter: time.Second, Target: "b", Switching: true},
+			[]Member{well, change(spare, func(m *Member) { m.Growing = true })}, SetForget, "c",
+		},
+		{
+			"once writes are held it is waited for", SetRule{Sync: true, Wanted: 1, ShrinkAfter: time.Second, Target: "c", Switching: true, Held: true},
 			[]Member{well, change(spare, func(m *Member) { m.Growing, m.GrowingFor = true, time.Second })}, SetNothing, "",
 		},
 		{"lagging", rule, []Member{change(spare, func(m *Member) { m.Lag = GrowLag + 1 })}, SetNothing, ""},

@@ -103,7 +103,7 @@ func DecideDrop(a fsm.Assignment, o OldestReceiver, absent func(ident.NodeID) bo
 		case g.InSet(id) && !mutant.On(mutant.DropMember):
 			return "", fmt.Sprintf("node %s, which is in the in-sync set, still needs it", id)
 		case !absent(id):
-			return "", fmt.Sprintf("node %s, which is connected, still needs it", id)
+			return "", fmt.Sprintf("node %s, which is connected or was a moment ago, or has just returned, still needs it", id)
 		}
 	}
 	for _, id := range behind {

@@ -28,6 +28,12 @@ func Switching(g *fsm.Group, self ident.NodeID) *fsm.Operation {
 	return op
 }
 
+// Draining tells whether a switch-over away from this node holds writes.
+func Draining(g *fsm.Group, self ident.NodeID) bool {
+	op := Switching(g, self)
+	return op != nil && op.Step == fsm.StepDrain
+}
+
 // SwitchAction is what the old primary does next in a switch-over.
 type SwitchAction int
 
@@ -50,12 +56,12 @@ type SwitchEffect struct {
 }
 
 // Switchover is the old primary's part of planned switch-overs: hold, drain, Handover. Everything that takes a command and can be
-// done while writes go on is done before they are held: the target comes into the in-sync set, and the step is recorded. What it cannot
-// do within MaxPause it aborts. Writes stay held and reads stopped until the own state shows the end of the operation, whichever it is.
+// done while writes go on is done before they are held: the target comes into the in-sync set, as any node does, and the step is recorded. That
+// ends at the deadline of the operation, which the manager watches. What it cannot do within MaxPause from when writes are held it aborts. Writes stay held and reads stopped until the own state shows the end of the operation, whichever it is.
 type Switchover struct {
 	op    uint64        // that is conducted; 0: none
 	held  bool          // writes are held for it
-	since time.Duration // writes are held, or, before that, the operation was seen
+	since time.Duration // writes are held
 }
 
 // Operation is the switch-over that is conducted; 0: none.
@@ -72,17 +78,17 @@ func (s *Switchover) Step(now time.Duration, g *fsm.Group, self ident.NodeID, la
 	case op == nil:
 		return SwitchEffect{}
 	case s.op == 0 && op.Step == fsm.StepHold:
-		s.op, s.since = op.ID, now
+		s.op = op.ID
 		return SwitchEffect{Action: SwitchGrows, Operation: op}
 	case !s.held && op.Step != fsm.StepHold:
 		s.op, s.held, s.since = op.ID, true, now
 		return SwitchEffect{Action: SwitchHolds, Operation: op}
 	case mutant.On(mutant.HandoverAfterReopen) && now < s.since:
 		return SwitchEffect{}
-	case mutant.On(mutant.HandoverAfterReopen) && now-s.since >= op.MaxPause/2:
+	case mutant.On(mutant.HandoverAfterReopen) && s.held && now-s.since >= op.MaxPause/2:
 		s.since = now + time.Hour
 		return SwitchEffect{Action: SwitchReopens}
-	case now-s.since >= op.MaxPause:
+	case s.held && now-s.since >= op.MaxPause:
 		return SwitchEffect{Action: SwitchAborts, Operation: op, Lacking: lacking(op)}
 	case op.Step == fsm.StepHold && g.Spec.Delivery != fsm.DeliveryAsync && !g.InSet(op.To):
 		return SwitchEffect{} // it is on its way into the set

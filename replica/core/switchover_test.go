@@ -25,22 +25,20 @@ func TestSwitchoverSteps(t *testing.T) {
 	op.Step = fsm.StepHold
 	g.InSync = []ident.NodeID{"a"}
 	step(0, SwitchGrows)
-	step(0, SwitchRests) // not in the set yet: writes go on
-	if got := (&Switchover{op: 7}).Step(time.Second, g, "a", lacking); got.Action != SwitchAborts || got.Lacking != "something" {
-		t.Fatalf("the target does not come into the set: %+v", got)
-	}
+	step(0, SwitchRests)         // not in the set yet: writes go on
+	step(time.Hour, SwitchRests) // it does not come: nothing is held, and the deadline ends that
 	g.Spec.Delivery = fsm.DeliveryAsync
 	step(0, SwitchAdvances)
 	g.Spec.Delivery, g.InSync = "", []ident.NodeID{"a", "b"}
 	step(0, SwitchAdvances)
 	op.Step = fsm.StepDrain
-	step(time.Second, SwitchHolds) // the longest pause counts from here
-	step(time.Second+1, SwitchRests)
+	step(time.Hour, SwitchHolds) // the longest pause counts from here, and only from here
+	step(time.Hour+time.Second-1, SwitchRests)
 	lacks = ""
-	step(time.Second+2, SwitchHandsOver)
-	step(time.Second+3, SwitchHandsOver) // outcome unknown: proposed again until the state shows the end
+	step(time.Hour+1, SwitchHandsOver)
+	step(time.Hour+2, SwitchHandsOver) // outcome unknown: proposed again until the state shows the end
 	lacks = "the target"
-	if got := s.Step(2*time.Second, g, "a", lacking); got.Action != SwitchAborts || got.Lacking != "the target" {
+	if got := s.Step(time.Hour+time.Second, g, "a", lacking); got.Action != SwitchAborts || got.Lacking != "the target" {
 		t.Fatalf("too late: %+v", got)
 	}
 	g.Operation = nil

@@ -50,7 +50,7 @@ func (p *primary) members(a fsm.Assignment) {
 	p.renewals(anew)
 	rule := core.SetRule{
 		Sync: g.Spec.Delivery != fsm.DeliveryAsync, Wanted: g.Spec.Secondaries, Protect: core.Protects(g),
-		Switching: core.Switching(g, a.Self) != nil, Target: core.SwitchTarget(g), Leaving: a.Nodes[a.Self].IsLeaving(), ShrinkAfter: shrinkAfter,
+		Switching: core.Switching(g, a.Self) != nil, Held: core.Draining(g, a.Self), Target: core.SwitchTarget(g), Leaving: a.Nodes[a.Self].IsLeaving(), ShrinkAfter: shrinkAfter,
 	}
 	writes := core.WritesUnder(g, rule, members)
 	p.paused = writes == core.WritesHeld
@@ -72,7 +72,7 @@ func (p *primary) members(a fsm.Assignment) {
 		p.wait(d.Node)
 		return
 	case core.SetForget:
-		if core.Switching(g, a.Self) != nil {
+		if rule.Held || rule.Switching && d.Node != rule.Target {
 			p.roster.Forget(d.Node, now, core.GrowRest)
 		} else {
 			p.roster.GiveUp(d.Node, now)

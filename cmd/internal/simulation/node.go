@@ -30,6 +30,7 @@ type node struct {
 	state     *fsm.State
 	applied   int
 	leases    *cluster.Leases
+	renewals  uint64 // of this life
 	waits     map[uint64]answer
 	woken     bool
 	sessions  uint64
@@ -81,7 +82,7 @@ func (n *node) start() {
 	if !first {
 		n.life = ident.Incarnation(w.id())
 	}
-	n.up, n.still, n.waits, n.leads, n.deciding, n.woken = true, 0, map[uint64]answer{}, 0, 0, false
+	n.up, n.still, n.waits, n.leads, n.deciding, n.woken, n.renewals = true, 0, map[uint64]answer{}, 0, 0, false, 0
 	n.leases = cluster.NewLeases(n.id, n.life, n.boot(), lease, margin)
 	n.state, n.applied = new(fsm.State), 0
 	if n.snap != nil {
@@ -156,7 +157,8 @@ func (n *node) look() {
 
 // renewal is the command that renews the lease of a life.
 func (n *node) renewal(life ident.Incarnation) fsm.Command {
-	cmd := fsm.Command{ID: n.w.id(), Renew: &fsm.Renew{Node: n.id, Directory: n.directory(), Incarnation: life}}
+	n.renewals++
+	cmd := fsm.Command{ID: n.w.id(), Renew: &fsm.Renew{Node: n.id, Directory: n.directory(), Incarnation: life, Number: n.renewals}}
 	if n.kind == fsm.KindData {
 		cmd.Renew.Flushed, cmd.Renew.Copies = map[ident.GroupName]ident.Position{}, map[ident.GroupName]fsm.Ends{}
 		for _, c := range n.copies {

@@ -92,7 +92,7 @@ func (p *primary) squeeze(a fsm.Assignment) {
 	node, _ := core.DecideDrop(a, core.OldestReceiver{
 		Author: c.n.id, First: j.list[0].First, Last: j.list[receiverBundles-1].Last(), Runs: j.spans(), Flushed: c.flushed,
 	}, func(n ident.NodeID) bool {
-		return !p.roster.IsGrowing(n) && p.roster.Stalled(n, c.n.boot()) >= dropAfter
+		return !p.roster.IsGrowing(n) && p.roster.Absent(n, c.n.boot()) >= dropAfter
 	})
 	if node == "" {
 		return
