@@ -86,6 +86,7 @@ type Stats struct {
 	HoldsSet, HoldsMoved, HoldsReleased, HoldsExpired, KeptForHolds             uint64
 	ToAsync, ToSync, Respecs, RespecsRefused, FullWrites, FullCopies            uint64
 	Leaves, Left                                                                uint64 // Left: taken out of a set before it stopped
+	Buried                                                                      uint64 // forced failovers to nodes that were dropped
 }
 
 // Result is the end of one run.
