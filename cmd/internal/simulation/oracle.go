@@ -315,11 +315,18 @@ func (o *oracle) takesOver(p *primary, g *fsm.Group, best ident.Position) {
 		if end.Compare(best) <= 0 || !core.Live(g.History, end) {
 			continue
 		}
-		whole := true
+		whole, fork := true, c.at
 		for q := end; whole && !q.IsZero() && !(g.History.Contains(q) && g.History.Contains(c.at) && q.History <= c.at.History); {
 			f := l.ends[q]
 			if whole = f != nil && held[q] && core.Live(g.History, f.first); whole {
 				q = f.before
+			}
+			fork = q
+		}
+		for x := c.at; whole && x.History > fork.History && g.History.Contains(c.at); { // nobody follows what the store cannot be taken back for
+			f := l.ends[x]
+			if whole = f != nil && held[x]; whole {
+				x = f.before
 			}
 		}
 		if whole && end.Compare(lost) > 0 {

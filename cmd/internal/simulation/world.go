@@ -268,6 +268,9 @@ func (w *world) found() {
 		if w.chance(0.6) {
 			w.bound(&spec)
 		}
+		if w.buries() {
+			spec.KeepReceivers, spec.MaximumBlocks, spec.JournalFull = 1, 5, fsm.JournalFullDrop
+		}
 		cmds = append(cmds, fsm.Command{CreateGroup: &fsm.CreateGroup{Spec: spec.Normalize(), Incarnation: n.life}})
 	}
 	for _, c := range cmds {
