@@ -246,7 +246,7 @@ func (c *copied) reconcile(g *fsm.Group) bool {
 		b, _ := c.bundleOf(p, false)
 		if b == nil || b.After() != p {
 			c.lacks = fmt.Sprintf("no bundle ends at %d.%d", p.Epoch, p.History)
-			if w.oracle.unfounded(c) {
+			if w.oracle.unfounded(c, p) {
 				return false
 			}
 			w.fail("S12", "%s: the store is at %s, outside the history, and cannot be undone: %s", c, c.at, c.lacks)
