@@ -197,7 +197,11 @@ func (g *Grove) follows(path []Bough) bool {
 	if len(path) == 0 || !g.floor.table.Contains(g.store) { // one that has left the history has to be taken back in any case
 		return true
 	}
-	fork := path[0].Before
+	return g.leads(path[0].Before)
+}
+
+// leads tells whether all is held that has to be undone to take the store back to fork.
+func (g *Grove) leads(fork ident.Position) bool {
 	for p := g.store; p.History > fork.History; {
 		b, found := find(g.whole, p)
 		if !found || b.Before.History >= p.History {
@@ -209,6 +213,12 @@ func (g *Grove) follows(path []Bough) bool {
 		p = b.Before
 	}
 	return true
+}
+
+// Returns tells whether a store that has left the history can be taken back into it with what is held; true where it has not left. Whose
+// store cannot serves nobody, whatever else it has received: it needs priming.
+func (g *Grove) Returns() bool {
+	return Live(g.floor.table, g.store) || g.leads(g.floor.fork)
 }
 
 // End returns p when it is held without a hole and the store need not be taken back for it, else the zero position: what an

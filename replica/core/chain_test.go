@@ -240,3 +240,30 @@ func TestBestIsWhatTheStoreCanFollow(t *testing.T) {
 		}
 	}
 }
+
+// Proves RJ-10: who cannot take its store back into the history says so in its report, before it has tried.
+func TestStoreThatCannotReturn(t *testing.T) {
+	table := ident.HistoryTable{row(1, "a", 1), row(3, "c", 28)}
+	for _, c := range []struct {
+		name   string
+		store  ident.Position
+		boughs []Bough
+		want   bool
+	}{
+		{"it stands in the history", pos(1, 20), nil, true},
+		{"at its end", pos(3, 30), nil, true},
+		{"newer than the table", pos(4, 40), nil, true},
+		{"nothing", pos(0, 0), nil, true},
+		{"everything is held", pos(1, 58), []Bough{run("a", 1, 20, 58, pos(1, 19))}, true},
+		{"from the fork on", pos(1, 58), []Bough{run("a", 1, 28, 58, pos(1, 27))}, true},
+		{"all but the first", pos(1, 58), []Bough{run("a", 1, 29, 58, pos(1, 28))}, false},
+		{"all but the last", pos(1, 58), []Bough{run("a", 1, 20, 57, pos(1, 19))}, false},
+		{"nothing is held", pos(1, 58), nil, false},
+		{"an epoch without a row", pos(2, 9), []Bough{run("b", 2, 6, 9, pos(1, 5))}, true},
+		{"an epoch without a row, deleted", pos(2, 9), []Bough{run("b", 2, 8, 9, pos(2, 7))}, false},
+	} {
+		if got := NewGrove(table, c.store, c.boughs...).Returns(); got != c.want {
+			t.Errorf("%s: returns %v, want %v", c.name, got, c.want)
+		}
+	}
+}

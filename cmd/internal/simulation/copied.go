@@ -172,7 +172,11 @@ func (c *copied) report(a fsm.Assignment) {
 	}
 	w.oracle.promises(c, g.Epoch)
 	r := fsm.Report{Node: c.n.id, Epoch: g.Epoch, Incarnation: a.Life, Applied: c.at, Unable: c.lacks}
-	r.Received = c.grove(g.History, false).Best()
+	grove := c.grove(g.History, false)
+	r.Received = grove.Best()
+	if r.Unable == "" && !grove.Returns() {
+		r.Unable = "what it has to undo is not held"
+	}
 	r.Committed = c.known.Committed(g.History)
 	r.Torn = c.torn()
 	c.proposing = true
