@@ -131,7 +131,7 @@ func (w *world) readmit(name ident.GroupName) {
 }
 
 // buries tells whether dropped nodes are likely in this world, and are given the role. The other worlds stay what they were.
-func (w *world) buries() bool { return w.seed%4 == 2 }
+func (w *world) buries() bool { return w.seed%8 == 2 }
 
 // bury gives the role to a node that was dropped, when nobody has readmitted it: what the others have to undo for it may be deleted.
 func (w *world) bury(name ident.GroupName, id ident.NodeID) {
