@@ -78,6 +78,13 @@ func (j *Journal) needLocked(end int64, d demand, spares int) int64 {
 	return need
 }
 
+// relyLocked tells whether the journal can be left in order only because there is a file for the next receiver: the attached one has not
+// got that space itself.
+func (j *Journal) relyLocked() bool {
+	n := len(j.receivers)
+	return n > 0 && j.needLocked(j.receivers[n-1].end, demand{}, 0) > j.receivers[n-1].allotted
+}
+
 // fit makes sure that r has its space for the demand, and that behind it the journal can be left in order: in r, or in a file for
 // the next receiver.
 func (j *Journal) fit(r *receiver, d demand) error {

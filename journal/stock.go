@@ -202,9 +202,12 @@ func (s *stock) wantedLocked() int64 {
 	return l.full()
 }
 
-// tooManyLocked tells whether the last spare is beyond the limits.
+// tooManyLocked tells whether the last spare is beyond the limits, and nothing depends on it.
 func (s *stock) tooManyLocked() bool {
 	l := &s.j.limits
+	if len(s.ready) == 1 && s.j.relyLocked() {
+		return false
+	}
 	if l.MaximumBytes > 0 && s.j.heldLocked() > l.MaximumBytes {
 		return true
 	}

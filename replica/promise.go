@@ -63,6 +63,8 @@ func (r *Replica) report() fsm.Report {
 	report := fsm.Report{Received: received, Committed: r.known.committed(table), Applied: applied, Torn: r.shelf.torn()}
 	if why := r.picture.needsPriming.Load(); why != nil {
 		report.Unable = *why
+	} else if !grove.Returns() { // found before the undo is tried
+		report.Unable = fmt.Sprintf("its store is at %s, outside the history, and what has to be undone is not held any more: it needs priming", applied)
 	}
 	return report
 }

@@ -120,10 +120,11 @@ type Grove struct {
 	store  ident.Position
 	floor  floor
 	boughs []Bough
+	whole  []Bough // as given: what is not live is still there to be undone
 }
 
 func NewGrove(table ident.HistoryTable, store ident.Position, boughs ...Bough) *Grove {
-	g := &Grove{store: store, floor: floor{table: table, fork: forkOf(table, store, boughs)}}
+	g := &Grove{store: store, floor: floor{table: table, fork: forkOf(table, store, boughs)}, whole: boughs}
 	for _, b := range boughs {
 		if run, ok := Clip(table, b.Run); ok {
 			g.boughs = append(g.boughs, Bough{Run: run, Author: b.Author})
@@ -174,16 +175,50 @@ func (g *Grove) Connects(p ident.Position) bool {
 	return ok
 }
 
-// Best returns the highest position held without a hole.
+// Best returns the highest position held without a hole that the store can follow. Where a store in the history has to be taken back for a
+// position, and the bundles for that are not all held, it never can: who promised that end would be chosen and could not serve, and what
+// the store has, which was committed, would be left for an epoch that never opened.
 func (g *Grove) Best() ident.Position {
 	best := g.floor.fork
 	for _, b := range g.boughs {
 		end := ident.Position{Epoch: b.Epoch, History: b.To}
-		if end.Compare(best) > 0 && g.Connects(end) {
+		if end.Compare(best) <= 0 {
+			continue
+		}
+		if path, ok := g.Path(end); ok && g.follows(path) {
 			best = end
 		}
 	}
 	return best
+}
+
+// follows tells whether the store can be brought onto a path: it stands on it or below, or what has to be undone for it is held.
+func (g *Grove) follows(path []Bough) bool {
+	if len(path) == 0 || !g.floor.table.Contains(g.store) { // one that has left the history has to be taken back in any case
+		return true
+	}
+	return g.leads(path[0].Before)
+}
+
+// leads tells whether all is held that has to be undone to take the store back to fork.
+func (g *Grove) leads(fork ident.Position) bool {
+	for p := g.store; p.History > fork.History; {
+		b, found := find(g.whole, p)
+		if !found || b.Before.History >= p.History {
+			return false
+		}
+		if b.Epoch == fork.Epoch && b.From <= fork.History {
+			return true
+		}
+		p = b.Before
+	}
+	return true
+}
+
+// Returns tells whether a store that has left the history can be taken back into it with what is held; true where it has not left. Whose
+// store cannot serves nobody, whatever else it has received: it needs priming.
+func (g *Grove) Returns() bool {
+	return Live(g.floor.table, g.store) || g.leads(g.floor.fork)
 }
 
 // End returns p when it is held without a hole and the store need not be taken back for it, else the zero position: what an

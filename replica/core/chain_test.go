@@ -211,3 +211,59 @@ func TestNothingIsAcknowledgedBeforeTheUndo(t *testing.T) {
 		}
 	}
 }
+
+// Proves I3 and RJ-10 after a loss that an operator allowed: an epoch that never opened, and begins below what the store has, is the best end
+// only of who holds everything that has to be undone for it. Who does not stays with what the store has.
+func TestBestIsWhatTheStoreCanFollow(t *testing.T) {
+	table := ident.HistoryTable{row(1, "a", 1), row(2, "b", 5)}
+	never := run("c", 3, 28, 28, pos(2, 27))
+	for _, c := range []struct {
+		name   string
+		store  ident.Position
+		boughs []Bough
+		want   ident.Position
+	}{
+		{"everything is held", pos(2, 58), []Bough{run("b", 2, 5, 58, pos(1, 4)), never}, pos(3, 28)},
+		{"from the fork on", pos(2, 58), []Bough{run("b", 2, 28, 58, pos(2, 27)), never}, pos(3, 28)},
+		{"in two journals", pos(2, 58), []Bough{run("b", 2, 40, 58, pos(2, 39)), run("d", 2, 20, 39, pos(2, 19)), never}, pos(3, 28)},
+		{"deleted up to beyond the fork", pos(2, 58), []Bough{run("b", 2, 38, 58, pos(2, 37)), never}, pos(2, 58)},
+		{"a hole in between", pos(2, 58), []Bough{run("b", 2, 40, 58, pos(2, 39)), run("d", 2, 20, 35, pos(2, 19)), never}, pos(2, 58)},
+		{"nothing is held", pos(2, 58), []Bough{never}, pos(2, 58)},
+		{"deleted, and more received", pos(2, 58), []Bough{run("b", 2, 38, 70, pos(2, 37)), never}, pos(2, 70)},
+		{"the store stands at the fork", pos(2, 27), []Bough{never}, pos(3, 28)},
+		{"below it", pos(2, 20), []Bough{run("b", 2, 21, 27, pos(2, 20)), never}, pos(3, 28)},
+		{"the fork is in an earlier epoch", pos(2, 8), []Bough{run("b", 2, 5, 8, pos(1, 4)), run("a", 1, 3, 4, pos(1, 2)), run("c", 3, 4, 4, pos(1, 3))}, pos(3, 4)},
+		{"in an earlier epoch, deleted", pos(2, 8), []Bough{run("b", 2, 6, 8, pos(2, 5)), run("c", 3, 4, 4, pos(1, 3))}, pos(2, 8)},
+	} {
+		if got := NewGrove(table, c.store, c.boughs...).Best(); got != c.want {
+			t.Errorf("%s: best is %s, want %s", c.name, got, c.want)
+		}
+	}
+}
+
+// Proves RJ-10: who cannot take its store back into the history says so in its report, before it has tried.
+func TestStoreThatCannotReturn(t *testing.T) {
+	table := ident.HistoryTable{row(1, "a", 1), row(3, "c", 28)}
+	for _, c := range []struct {
+		name   string
+		store  ident.Position
+		boughs []Bough
+		want   bool
+	}{
+		{"it stands in the history", pos(1, 20), nil, true},
+		{"at its end", pos(3, 30), nil, true},
+		{"newer than the table", pos(4, 40), nil, true},
+		{"nothing", pos(0, 0), nil, true},
+		{"everything is held", pos(1, 58), []Bough{run("a", 1, 20, 58, pos(1, 19))}, true},
+		{"from the fork on", pos(1, 58), []Bough{run("a", 1, 28, 58, pos(1, 27))}, true},
+		{"all but the first", pos(1, 58), []Bough{run("a", 1, 29, 58, pos(1, 28))}, false},
+		{"all but the last", pos(1, 58), []Bough{run("a", 1, 20, 57, pos(1, 19))}, false},
+		{"nothing is held", pos(1, 58), nil, false},
+		{"an epoch without a row", pos(2, 9), []Bough{run("b", 2, 6, 9, pos(1, 5))}, true},
+		{"an epoch without a row, deleted", pos(2, 9), []Bough{run("b", 2, 8, 9, pos(2, 7))}, false},
+	} {
+		if got := NewGrove(table, c.store, c.boughs...).Returns(); got != c.want {
+			t.Errorf("%s: returns %v, want %v", c.name, got, c.want)
+		}
+	}
+}

@@ -172,7 +172,11 @@ func (c *copied) report(a fsm.Assignment) {
 	}
 	w.oracle.promises(c, g.Epoch)
 	r := fsm.Report{Node: c.n.id, Epoch: g.Epoch, Incarnation: a.Life, Applied: c.at, Unable: c.lacks}
-	r.Received = c.grove(g.History, false).Best()
+	grove := c.grove(g.History, false)
+	r.Received = grove.Best()
+	if r.Unable == "" && !grove.Returns() {
+		r.Unable = "what it has to undo is not held"
+	}
 	r.Committed = c.known.Committed(g.History)
 	r.Torn = c.torn()
 	c.proposing = true
@@ -246,7 +250,7 @@ func (c *copied) reconcile(g *fsm.Group) bool {
 		b, _ := c.bundleOf(p, false)
 		if b == nil || b.After() != p {
 			c.lacks = fmt.Sprintf("no bundle ends at %d.%d", p.Epoch, p.History)
-			if w.oracle.unfounded(c) {
+			if w.oracle.unfounded(c, p) {
 				return false
 			}
 			w.fail("S12", "%s: the store is at %s, outside the history, and cannot be undone: %s", c, c.at, c.lacks)

@@ -72,14 +72,23 @@ func (o *oracle) wasDropped(c *copied) bool {
 	return ok
 }
 
-// unfounded tells whether a copy may lack what it has to undo: nothing was kept for the dropped node that an operator named. It
-// waits to be primed.
-func (o *oracle) unfounded(c *copied) bool {
+// unfounded tells whether a copy may lack the bundle that ends at p, which it has to undo: the role was given to a dropped node, at an end below
+// what the copy's store has, and the copy deleted that bundle when nobody but dropped nodes might have needed it. It waits to be primed.
+func (o *oracle) unfounded(c *copied, p ident.Position) bool {
 	l := o.of(c.group)
-	if _, known := l.dropped[c.n.id]; l.buried && !known {
+	if !l.gone[gone{c.n.id, p}] || !slices.ContainsFunc(l.lost, func(r lossRange) bool { return r.buried && r.takes(c.at) }) {
+		return false
+	}
+	if _, known := l.dropped[c.n.id]; !known {
 		l.dropped[c.n.id] = false
 	}
-	return l.buried
+	return true
+}
+
+// gone is a bundle that a node deleted.
+type gone struct {
+	node ident.NodeID
+	end  ident.Position
 }
 
 // stranded tells whether the copy was readmitted and does not connect any more: it waits to be primed.

@@ -40,6 +40,9 @@ func (w *world) plan() {
 	if w.chance(0.6) {
 		w.after(w.between(50*ms, w.faults*2/3), w.absence)
 	}
+	if w.buries() {
+		w.after(w.between(50*ms, w.faults/2), w.absence)
+	}
 	if w.seed%2 == 1 { // the other worlds stay what they were
 		for range 1 + w.rng.IntN(2) {
 			w.after(w.between(50*ms, w.faults), w.leave)

@@ -33,6 +33,7 @@ type ledger struct {
 	opened  ident.Position        // committed by the last Open or Handover
 	buried  bool                  // an operator gave the role to a dropped node: what the others undo for that may be deleted
 	dropped map[ident.NodeID]bool // ever; true: readmitted and not level yet
+	gone    map[gone]bool         // deleted although a dropped node might have needed it
 }
 
 // holder is who was primary at an epoch.
@@ -45,7 +46,11 @@ type holder struct {
 type lossRange struct {
 	beyond ident.Position
 	epoch  ident.Epoch
+	buried bool // the chosen node was dropped
 }
+
+// takes tells whether a position lies in the range.
+func (r lossRange) takes(p ident.Position) bool { return p.Epoch < r.epoch && p.Compare(r.beyond) > 0 }
 
 // fact is what a bundle means, whatever journal it stands in.
 type fact struct {
@@ -62,6 +67,7 @@ func (o *oracle) of(g ident.GroupName) *ledger {
 		l = &ledger{
 			facts: map[ident.Position]*fact{}, ends: map[ident.Position]*fact{}, ops: map[uint64]ident.Position{},
 			told: map[ident.NodeID]ident.Epoch{}, refused: map[uint64]bool{}, holders: map[ident.Epoch]holder{}, dropped: map[ident.NodeID]bool{},
+			gone: map[gone]bool{},
 		}
 		o.groups[g] = l
 	}
@@ -141,7 +147,7 @@ func (o *oracle) promoted(old *fsm.State, p *fsm.Promote) {
 	}
 	if p.Loss != fsm.LossNone || g.Operation != nil && g.Operation.AllowLoss {
 		r, _ := g.ReportOf(p.To)
-		l.lost = append(l.lost, lossRange{r.Received, p.Epoch})
+		l.lost = append(l.lost, lossRange{r.Received, p.Epoch, old.Groups[p.Group].IsDropped(p.To)})
 		l.lossy = true
 		w.stats.Loses++
 		return
@@ -218,7 +224,7 @@ func (o *oracle) forgive(g *fsm.Group) {
 
 // mayLose tells whether a forced failover has said that it may lose a position.
 func (l *ledger) mayLose(p ident.Position) bool {
-	return slices.ContainsFunc(l.lost, func(r lossRange) bool { return p.Epoch < r.epoch && p.Compare(r.beyond) > 0 })
+	return slices.ContainsFunc(l.lost, func(r lossRange) bool { return r.takes(p) })
 }
 
 // handed: the target of a Handover has everything (S22).
@@ -315,11 +321,18 @@ func (o *oracle) takesOver(p *primary, g *fsm.Group, best ident.Position) {
 		if end.Compare(best) <= 0 || !core.Live(g.History, end) {
 			continue
 		}
-		whole := true
+		whole, fork := true, c.at
 		for q := end; whole && !q.IsZero() && !(g.History.Contains(q) && g.History.Contains(c.at) && q.History <= c.at.History); {
 			f := l.ends[q]
 			if whole = f != nil && held[q] && core.Live(g.History, f.first); whole {
 				q = f.before
+			}
+			fork = q
+		}
+		for x := c.at; whole && x.History > fork.History && g.History.Contains(c.at); { // nobody follows what the store cannot be taken back for
+			f := l.ends[x]
+			if whole = f != nil && held[x]; whole {
+				x = f.before
 			}
 		}
 		if whole && end.Compare(lost) > 0 {
@@ -431,11 +444,14 @@ func (o *oracle) deletes(c *copied, j *journal, n int) {
 			continue
 		}
 		for _, m := range o.w.nodes {
-			if own.IsDropped(m.id) { // nothing is kept for it, as far as this node knows
-				continue
-			}
+			dropped := own.IsDropped(m.id) // nothing is kept for it, as far as this node knows
 			for _, other := range m.copies {
-				if other.group == c.group && o.fork(c.group, g.History, other.flushed).History < b.After().History {
+				if other.group != c.group {
+					continue
+				}
+				if dropped {
+					o.of(c.group).gone[gone{c.n.id, b.After()}] = true
+				} else if o.fork(c.group, g.History, other.flushed).History < b.After().History {
 					o.w.fail("S14", "%s deletes %s, but the store of %s can fall back to %s", c, b.After(), m.id, other.flushed)
 				}
 			}

@@ -43,6 +43,9 @@ func (r *raft) append(w *world, cmd fsm.Command) {
 		for range 3 {
 			w.after(w.between(ms, lease), w.readmitAny)
 		}
+		if w.buries() {
+			w.after(w.between(ms, 3*lease), func() { w.bury(cmd.Drop.Group, cmd.Drop.Node) })
+		}
 	}
 }
 

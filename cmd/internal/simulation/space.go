@@ -130,6 +130,17 @@ func (w *world) readmit(name ident.GroupName) {
 	n.propose(fsm.Command{Readmit: &fsm.Readmit{Group: name, Epoch: a.Group.Epoch, Node: id, By: "asked"}}, func(fsm.Result, error) {})
 }
 
+// buries tells whether dropped nodes are likely in this world, and are given the role. The other worlds stay what they were.
+func (w *world) buries() bool { return w.seed%8 == 2 }
+
+// bury gives the role to a node that was dropped, when nobody has readmitted it: what the others have to undo for it may be deleted.
+func (w *world) bury(name ident.GroupName, id ident.NodeID) {
+	if g := w.raft.truth.Groups[name]; g.IsDropped(id) && !w.healed {
+		w.stats.Buried++
+		w.order(fsm.Command{Fence: &fsm.Fence{Group: name, Epoch: g.Epoch, Force: true, To: id, AllowLoss: true, Reason: "forced"}})
+	}
+}
+
 // connects is what a primary knows of a node's copies.
 func (c *copied) connects(a fsm.Assignment, id ident.NodeID) bool {
 	n := a.Nodes[id]

@@ -86,6 +86,7 @@ type Stats struct {
 	HoldsSet, HoldsMoved, HoldsReleased, HoldsExpired, KeptForHolds             uint64
 	ToAsync, ToSync, Respecs, RespecsRefused, FullWrites, FullCopies            uint64
 	Leaves, Left                                                                uint64 // Left: taken out of a set before it stopped
+	Buried                                                                      uint64 // forced failovers to nodes that were dropped
 }
 
 // Result is the end of one run.
@@ -266,6 +267,9 @@ func (w *world) found() {
 		spec.ReceiverBytes = receiverBytes
 		if w.chance(0.6) {
 			w.bound(&spec)
+		}
+		if w.buries() {
+			spec.KeepReceivers, spec.MaximumBlocks, spec.JournalFull = 1, 5, fsm.JournalFullDrop
 		}
 		cmds = append(cmds, fsm.Command{CreateGroup: &fsm.CreateGroup{Spec: spec.Normalize(), Incarnation: n.life}})
 	}
