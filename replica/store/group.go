@@ -147,25 +147,35 @@ func (g *Group) appendFile(dst []byte, file string) []byte {
 
 // Get returns a record with its attributes, whether expired or not; ErrNotFound when there is none. Its value must not be changed.
 func (g *Group) Get(file string, key []byte) (entry.Image, error) {
-	leave, err := g.store.enter()
+	image, err := g.Look(file, key)
 	if err != nil {
 		return entry.Image{}, err
-	}
-	defer leave()
-	var small [128]byte // where most keys have room
-	k := append(g.appendFile(small[:0], file), key...)
-	image, known, since := g.store.recent.get(g, k)
-	if !known {
-		k := bytes.Clone(k)
-		if image, err = g.read(k); err != nil {
-			return entry.Image{}, g.store.readError(err)
-		}
-		g.store.recent.keep(k, since, image)
 	}
 	if image == nil {
 		return entry.Image{}, ErrNotFound
 	}
 	return *image, nil
+}
+
+// Look is Get for who only looks: nothing of the image may be changed. It is nil when there is no such record.
+func (g *Group) Look(file string, key []byte) (*entry.Image, error) {
+	leave, err := g.store.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	var small [128]byte // where most keys have room
+	k := append(g.appendFile(small[:0], file), key...)
+	image, known, since := g.store.recent.get(g, k)
+	if known {
+		return image, nil
+	}
+	k = bytes.Clone(k)
+	if image, err = g.read(k); err != nil {
+		return nil, g.store.readError(err)
+	}
+	g.store.recent.keep(k, since, image)
+	return image, nil
 }
 
 // read reads a record in the database; nil when there is none.

@@ -9,7 +9,7 @@ import (
 const (
 	recentPlaces = 1 << 14 // over which records are spread to tell whether a batch has touched them
 	recentTurn   = 256     // records that a batch passes before it lets others look
-	recentCost   = 256     // bytes of a row beside key and value
+	recentCost   = 192     // bytes of a row beside key and value
 	recentShare  = 64      // no row takes more than this part of all there is
 )
 

@@ -23,7 +23,7 @@ import (
 const (
 	DefaultMemTableBytes = 16 << 20
 	DefaultCacheBytes    = 32 << 20
-	DefaultRecordBytes   = 32 << 20
+	DefaultRecordBytes   = 64 << 20
 	DefaultStall         = 30 * time.Second
 )
 
