@@ -19,7 +19,7 @@ import (
 // Each batch writes its number into all records of a set of its group, or deletes them; some are undos. Whoever reads meanwhile, from memory or
 // not, sees one batch only, and none older than what was there before he began. Nobody sees what a batch makes of a record in between.
 func TestRecentIsNeverStale(t *testing.T) {
-	const sets, width, batches = 20, 4, 1500
+	const sets, width, batches = 20, 4, 300
 	for _, room := range []int64{-1, 20 << 10, 1 << 20} { // nothing, some of them for a while, everything
 		t.Run(fmt.Sprint(room), func(t *testing.T) {
 			s := open(t, Options{MemTableBytes: 64 << 10, RecordBytes: room})
@@ -116,7 +116,7 @@ func TestRecentIsNeverStale(t *testing.T) {
 						}
 						p = next
 						landed[set].Store(n)
-						if random.IntN(200) == 0 {
+						if random.IntN(50) == 0 {
 							if err := s.Flush(ctx); err != nil && ctx.Err() == nil {
 								t.Error(err)
 							}
