@@ -19,7 +19,7 @@ import (
 // Each batch writes its number into all records of a set of its group, or deletes them; some are undos. Whoever reads meanwhile, from memory or
 // not, sees one batch only, and none older than what was there before he began. Nobody sees what a batch makes of a record in between.
 func TestRecentIsNeverStale(t *testing.T) {
-	const sets, width, batches = 20, 4, 300
+	const sets, width, batches = 20, 4, 150
 	for _, room := range []int64{-1, 20 << 10, 1 << 20} { // nothing, some of them for a while, everything
 		t.Run(fmt.Sprint(room), func(t *testing.T) {
 			s := open(t, Options{MemTableBytes: 64 << 10, RecordBytes: room})
@@ -81,6 +81,7 @@ func TestRecentIsNeverStale(t *testing.T) {
 							if t.Failed() {
 								return
 							}
+							runtime.Gosched()
 						}
 					})
 				}
