@@ -264,3 +264,32 @@ func TestRecentIsBounded(t *testing.T) {
 		t.Fatal(err, cap(image.Value), len(image.Value))
 	}
 }
+
+// What is known in memory is not mixed with a view that was made before.
+func TestSeveralSeesOnePosition(t *testing.T) {
+	s := open(t, Options{})
+	g := s.Group("g")
+	apply(t, g, at(0, 0), at(1, 1), put("f", "known", "1", at(1, 1)), put("f", "other", "1", at(1, 1)))
+	lookOf(t, g, "known", "1")
+	several := g.selection([]Name{{"f", []byte("known")}, {"f", []byte("other")}})
+	_, since, all := several.recent(g)
+	if all {
+		t.Fatal("what nobody looked at is known")
+	}
+	v, err := g.open(s.db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	apply(t, g, at(1, 1), at(1, 2), put("f", "known", "2", at(1, 2)), put("f", "other", "2", at(1, 2)))
+	err = several.read(g, v, since)
+	if err = errors.Join(err, v.close()); err != nil {
+		t.Fatal(err)
+	}
+	if a, b := generation(several.images[0]), generation(several.images[1]); a != 1 || b != 1 || v.position != at(1, 1) {
+		t.Fatalf("%d and %d at %s", a, b, v.position)
+	}
+	images, p, err := g.Several([]Name{{"f", []byte("known")}, {"f", []byte("other")}})
+	if err != nil || p != at(1, 2) || generation(images[0]) != 2 || generation(images[1]) != 2 {
+		t.Fatal(images, p, err)
+	}
+}
