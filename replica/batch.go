@@ -100,6 +100,16 @@ func (q *queue) pushSome(requests []*request, from int, out []Written) (freed <-
 // last one first: so none is done after one that was withdrawn.
 func (q *queue) awaitAll(ctx context.Context, requests []*request, out []Written) {
 	left := len(requests)
+	for i := left - 1; i >= 0; i-- { // once the last one is answered the others mostly are: they wake nobody
+		if r := requests[i]; r != nil {
+			select {
+			case o := <-r.done:
+				out[i], requests[i] = Written{o.receipt, o.err}, nil
+			case <-ctx.Done():
+			}
+			break
+		}
+	}
 	for i, r := range requests {
 		if r == nil {
 			continue

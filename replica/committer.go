@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/understudy-ha/understudy/fsm"
@@ -72,7 +73,7 @@ func (c *committer) step() (more bool, err error) {
 	n := 0
 	var changes []store.Change
 	for size := 0; n < len(inFlight) && size < commitBytes && rule.Allows(inFlight[n].header, view.Durable); n++ {
-		changes = append(changes, inFlight[n].changes...)
+		changes = append(slices.Grow(changes, len(inFlight[n].changes)), inFlight[n].changes...)
 		size += int(inFlight[n].header.Length)
 	}
 	if n > 0 {

@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -104,7 +105,7 @@ func (f *flights) land(n int, owed *atomic.Int64) []waiter {
 	defer f.mu.Unlock()
 	var out []waiter
 	for _, b := range f.list[:n] {
-		out = append(out, b.waiters...)
+		out = append(slices.Grow(out, len(b.waiters)), b.waiters...)
 	}
 	f.list = f.list[n:]
 	if len(f.list) == 0 {

@@ -116,6 +116,7 @@ func (s *sequencer) noRoom(taken []*request, full error) {
 func (s *sequencer) deposit(g *fsm.Group, taken []*request) error {
 	p := s.p
 	d := draft{s: s, time: p.now(), images: wantsBefore(g, p.doubt.Load())}
+	d.expect(taken)
 	if p.r.o.Selection != nil {
 		d.owns = p.r.o.Selection() // after the requests were taken: a barrier among them proves what those before it have met
 	}
@@ -225,6 +226,18 @@ type draft struct {
 	size    int // of the bundle, before-images included
 }
 
+// expect makes room for what requests will probably append.
+func (d *draft) expect(taken []*request) {
+	n := 0
+	for _, r := range taken {
+		n += r.entries()
+	}
+	n = min(n, 2*bundleEntries)
+	d.size = entry.Size(nil)
+	d.entries = make([]entry.Entry, 0, n)
+	d.flight = &flight{changes: make([]store.Change, 0, n), touched: make([]touch, 0, n), waiters: make([]waiter, 0, len(taken))}
+}
+
 // errBundleFull: the request does not fit into the bundle, the next one takes it.
 var errBundleFull = errors.New("the bundle is full")
 
@@ -232,9 +245,6 @@ var errBundleFull = errors.New("the bundle is full")
 // errBundleFull, and leaves the draft as it was, when the request has to wait for the next bundle.
 func (d *draft) add(r *request) error {
 	r.again()
-	if d.flight == nil {
-		d.flight, d.size = &flight{}, entry.Size(nil)
-	}
 	d.lapsed = nil
 	begin := d.mark()
 	if begin.entries > 0 && d.size >= bundleBytes {
@@ -520,12 +530,9 @@ func (s *sequencer) current(k recordKey, key []byte) (*entry.Image, error) {
 	if image, ok := s.overlay.get(k); ok {
 		return image, nil
 	}
-	image, err := s.p.r.data.Get(k.file, key)
-	if errors.Is(err, store.ErrNotFound) {
-		return nil, nil
-	}
+	image, err := s.p.r.data.Look(k.file, key)
 	if err != nil {
 		return nil, storeFailed(fmt.Errorf("read record before a change: %w", err))
 	}
-	return &image, nil
+	return image, nil
 }

@@ -20,6 +20,12 @@
 // The rows 04 are an index: a row stands there exactly for every record with an expiry, since Apply changes both in one batch,
 // whatever it applies or undoes. They follow from the records, so they are no part of a group's content and of its digest.
 //
+// # Records in memory
+//
+// Records that were looked at lately are answered from memory, bounded in bytes for all groups together; recent.go says why that is never
+// stale. It is in this package because every change of a record goes through Apply: of a primary, of a backup, and of an undo. A batch
+// brings nothing in that nobody looked at, so a backup keeps nothing there. Scan and Digest do not use it.
+//
 // # Failure
 //
 // An error inside Pebble that leaves its state unsure (MANIFEST, commit, corruption, a flush that keeps failing, a call

@@ -142,6 +142,12 @@ func (x *expiries) before(key []byte) (int64, error) {
 	if t, ok := x.now[string(key)]; ok {
 		return t, nil
 	}
+	if image, known, _ := x.g.store.recent.get(x.g, key); known { // nobody else changes it now
+		if image == nil {
+			return 0, nil
+		}
+		return image.Expiry, nil
+	}
 	if x.iter == nil {
 		var err error
 		if x.iter, err = x.g.iterate(x.g.store.db, nil); err != nil {

@@ -23,6 +23,7 @@ type Group struct {
 	apply    host.Turn                      // held during Apply: the compare and the set are one
 	indexed  bool                           // under apply: the index of expiries may have rows
 	landing  landing                        // no view is taken while a batch is committed
+	lands    uint64                         // number of the batch that is about to be committed, or just was; 0: none. Under recent.mu
 	position atomic.Pointer[ident.Position] // what the database holds; written under apply
 	flushed  atomic.Pointer[ident.Position] // what it holds for certain after a crash; written by Store.refresh
 }
@@ -81,10 +82,12 @@ func (g *Group) Apply(before, after ident.Position, changes []Change) error {
 		}
 		return nil
 	}
-	batch, err := g.batch(after, changes)
+	var t touched
+	batch, err := g.batch(after, changes, &t)
 	if err != nil {
 		return errors.Join(err, batch.Close())
 	}
+	g.store.recent.hide(g, &t, changes)
 	err = g.store.run("apply", func() error {
 		if !g.landing.begin(g.store.health.failed) {
 			return g.store.health.error()
@@ -93,18 +96,22 @@ func (g *Group) Apply(before, after ident.Position, changes []Change) error {
 		return batch.Commit(pebble.NoSync)
 	})
 	if err != nil {
-		// The batch is not closed: Pebble may still hold it.
+		// The batch is not closed: Pebble may still hold it. What it changes stays hidden.
 		g.store.health.fail(fmt.Errorf("apply %s to group %s: %w", after, g.name, err))
 		return g.store.health.error()
 	}
 	g.position.Store(&after)
+	g.store.recent.show(g, &t)
 	return batch.Close()
 }
 
-func (g *Group) batch(after ident.Position, changes []Change) (*pebble.Batch, error) {
+func (g *Group) batch(after ident.Position, changes []Change, t *touched) (*pebble.Batch, error) {
 	size := 64
 	for i := range changes {
 		size += len(g.prefix) + len(changes[i].File) + len(changes[i].Key) + 16
+	}
+	t.keys, t.ends = make([]byte, 0, size), make([]int, 0, len(changes))
+	for i := range changes {
 		if changes[i].Put != nil {
 			size += recordHeader + 1 + len(changes[i].Put.Value)
 		}
@@ -116,6 +123,7 @@ func (g *Group) batch(after ident.Position, changes []Change) (*pebble.Batch, er
 	for i := range changes {
 		c := &changes[i]
 		key = append(g.appendFile(key[:0], c.File), c.Key...)
+		t.add(key)
 		err := x.change(batch, key, c)
 		if err != nil {
 			return batch, fmt.Errorf("index of expiries of group %s: %w", g.name, g.store.readError(err))
@@ -137,35 +145,63 @@ func (g *Group) appendFile(dst []byte, file string) []byte {
 	return appendName(append(dst, g.prefix...), file)
 }
 
-// Get returns a record with its attributes, whether expired or not; ErrNotFound when there is none. The caller owns it.
+// Get returns a record with its attributes, whether expired or not; ErrNotFound when there is none. Its value must not be changed.
 func (g *Group) Get(file string, key []byte) (entry.Image, error) {
-	leave, err := g.store.enter()
+	image, err := g.Look(file, key)
 	if err != nil {
 		return entry.Image{}, err
 	}
+	if image == nil {
+		return entry.Image{}, ErrNotFound
+	}
+	return *image, nil
+}
+
+// Look is Get for who only looks: nothing of the image may be changed. It is nil when there is no such record.
+func (g *Group) Look(file string, key []byte) (*entry.Image, error) {
+	leave, err := g.store.enter()
+	if err != nil {
+		return nil, err
+	}
 	defer leave()
-	k := append(g.appendFile(make([]byte, 0, len(g.prefix)+len(file)+len(key)+8), file), key...)
+	var small [128]byte // where most keys have room
+	k := append(g.appendFile(small[:0], file), key...)
+	image, known, since := g.store.recent.get(g, k)
+	if known {
+		return image, nil
+	}
+	k = bytes.Clone(k)
+	if image, err = g.read(k); err != nil {
+		return nil, g.store.readError(err)
+	}
+	g.store.recent.keep(k, since, image)
+	return image, nil
+}
+
+// read reads a record in the database; nil when there is none.
+func (g *Group) read(k []byte) (*entry.Image, error) {
 	iter, err := g.iterate(g.store.db, nil)
 	if err != nil {
-		return entry.Image{}, g.store.readError(err)
+		return nil, err
 	}
-	var r entry.Image
-	switch found := iter.SeekPrefixGE(k); { // a prefix is the whole key here, so this looks at the filters
-	case found && bytes.Equal(iter.Key(), k):
-		var v []byte
-		if v, err = iter.ValueAndErr(); err != nil {
-			break
-		}
-		if r, err = decodeRecord(v); err != nil {
-			err = &CorruptionError{Key: k, Err: err}
-		}
-	case iter.Error() == nil:
-		err = ErrNotFound
+	image, err := recordAt(iter, k)
+	return image, errors.Join(err, iter.Close())
+}
+
+// recordAt returns the record with the key; nil when there is none.
+func recordAt(iter *pebble.Iterator, k []byte) (*entry.Image, error) {
+	if !iter.SeekPrefixGE(k) || !bytes.Equal(iter.Key(), k) { // a prefix is the whole key here, so this looks at the filters
+		return nil, iter.Error()
 	}
-	if failed := errors.Join(iter.Error(), iter.Close()); failed != nil {
-		err = g.store.readError(failed)
+	v, err := iter.ValueAndErr()
+	if err != nil {
+		return nil, err
 	}
-	return r, err
+	image, err := decodeRecord(v)
+	if err != nil {
+		return nil, &CorruptionError{Key: bytes.Clone(k), Err: err}
+	}
+	return &image, nil
 }
 
 // iterate makes an iterator, and with it the view that it keeps. No view is taken while a batch of the group lands: Pebble

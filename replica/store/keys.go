@@ -172,6 +172,6 @@ func decodeRecord(b []byte) (entry.Image, error) {
 		Time:     int64(binary.LittleEndian.Uint64(b[positionBytes:])),
 		Expiry:   int64(binary.LittleEndian.Uint64(b[positionBytes+8:])),
 		Kind:     kind,
-		Value:    append([]byte{}, b[value:]...),
+		Value:    cloneValue(b[value:]),
 	}, err
 }

@@ -23,8 +23,12 @@ import (
 const (
 	DefaultMemTableBytes = 16 << 20
 	DefaultCacheBytes    = 32 << 20
+	DefaultRecordBytes   = 64 << 20
 	DefaultStall         = 30 * time.Second
 )
+
+// memTables is how many memtables there may be before writes wait.
+const memTables = 3
 
 // pebbleFormat is the on-disk format of the database. It is chosen here and raised deliberately: Pebble's default is the
 // oldest it can read.
@@ -38,6 +42,7 @@ type Options struct {
 	OnFatal       func(error)   // called at most once, on a goroutine that Close joins: it must not wait for Close. nil: only logged
 	MemTableBytes int64         // unflushed changes are at most about three times this; 0: DefaultMemTableBytes
 	CacheBytes    int64         // block cache; 0: DefaultCacheBytes
+	RecordBytes   int64         // records that were looked at lately; 0: DefaultRecordBytes, negative: none
 	Stall         time.Duration // a write or flush request that takes longer fails the store; 0: DefaultStall
 }
 
@@ -48,6 +53,7 @@ type Store struct {
 	stall  time.Duration
 	health *health
 	gate   gate
+	recent *recent
 
 	mu     sync.Mutex // guards groups; durable is the order of refreshes
 	groups map[ident.GroupName]*Group
@@ -97,6 +103,9 @@ func Open(o Options) (*Store, error) {
 	if o.CacheBytes == 0 {
 		o.CacheBytes = DefaultCacheBytes
 	}
+	if o.RecordBytes == 0 {
+		o.RecordBytes = DefaultRecordBytes
+	}
 	if o.Stall == 0 {
 		o.Stall = DefaultStall
 	}
@@ -108,6 +117,7 @@ func Open(o Options) (*Store, error) {
 		log:       o.Logger,
 		stall:     o.Stall,
 		health:    newHealth(o.Logger),
+		recent:    newRecent(o.RecordBytes),
 		groups:    make(map[ident.GroupName]*Group),
 		flushes:   make(chan struct{}, 1),
 		stop:      make(chan struct{}),
@@ -117,8 +127,8 @@ func Open(o Options) (*Store, error) {
 		DisableWAL:                  true,
 		FormatMajorVersion:          pebbleFormat,
 		MemTableSize:                uint64(o.MemTableBytes),
-		MemTableStopWritesThreshold: 3,
-		CacheSize:                   o.CacheBytes,
+		MemTableStopWritesThreshold: memTables,
+		CacheSize:                   o.CacheBytes + memTables*o.MemTableBytes, // Pebble takes the memtables out of it
 		Logger:                      s.health,
 		EventListener:               s.health.listener(s.flushes),
 	}
