@@ -237,7 +237,14 @@ func trio(t *testing.T, prepare ...func(*machine)) (a, b, c *machine) {
 		return a.serves() && a.Alive("b") && a.Alive("c") && b.Alive("c") && b.Alive("a") && c.Alive("a") && c.Alive("b")
 	})
 	for _, id := range []ident.NodeID{"b", "c"} {
-		a.propose(fsm.Command{ChangeSet: &fsm.ChangeSet{Group: group, Epoch: 1, Version: a.group().SetVersion, Add: id, Reason: "test"}})
+		eventually(t, string(id)+" is in the set", func() bool { // on a slow machine the leader may change meanwhile, and nobody knows the outcome
+			g := a.group()
+			if g.InSet(id) {
+				return true
+			}
+			_, _ = a.Propose(context.Background(), fsm.Command{ChangeSet: &fsm.ChangeSet{Group: group, Epoch: 1, Version: g.SetVersion, Add: id, Reason: "test"}})
+			return false
+		})
 	}
 	eventually(t, "everybody sees the set", func() bool { return len(b.group().InSync) == 3 && len(c.group().InSync) == 3 })
 	return a, b, c
