@@ -209,7 +209,7 @@ func (w *world) ask(g ident.GroupName) {
 		}
 	case w.chance(0.35):
 		w.read(p, request)
-	case p.stopped || !p.serving:
+	case p.stopped || !p.sequences:
 		w.stats.Refused++
 	default:
 		request.op = op{id: w.id()}

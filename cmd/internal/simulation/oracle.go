@@ -440,9 +440,10 @@ func (o *oracle) deletes(c *copied, j *journal, n int) {
 	g, own := o.w.raft.truth.Groups[c.group], c.state().Group
 	o.keepsHeld(c, own, j.list[:n])
 	for _, b := range j.list[:n] {
-		if b.Facts == 0 || !g.History.Contains(b.After()) {
+		if b.Facts == 0 {
 			continue
 		}
+		inside := g.History.Contains(b.After()) // else this node has yet to hear of the branch that leaves it out
 		for _, m := range o.w.nodes {
 			dropped := own.IsDropped(m.id) // nothing is kept for it, as far as this node knows
 			for _, other := range m.copies {
@@ -451,7 +452,7 @@ func (o *oracle) deletes(c *copied, j *journal, n int) {
 				}
 				if dropped {
 					o.of(c.group).gone[gone{c.n.id, b.After()}] = true
-				} else if o.fork(c.group, g.History, other.flushed).History < b.After().History {
+				} else if inside && o.fork(c.group, g.History, other.flushed).History < b.After().History {
 					o.w.fail("S14", "%s deletes %s, but the store of %s can fall back to %s", c, b.After(), m.id, other.flushed)
 				}
 			}

@@ -26,9 +26,11 @@ type primary struct {
 	proposing bool
 	flying    bool // the store has reached SW: commits may go on
 	serving   bool
-	stopped   bool // a Handover is proposed: reads wait
-	held      bool // writes wait for a switch-over
-	paused    bool // on_no_sync
+	sequences bool           // writes may be sequenced, before it serves
+	reached   ident.Position // what was in flight when the store had reached SW
+	stopped   bool           // a Handover is proposed: reads wait
+	held      bool           // writes wait for a switch-over
+	paused    bool           // on_no_sync
 	over      bool
 }
 
@@ -88,8 +90,8 @@ func (p *primary) look(a fsm.Assignment) {
 	if p.over {
 		return
 	}
-	if !p.serving && len(p.flights) == 0 {
-		p.serving = true
+	if !p.serving && p.c.at.History >= p.reached.History {
+		p.serving, p.sequences = true, true
 		p.c.noteAt("serves", p.sw.Fact, uint64(p.epoch))
 	}
 	p.conductor(a)
@@ -330,6 +332,8 @@ func (p *primary) reachSwitch(g *fsm.Group) bool {
 			p.flights = append(p.flights, &flight{b: b})
 		}
 	}
+	p.reached = j.after()
+	p.sequences = core.SequencesAhead(g) && j.last() == p.sw.Last()
 	c.conducted = p.epoch
 	return true
 }
@@ -387,7 +391,7 @@ func (p *primary) answerOwed() {
 func (p *primary) seal() {
 	c, w := p.c, p.c.n.w
 	j := c.own()
-	if len(p.waiting) == 0 || !p.serving || p.stopped || p.held || p.paused || j.durable < j.last() && len(p.flights) > 3 {
+	if len(p.waiting) == 0 || !p.sequences || p.stopped || p.held || p.paused || j.durable < j.last() && len(p.flights) > 3 {
 		return
 	}
 	if !c.enters(p.epoch) {
