@@ -11,7 +11,7 @@ import (
 // A start that fails for the configuration or the directory says one line, with its exit code, and leaves nothing behind.
 func TestFailedStartLeavesNothing(t *testing.T) {
 	config := func(dir, data, more string) string {
-		text := fmt.Sprintf("node: a\ncluster: x\ndata: %s\nbootstrap: true\nlisten: {http: 127.0.0.1:0, gossip: 127.0.0.1:0, raft: 127.0.0.1:0, ship: 127.0.0.1:0}\n%s", data, more)
+		text := fmt.Sprintf("node: a\ncluster: x\ndata: %s\nbootstrap: true\nlisten: {http: 127.0.0.1:0, gossip: 127.0.0.1:0, raft: 127.0.0.1:0, ship: 127.0.0.1:0, redis: 127.0.0.1:0}\n%s", data, more)
 		path := filepath.Join(dir, "understudy.yaml")
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
