@@ -113,6 +113,9 @@ func (b *backup) pass(ctx context.Context, a fsm.Assignment) error {
 	if err := r.shelf.failed(); err != nil {
 		return err
 	}
+	if !core.PreparesSwitch(g, a.Self) || g.Phase != fsm.PhaseOpened {
+		b.ahead.end()
+	}
 	if core.OwesPromise(g, r.gate.epoch()) { // before the new primary's session asks for it
 		var fenced *FencedError // a newer epoch was promised meanwhile
 		if err := r.promise(ctx, g.Epoch, nil); err != nil && !errors.As(err, &fenced) {
@@ -204,11 +207,14 @@ func (b *backup) follow(ctx context.Context, a fsm.Assignment) error {
 	return b.prepare(ctx, a)
 }
 
-// underWay tells whether the present epoch is known to have begun, or had time to: until its SW is committed everybody waits for this
-// node's disk, and what nobody waits for leaves it alone.
+// underWay tells whether the present epoch is known to have begun, or had time to: after a Handover everybody waits for this node's disk until
+// SW is committed, and what nobody waits for leaves it alone.
 func (b *backup) underWay(g *fsm.Group) bool {
 	if b.epoch != g.OpenEpoch {
 		b.epoch, b.seen = g.OpenEpoch, time.Now()
+	}
+	if handed, err := core.HandedOver(g, g.OpenEpoch); !handed || err != nil {
+		return true
 	}
 	row, _ := g.History.Row(g.OpenEpoch)
 	return b.r.known.committed(g.History).History >= row.SW || time.Since(b.seen) >= beginsWithin
@@ -352,7 +358,6 @@ func (b *backup) prepare(ctx context.Context, a fsm.Assignment) error {
 	r, g := b.r, a.Group
 	op := g.Operation
 	if !core.PreparesSwitch(g, a.Self) {
-		b.ahead.end()
 		return nil
 	}
 	own, err := r.own()

@@ -212,6 +212,13 @@ func TestOnceAcrossFailover(t *testing.T) {
 			c.plane.isolate("a", true)
 			c.failover("b", false)
 			c.serves("b")
+			if reaches {
+				copied, _ := b.rep.Journal("a")
+				c.eventually("the tail of the copy is gone", func() bool {
+					v, _ := copied.View()
+					return v.Last <= last
+				})
+			}
 			r, err := b.rep.Write(t.Context(), twoFiles("new", once("key", 1)))
 			if err != nil || r.Replayed != reaches || r.Sequence == 0 || r.Journal.Node != "b" { // the tail lives on in b's journal
 				t.Fatalf("%+v %v", r, err)

@@ -10,6 +10,7 @@ import (
 	"github.com/understudy-ha/understudy/fsm"
 	"github.com/understudy-ha/understudy/internal/ident"
 	"github.com/understudy-ha/understudy/journal"
+	"github.com/understudy-ha/understudy/journal/entry"
 	"github.com/understudy-ha/understudy/journal/remote/wire"
 )
 
@@ -80,6 +81,89 @@ func TestReceiversAreNotWaitedForLong(t *testing.T) {
 	c.eventually("the role goes over all the same", func() bool { return c.plane.group().Epoch == 2 })
 	c.wires.muted("b", "a", false)
 	c.serves("b")
+}
+
+// The target brings nothing that its own disk does not have, and stops when the operation is over.
+func TestOnlyWhatIsDurableIsBroughtAhead(t *testing.T) {
+	c := newCluster(t, fsm.GroupSpec{}, "a", "b")
+	a, b := c.nodes["a"], c.nodes["b"]
+	c.keepInSync("a", "b")
+	c.switchover("b")
+	c.keepInSync("a", "b")
+	c.switchover("a")
+	c.keepInSync("a", "b")
+	own, _ := b.rep.Journal("b")
+	c.eventually("b's journal rests on its disk", func() bool {
+		v, _ := own.View()
+		return own.State() == journal.Standby && v.Durable == v.Last
+	})
+	durable, _ := b.end("b")
+	release := b.hangDisk("b")
+	c.veto(func(cmd fsm.Command) bool { return cmd.AdvanceSwitch != nil })
+	c.begins("b")
+	c.eventually("b has attached a receiver, and calls", func() bool {
+		last, _ := b.end("b")
+		return last > durable && a.rep.visitors.from("b") != nil
+	})
+	c.goesOn("b")
+	if have, _ := a.end("b"); have > durable {
+		t.Errorf("the primary has b's journal up to %s, b's own disk only up to %s", have, durable)
+	}
+	c.must(fsm.Command{AbortSwitch: &fsm.AbortSwitch{Group: orders, Operation: c.plane.group().Operation.ID, Reason: "test"}})
+	c.eventually("b has stopped", func() bool { return a.rep.visitors.from("b") == nil })
+	b.fail.Delete("journal.sync:orders/b")
+	release()
+	c.veto(nil)
+	c.switchover("b")
+}
+
+// What a new primary seals before anybody has answered it may have to be backed out: its before-images are there.
+func TestImagesOfWritesBehindTheSwitchEntry(t *testing.T) {
+	c := newCluster(t, fsm.GroupSpec{}, "a", "b")
+	c.keepInSync("a", "b")
+	a, b := c.nodes["a"], c.nodes["b"]
+	a.mustPut("k", "old")
+	c.level("b")
+	c.veto(func(cmd fsm.Command) bool {
+		if cmd.Handover != nil {
+			c.wires.sever("a", "b", true)
+		}
+		return cmd.ChangeSet != nil && cmd.ChangeSet.Epoch == 1
+	})
+	c.begins("b")
+	c.eventually("b has the role", func() bool { return b.rep.primary.Load() != nil })
+	if err := <-b.asyncPut("k", "new"); err != nil { // the set shrinks
+		t.Fatal(err)
+	}
+	own, _ := b.rep.Journal("b")
+	view, _ := own.View()
+	for seq := view.Last; seq >= view.First && seq > 0; {
+		bundle, err := own.BundleAt(seq)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for e, err := range bundle.Entries() {
+			if err != nil || e.Code == entry.Record && e.Position.Epoch == 2 && e.BeforeOmitted {
+				t.Fatalf("%+v, %v", e, err)
+			}
+		}
+		seq = bundle.First - 1
+	}
+}
+
+// A node that has handed the role over and does not hear of the new primary ends its turn all the same.
+func TestTurnEndsWithoutTheNextPrimary(t *testing.T) {
+	c := newCluster(t, fsm.GroupSpec{}, "a", "b")
+	c.keepInSync("a", "b")
+	c.veto(func(cmd fsm.Command) bool {
+		if cmd.Handover != nil {
+			c.wires.sever("a", "b", true)
+		}
+		return cmd.ChangeSet != nil
+	})
+	c.begins("b")
+	own, _ := c.nodes["a"].rep.Journal("a")
+	c.eventually("a's journal rests", func() bool { return c.plane.group().Epoch == 2 && own.State() == journal.Standby })
 }
 
 // Proves BX-1: writes are sequenced right behind SW, and answered when that is committed and they are. Where writes need an in-sync

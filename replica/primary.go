@@ -77,6 +77,7 @@ func (r *Replica) RunPrimary(ctx context.Context, c Control) error {
 	p := &primary{seals: host.NewTurn(), r: r, control: c, epoch: a.Group.Epoch, queue: &queue{max: r.o.QueueBytes}, stop: stop, began: r.o.Host.Clock.Now()}
 	p.targets = newTargets(p)
 	p.conduct.p, p.expirer.p = p, p
+	p.doubt.Store(true) // until the conductor has looked: writes may be sequenced before the set has answered anything
 	r.picture.begin(RolePrimary, p.epoch)
 	r.primary.Store(p)
 	err = p.run(session)
@@ -176,6 +177,7 @@ func (p *primary) run(ctx context.Context) (err error) {
 		return err
 	}
 	p.r.turn.conducted = p.epoch // from here on proposals may outlive this session
+	p.learnTime()
 	parts.start(ctx, c.run)
 	parts.start(ctx, p.conduct.run)
 	parts.start(ctx, p.janitor)
@@ -306,7 +308,6 @@ func (p *primary) refly(ctx context.Context) error {
 
 // sequence lets writes be sequenced.
 func (p *primary) sequence(ctx context.Context, parts *parts) {
-	p.learnTime()
 	p.sequences.Store(true)
 	parts.start(ctx, (&sequencer{p: p, overlay: &p.overlay}).run)
 }

@@ -326,7 +326,7 @@ func TestLocalFilesHiddenByAGroup(t *testing.T) {
 		t.Errorf("the hidden records: %+v, %v", page, err)
 	}
 	why, err := b.Why(ctx, "notes", "")
-	if err != nil || !slices.ContainsFunc(why.Notes, func(n string) bool { return strings.Contains(n, "2 records") && strings.Contains(n, "group=local") }) {
+	if err != nil || !slices.ContainsFunc(why.Notes, func(n string) bool { return strings.Contains(n, "records: 2") && strings.Contains(n, "group=local") }) {
 		t.Errorf("why: %+v, %v", why, err)
 	}
 	for _, key := range []string{"1", "2"} {
