@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -119,6 +120,12 @@ func TestOnlyWhatIsDurableIsBroughtAhead(t *testing.T) {
 
 // What a new primary seals before anybody has answered it may have to be backed out: its before-images are there.
 func TestImagesOfWritesBehindTheSwitchEntry(t *testing.T) {
+	for range 4 { // each is a race between the first write and the first look at the set
+		imagesBehindTheSwitchEntry(t)
+	}
+}
+
+func imagesBehindTheSwitchEntry(t *testing.T) {
 	c := newCluster(t, fsm.GroupSpec{}, "a", "b")
 	c.keepInSync("a", "b")
 	a, b := c.nodes["a"], c.nodes["b"]
@@ -130,11 +137,23 @@ func TestImagesOfWritesBehindTheSwitchEntry(t *testing.T) {
 		}
 		return cmd.ChangeSet != nil && cmd.ChangeSet.Epoch == 1
 	})
-	c.begins("b")
-	c.eventually("b has the role", func() bool { return b.rep.primary.Load() != nil })
-	if err := <-b.asyncPut("k", "new"); err != nil { // the set shrinks
-		t.Fatal(err)
+	var writers sync.WaitGroup
+	for range 4 {
+		writers.Go(func() {
+			for {
+				_, err := b.put("k", "new")
+				if err == nil {
+					return
+				}
+				if !errors.Is(err, ErrNotPrimary) {
+					t.Error(err)
+					return
+				}
+			}
+		})
 	}
+	c.begins("b")
+	writers.Wait() // the set shrinks
 	own, _ := b.rep.Journal("b")
 	view, _ := own.View()
 	for seq := view.Last; seq >= view.First && seq > 0; {
