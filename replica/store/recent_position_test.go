@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/understudy-ha/understudy/internal/ident"
 	"github.com/understudy-ha/understudy/journal/entry"
@@ -165,6 +166,13 @@ func TestRecentIsWhatWasAtThePosition(t *testing.T) {
 			if len(due) != len(index) {
 				t.Errorf("%d rows in the index, of %d records", len(due), len(index))
 			}
+			var sum int64
+			for _, r := range s.recent.rows {
+				sum += costOf(len(r.key), r.image)
+			}
+			if s.recent.bytes != sum || sum > max(room, 0) {
+				t.Errorf("%d bytes are counted, there are %d, and room for %d", s.recent.bytes, sum, room)
+			}
 		})
 	}
 }
@@ -204,4 +212,37 @@ func TestBatchBehindOneThatFailed(t *testing.T) {
 	if err := s.Close(); err == nil {
 		t.Error("Close hides the failure")
 	}
+}
+
+// The position moves before what the batch has made of records is shown: who finds all he wants in memory never gets it with a position
+// from before. Until then they are not known there, and the others are.
+func TestPositionMovesBeforeRecordsAreShown(t *testing.T) {
+	s := open(t, Options{})
+	g, c := s.Group("g"), s.recent
+	apply(t, g, at(0, 0), at(1, 1), put("f", "k", "1", at(1, 1)), put("f", "other", "1", at(1, 1)))
+	lookOf(t, g, "k", "1")
+	lookOf(t, g, "other", "1")
+	g.landing.look(s.health.failed) // somebody takes a view: the batch waits before it lands
+	applied := make(chan error, 1)
+	go func() { applied <- g.Apply(at(1, 1), at(1, 2), []Change{put("f", "k", "2", at(1, 2))}) }()
+	for c.knows(g, "k") {
+		runtime.Gosched()
+	}
+	c.mu.Lock() // and before it shows anything
+	g.landing.leave()
+	deadline := time.Now().Add(20 * time.Second)
+	for g.Position() != at(1, 2) && time.Now().Before(deadline) {
+		runtime.Gosched()
+	}
+	_, touched := c.find(append(g.appendFile(nil, "f"), "k"...))
+	_, known := c.find(append(g.appendFile(nil, "f"), "other"...))
+	reached := g.Position()
+	c.mu.Unlock()
+	if reached != at(1, 2) || touched || !known {
+		t.Errorf("at %s: the record that the batch has changed is known: %t, the other one: %t", reached, touched, known)
+	}
+	if err := <-applied; err != nil {
+		t.Fatal(err)
+	}
+	lookOf(t, g, "k", "2")
 }
