@@ -42,9 +42,10 @@ var errPromiseDamaged = errors.New("it is damaged")
 
 // promiseFile reads and replaces the promise file.
 type promiseFile struct {
-	fs   vfs.FS
-	dir  string // <data>/promises
-	name string
+	fs    vfs.FS
+	dir   string // <data>/promises
+	name  string
+	named bool // the file's name is known to be on disk: it was synced since this process has found or made it
 }
 
 // promises are what a promise file says.
@@ -59,7 +60,7 @@ func (p promises) highest() ident.Epoch { return max(p.old, slices.Max(p.slots[:
 // load returns what was promised, zero when there is no file, and makes sure that it is on disk, in all slots. It may be in the page cache only: of a
 // process that was killed before its sync, or after a sync that failed, which marks the pages clean all the same. Written again, they
 // are dirty, and the sync tells the truth about them. Without that, who is asked for this epoch would take it for promised.
-func (p promiseFile) load() (ident.Epoch, error) {
+func (p *promiseFile) load() (ident.Epoch, error) {
 	have, err := p.read()
 	if err != nil || have.highest() == 0 {
 		return 0, err
@@ -93,7 +94,7 @@ func (p promiseFile) read() (have promises, err error) {
 }
 
 // settle writes again what the file says, and syncs it and its name.
-func (p promiseFile) settle(have promises) (err error) {
+func (p *promiseFile) settle(have promises) (err error) {
 	f, err := p.fs.OpenReadWrite(p.path(), fileCategory)
 	if err != nil {
 		return err
@@ -106,7 +107,14 @@ func (p promiseFile) settle(have promises) (err error) {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	return errors.Join(makeDir(p.fs, p.dir), syncDir(p.fs, p.dir))
+	return p.sync()
+}
+
+// sync makes the file's name durable.
+func (p *promiseFile) sync() error {
+	err := errors.Join(makeDir(p.fs, p.dir), syncDir(p.fs, p.dir))
+	p.named = err == nil
+	return err
 }
 
 // settle writes the highest epoch into all slots, one at a time, each synced before the next: so that a power cut does not take the last
@@ -129,14 +137,19 @@ func (p promises) settle(f vfs.File) error {
 }
 
 // write puts e into the file; on return it is on disk, and so is the file's name.
-func (p promiseFile) write(e ident.Epoch) error {
+func (p *promiseFile) write(e ident.Epoch) error {
 	have, err := p.read()
 	switch {
 	case err != nil:
 	case have.old > 0 || have.highest() == 0:
+		p.named = false
 		err = replaceFile(p.fs, p.dir, p.name, slices.Concat(promiseOf(e), promiseOf(e), promiseOf(e)))
+		p.named = err == nil
 	default:
 		err = p.overwrite(e)
+		if err == nil && !p.named { // an earlier try may have made the file and then failed
+			err = p.sync()
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("write promise file: %w", err)

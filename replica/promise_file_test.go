@@ -2,6 +2,7 @@ package replica
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -18,12 +19,12 @@ import (
 
 const promisePath = "data/promises/orders"
 
-func promiseOn(fs vfs.FS) promiseFile {
-	return promiseFile{fs: fs, dir: "data/promises", name: "orders"}
+func promiseOn(fs vfs.FS) *promiseFile {
+	return &promiseFile{fs: fs, dir: "data/promises", name: "orders"}
 }
 
 // promisedUpTo returns a file system with the promise file of epochs 1 to e.
-func promisedUpTo(t testing.TB, fs vfs.FS, e ident.Epoch) promiseFile {
+func promisedUpTo(t testing.TB, fs vfs.FS, e ident.Epoch) *promiseFile {
 	t.Helper()
 	p := promiseOn(fs)
 	for n := ident.Epoch(1); n <= e; n++ {
@@ -35,7 +36,7 @@ func promisedUpTo(t testing.TB, fs vfs.FS, e ident.Epoch) promiseFile {
 }
 
 // holding returns a promise file of these bytes.
-func holding(t testing.TB, content []byte) promiseFile {
+func holding(t testing.TB, content []byte) *promiseFile {
 	t.Helper()
 	p := promiseOn(vfs.NewMem())
 	if err := replaceFile(p.fs, p.dir, p.name, bytes.Clone(content)); err != nil { // a file may change what it is given
@@ -85,9 +86,9 @@ func TestPromiseFile(t *testing.T) {
 // A promise costs one sync, and no space: nothing is made and nothing grows. A disk that is full does not keep a node from promising.
 func TestPromiseCostsOneSync(t *testing.T) {
 	fs := vfs.NewMem()
-	promisedUpTo(t, fs, 1)
+	p := promisedUpTo(t, fs, 1)
 	syncs := 0
-	p := promiseOn(errorfs.Wrap(fs, errorfs.InjectorFunc(func(op errorfs.Op) error {
+	p.fs = errorfs.Wrap(fs, errorfs.InjectorFunc(func(op errorfs.Op) error {
 		switch op.Kind {
 		case errorfs.OpFileSyncData:
 			syncs++
@@ -95,7 +96,7 @@ func TestPromiseCostsOneSync(t *testing.T) {
 			return fmt.Errorf("operation %v of %s", op.Kind, op.Path)
 		}
 		return nil
-	})))
+	}))
 	for e := ident.Epoch(2); e < 9; e++ {
 		if err := p.write(e); err != nil || syncs != int(e)-1 {
 			t.Fatalf("%d syncs, %v", syncs, err)
@@ -391,7 +392,7 @@ func TestPromiseReadIsOnDisk(t *testing.T) {
 	for before := ident.Epoch(0); before < 4; before++ {
 		fs := vfs.NewCrashableMem()
 		p := promisedUpTo(t, fs, before)
-		dies := p
+		dies := *p
 		dies.fs = errorfs.Wrap(fs, errorfs.InjectorFunc(func(op errorfs.Op) error {
 			if op.Kind == errorfs.OpFileSyncData || op.Kind == errorfs.OpFileSync && before == 0 && op.Path == p.dir {
 				return errorfs.ErrInjected
@@ -409,5 +410,38 @@ func TestPromiseReadIsOnDisk(t *testing.T) {
 			t.Fatalf("the next life reads %s, %v, after %s", e, err, before)
 		}
 		promiseOn(fs.CrashClone(vfs.CrashCloneCfg{})).says(t, e)
+	}
+}
+
+// The directory cannot be synced when the file is made, or replaced: the promise is not given. It is asked for again, by the same process,
+// which finds the file: what is answered then is there after a power cut, too. Proves CL-3, S7.
+func TestPromiseWhoseNameWasNotSynced(t *testing.T) {
+	old := append([]byte("USPR"), 1, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0)
+	old = append(old, make([]byte, 12)...)
+	old = binary.LittleEndian.AppendUint32(old, crc32.Checksum(old, castagnoli))
+	for name, before := range map[string][]byte{"there was none": nil, "one of version 1": old} {
+		fs := vfs.NewCrashableMem()
+		fails := true
+		p := promiseOn(errorfs.Wrap(fs, errorfs.InjectorFunc(func(op errorfs.Op) error {
+			if fails && op.Kind == errorfs.OpFileSync && op.Path == "data/promises" {
+				return errorfs.ErrInjected
+			}
+			return nil
+		})))
+		if before != nil {
+			if err := replaceFile(fs, p.dir, p.name, before); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 2 {
+			if err := p.write(7); !errors.Is(err, errorfs.ErrInjected) {
+				t.Fatalf("%s: promised under a name that is not on disk: %v", name, err)
+			}
+		}
+		fails = false
+		if err := p.write(7); err != nil {
+			t.Fatal(err)
+		}
+		promiseOn(fs.CrashClone(vfs.CrashCloneCfg{})).says(t, 7)
 	}
 }

@@ -73,6 +73,9 @@ func (g *Group) Apply(before, after ident.Position, changes []Change) error {
 	defer leave()
 	g.apply.Lock()
 	defer g.apply.Unlock()
+	if err := g.store.health.error(); err != nil { // the batch before may have failed: what it changes stays hidden
+		return err
+	}
 	if have := g.Position(); have != before {
 		return &PositionError{Group: g.name, Have: have, Want: before}
 	}

@@ -124,27 +124,8 @@ func (t *touched) add(key []byte) {
 
 // hide takes what a batch of the group will change out of sight. The next one comes after show.
 func (c *recent) hide(g *Group, t *touched, changes []Change) {
-	from := 0
-	for i := 0; i < len(t.ends) || i == 0; i += recentTurn {
-		c.mu.Lock()
-		if i == 0 {
-			c.begun++
-			g.lands = c.begun
-		}
-		for k := i; k < min(i+recentTurn, len(t.ends)); k++ {
-			key := t.keys[from:t.ends[k]]
-			from = t.ends[k]
-			c.last[placeOf(key)] = g.lands
-			switch r := c.rows[string(key)]; {
-			case r == nil:
-			case r.hidden: // by this batch: what it makes of the record in between nobody sees
-				t.rows[r.touched].change = k
-			default:
-				r.hidden, r.touched = true, len(t.rows)
-				t.rows = append(t.rows, touchedRow{row: r, change: k})
-			}
-		}
-		c.mu.Unlock()
+	for i, from := 0, 0; i < len(t.ends) || i == 0; i += recentTurn {
+		from = c.hideSome(g, t, i, from)
 	}
 	for i := range t.rows {
 		if put := changes[t.rows[i].change].Put; put != nil {
@@ -153,6 +134,31 @@ func (c *recent) hide(g *Group, t *touched, changes []Change) {
 			t.rows[i].image = &image
 		}
 	}
+}
+
+// hideSome hides one turn, from the change i on, whose key begins at from. It returns where the next one's begins.
+func (c *recent) hideSome(g *Group, t *touched, i, from int) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if i == 0 {
+		c.begun++
+		g.lands = c.begun
+	}
+	for k := i; k < min(i+recentTurn, len(t.ends)); k++ {
+		key := t.keys[from:t.ends[k]]
+		from = t.ends[k]
+		last := &c.last[placeOf(key)]
+		*last = max(*last, g.lands) // a batch of another group that shares the place may have begun since the first turn
+		switch r := c.rows[string(key)]; {
+		case r == nil:
+		case r.hidden: // by this batch: what it makes of the record in between nobody sees
+			t.rows[r.touched].change = k
+		default:
+			r.hidden, r.touched = true, len(t.rows)
+			t.rows = append(t.rows, touchedRow{row: r, change: k})
+		}
+	}
+	return from
 }
 
 // show tells what the batch that has landed made of the records.
