@@ -314,7 +314,7 @@ func (p pipes) Addr() net.Addr { return &net.TCPAddr{} }
 func TestHouseWithClientsThatTakeNothing(t *testing.T) {
 	const deaf = 100
 	ln := pipes{make(chan net.Conn, deaf+2)}
-	h := newHouse(ln, deaf+1)
+	h := newHouse(ln, deaf+2)
 	ln.next <- nil
 	if _, err := h.Accept(); err == nil || len(h.room) != 0 {
 		t.Errorf("accepting that failed: %v, %d connections are counted", err, len(h.room))
