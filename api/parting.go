@@ -113,15 +113,18 @@ func (h *house) part(answer []byte) {
 	}
 	h.mu.Unlock()
 	until := time.Now().Add(farewellRead)
-	var going []*guest
-	for _, g := range all {
-		if g.part(answer, until) {
-			going = append(going, g)
-		}
+	free := make([]bool, len(all))
+	var parting sync.WaitGroup // side by side, so that those who take nothing do not hold up the others; there are as many as there is room for
+	for i, g := range all {
+		parting.Go(func() { free[i] = g.part(answer, until) })
 	}
+	parting.Wait()
 	late := time.NewTimer(time.Until(until))
 	defer late.Stop()
-	for _, g := range going {
+	for i, g := range all {
+		if !free[i] {
+			continue
+		}
 		select {
 		case <-g.gone:
 		case <-late.C:

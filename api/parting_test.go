@@ -3,6 +3,7 @@ package api
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -287,5 +288,61 @@ func TestHouse(t *testing.T) {
 	}
 	if err := <-accepted; err == nil {
 		t.Error("a closed listener has accepted")
+	}
+}
+
+// pipes is a listener of connections that have no buffers: an answer that the client does not take stays where it is.
+type pipes struct {
+	next chan net.Conn // with a nil connection accepting fails
+}
+
+func (p pipes) Accept() (net.Conn, error) {
+	c, open := <-p.next
+	switch {
+	case !open:
+		return nil, net.ErrClosed
+	case c == nil:
+		return nil, errors.New("too many open files")
+	}
+	return c, nil
+}
+
+func (p pipes) Close() error   { return nil }
+func (p pipes) Addr() net.Addr { return &net.TCPAddr{} }
+
+// Proves BX-1: accepting that fails takes no room, and those who take no answer do not hold up that others get theirs.
+func TestHouseWithClientsThatTakeNothing(t *testing.T) {
+	const deaf = 100
+	ln := pipes{make(chan net.Conn, deaf+2)}
+	h := newHouse(ln, deaf+2)
+	ln.next <- nil
+	if _, err := h.Accept(); err == nil || len(h.room) != 0 {
+		t.Errorf("accepting that failed: %v, %d connections are counted", err, len(h.room))
+	}
+	var out net.Conn
+	for range deaf + 1 {
+		here, there := net.Pipe()
+		ln.next <- here
+		g, err := h.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer g.Close()
+		defer there.Close()
+		out = there
+	}
+	heard := make(chan string, 1)
+	go func() {
+		b := make([]byte, 3)
+		_, _ = io.ReadFull(out, b)
+		heard <- string(b)
+	}()
+	began := time.Now()
+	h.part([]byte("bye"))
+	if took := time.Since(began); took > deaf*farewellWrite/2 {
+		t.Errorf("it took %s", took)
+	}
+	if got := <-heard; got != "bye" {
+		t.Errorf("who listens heard %q", got)
 	}
 }

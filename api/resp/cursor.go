@@ -23,6 +23,8 @@ const (
 	prefixBits = 16
 	sumBits    = 36
 
+	lastCode = 1<<fileBits - 1
+
 	maxCursors   = 512 // keys that are remembered
 	maxCursorKey = 512 // bytes of one
 )
@@ -57,7 +59,7 @@ func hashOf(b []byte) uint64 {
 	return n ^ n>>29 ^ n>>47 // its upper bits are the good ones
 }
 
-func fileCode(name string) uint64 { return 1 + hashOf([]byte(name))%(1<<fileBits-1) }
+func fileCode(name string) uint64 { return 1 + hashOf([]byte(name))%lastCode }
 
 // fileMark tells files with one code apart.
 func fileMark(name string) uint64 { return 1 + hashOf([]byte(name))>>32%(1<<prefixBits-1) }

@@ -1,6 +1,7 @@
 package resp
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -26,8 +27,36 @@ func (s *session) ownFiles(ctx context.Context) ([]string, error) {
 	return s.srv.o.Store.Files(ctx, s.srv.o.Local, true)
 }
 
-// files lists the files of all groups, and own, in the order of a scan.
-func (s *session) files(ctx context.Context, own []string) ([]file, error) {
+// window puts files in the order of a scan: those from a code on, and about most of them. next is the code of the first ones left out; 0: there
+// are no more.
+func window(names []string, from uint64, most int) (files []file, next uint64) {
+	slices.Sort(names)
+	for _, n := range slices.Compact(names) { // groups with ranges of one file have it both
+		if code := fileCode(n); code >= from {
+			files = append(files, file{name: n, code: code})
+		}
+	}
+	slices.SortStableFunc(files, func(a, b file) int { return cmp.Compare(a.code, b.code) })
+	if len(files) <= most {
+		return files, 0
+	}
+	if next = files[most].code; next == files[0].code { // all of a code belong together
+		next++
+	}
+	if next > lastCode {
+		return files, 0
+	}
+	return files[:firstOf(files, next)], next
+}
+
+// firstOf is the place of the first file with a code, or with a higher one.
+func firstOf(files []file, code uint64) int {
+	at, _ := slices.BinarySearchFunc(files, code, func(f file, code uint64) int { return cmp.Compare(f.code, code) })
+	return at
+}
+
+// files lists the files of all groups, and own, from a code on, as window does.
+func (s *session) files(ctx context.Context, own []string, from uint64) ([]file, uint64, error) {
 	names, asked := slices.Clone(own), map[string][][]byte{} // groups, by the address of their primary
 	for _, g := range s.srv.o.Roles.Groups() {
 		here, err := s.srv.o.Store.Files(ctx, g.Name, s.local())
@@ -35,29 +64,30 @@ func (s *session) files(ctx context.Context, own []string) ([]file, error) {
 		case is && s.asks(other):
 			asked[other.Redis] = append(asked[other.Redis], []byte(g.Name))
 		case err != nil:
-			return nil, err
+			return nil, 0, err
 		}
 		names = append(names, here...)
 	}
+	var next uint64 // of those that leave some out, the one that leaves out most
 	for address, groups := range asked {
-		r, err := s.ask(ctx, address, append([][]byte{[]byte("understudy"), []byte("files")}, groups...))
+		r, err := s.ask(ctx, address, append([][]byte{[]byte("understudy"), []byte("files"), strconv.AppendUint(nil, from, 10)}, groups...))
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
-		list, _ := r.(array)
-		for _, name := range list {
-			b, _ := name.(bulk)
-			names = append(names, string(b))
+		there, left, err := filesOf(r, from)
+		if err != nil {
+			return nil, 0, err
+		}
+		names = append(names, there...)
+		if left > 0 && (next == 0 || left < next) {
+			next = left
 		}
 	}
-	slices.Sort(names)
-	names = slices.Compact(names) // groups with ranges of one file have it both
-	files := make([]file, len(names))
-	for i, n := range names {
-		files[i] = file{name: n, code: fileCode(n)}
+	files, left := window(names, from, s.srv.o.Limits.Files)
+	if next > 0 && (left == 0 || next < left) {
+		return files[:firstOf(files, next)], next, nil
 	}
-	slices.SortStableFunc(files, func(a, b file) int { return cmp.Compare(a.code, b.code) })
-	return files, nil
+	return files, left, nil
 }
 
 // page returns records of a file in the order of their keys, from wherever they are.
@@ -71,7 +101,7 @@ func (s *session) page(ctx context.Context, file string, from Bound, limit int) 
 	if err != nil {
 		return nil, false, err
 	}
-	return pageOf(r)
+	return pageOf(r, from)
 }
 
 // asks tells whether another node can be asked for what is not here.
@@ -93,21 +123,55 @@ func (s *session) ask(ctx context.Context, address string, args [][]byte) (reply
 	}
 }
 
-// answerFiles lists the files of groups that this node is primary of, for another one.
-func (s *session) answerFiles(groups [][]byte) reply {
+// answerFiles lists files of groups that this node is primary of, for another one: the code with which it has to go on asking, 0 for none,
+// then names.
+func (s *session) answerFiles(from []byte, groups [][]byte) reply {
+	code, valid := integerOf(from)
+	if !valid || code < 0 {
+		return errNotInteger
+	}
 	return s.run(&job{reads: true, direct: func(ctx context.Context) (reply, error) {
-		all := array{}
+		var names []string
 		for _, g := range groups {
-			names, err := s.srv.o.Store.Files(ctx, string(g), false)
+			if s.srv.o.Local != "" && string(g) == s.srv.o.Local {
+				return nil, errNotMeant
+			}
+			some, err := s.srv.o.Store.Files(ctx, string(g), false)
 			if err != nil {
 				return nil, err
 			}
-			for _, n := range names {
-				all = append(all, text(n))
-			}
+			names = append(names, some...)
+		}
+		files, next := window(names, uint64(code), s.srv.o.Limits.Files)
+		all := array{integer(next)}
+		for _, f := range files {
+			all = append(all, text(f.name))
 		}
 		return all, nil
 	}})
+}
+
+// errNonsense says that another node has not answered as it should. What it left out would be missing in the scan.
+var errNonsense = errors.New("another node has answered a scan with something that is no answer to it")
+
+// filesOf reads what answerFiles gave.
+func filesOf(r reply, from uint64) (names []string, next uint64, err error) {
+	list, _ := r.(array)
+	if len(list) == 0 {
+		return nil, 0, errNonsense
+	}
+	code, is := list[0].(integer)
+	if next = uint64(code); !is || next != 0 && (next <= from || next > lastCode) {
+		return nil, 0, errNonsense
+	}
+	for _, r := range list[1:] {
+		name, is := r.(bulk)
+		if !is || len(name) == 0 {
+			return nil, 0, errNonsense
+		}
+		names = append(names, string(name))
+	}
+	return names, next, nil
 }
 
 // answerPage gives another node a page of a file that this node is primary of: whether it is the last one, then keys and kinds in turn.
@@ -133,17 +197,23 @@ func (s *session) answerPage(file, key, after, most []byte) reply {
 	}})
 }
 
-// pageOf reads what answerPage gave.
-func pageOf(r reply) (page []Scanned, done bool, err error) {
+// pageOf reads what answerPage gave of the keys from a bound on. They have to go up: else the scan would not end.
+func pageOf(r reply, from Bound) (page []Scanned, done bool, err error) {
 	list, _ := r.(array)
 	if len(list)%2 == 0 {
-		return nil, false, errors.New("another node has answered with something that is no page")
+		return nil, false, errNonsense
 	}
-	last, _ := list[0].(integer)
+	last, valid := list[0].(integer)
 	for i := 1; i < len(list); i += 2 {
-		key, _ := list[i].(bulk)
-		kind, _ := list[i+1].(integer)
+		key, isKey := list[i].(bulk)
+		kind, isKind := list[i+1].(integer)
+		order := bytes.Compare(key, from.Key)
+		valid = valid && isKey && isKind && (order > 0 || order == 0 && !from.After)
+		from = Bound{Key: key, After: true}
 		page = append(page, Scanned{Key: key, Kind: byte(kind)})
+	}
+	if !valid {
+		return nil, false, errNonsense
 	}
 	return page, last != 0, nil
 }

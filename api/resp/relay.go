@@ -24,7 +24,7 @@ func peerCommands() []command {
 //	UNDERSTUDY POSITIONS key …              of the last changes, for WATCH: group@position; -group@position: where the history stood that has no such record
 //	UNDERSTUDY WATCHED key position         of that form: EXEC is not done when the key has changed since, or is another group's
 //	UNDERSTUDY POSITION group               of the last write over this connection, for WAIT
-//	UNDERSTUDY FILES group …                of which this node is primary, for SCAN
+//	UNDERSTUDY FILES code group …           of which this node is primary, for SCAN; only between nodes, as PAGE is
 //	UNDERSTUDY PAGE file key after limit    of the keys of a file; after 1: the key itself is left out
 func ownUnderstudy(s *session, args [][]byte) reply {
 	switch {
@@ -63,9 +63,9 @@ func ownUnderstudy(s *session, args [][]byte) reply {
 		return failure("NOPERM this user has no permissions to run the 'understudy' command")
 	}
 	switch {
-	case is(args[1], "FILES"):
-		return s.answerFiles(args[2:])
-	case is(args[1], "PAGE") && len(args) == 6:
+	case s.peer && is(args[1], "FILES") && len(args) > 3:
+		return s.answerFiles(args[2], args[3:])
+	case s.peer && is(args[1], "PAGE") && len(args) == 6:
 		return s.answerPage(args[2], args[3], args[4], args[5])
 	}
 	return errSubcommand("understudy", args[1])

@@ -82,6 +82,7 @@ type Limits struct {
 	Watches   int   // keys that a connection watches
 	Channels  int   // that a connection is subscribed to
 	Keys      int   // that KEYS looks at
+	Files     int   // whose names a step of a scan knows, from each node; all with one code belong together
 	Names     int   // bytes of what a client says about itself, and of channel names
 
 	LoginArguments int // of one command, before a client is authenticated
@@ -121,6 +122,7 @@ func DefaultLimits() Limits {
 		Watches:   1024,
 		Channels:  64,
 		Keys:      100_000,
+		Files:     10_000,
 		Names:     256,
 
 		LoginArguments: 10,
@@ -146,7 +148,7 @@ func (l Limits) withDefaults() Limits {
 	for _, p := range []struct{ to, from *int }{
 		{&l.Connections, &d.Connections}, {&l.Arguments, &d.Arguments}, {&l.Bulk, &d.Bulk}, {&l.Inline, &d.Inline}, {&l.File, &d.File}, {&l.Key, &d.Key},
 		{&l.Hash, &d.Hash}, {&l.Batch, &d.Batch}, {&l.Queue, &d.Queue}, {&l.Watches, &d.Watches}, {&l.Channels, &d.Channels},
-		{&l.Keys, &d.Keys}, {&l.Names, &d.Names}, {&l.LoginArguments, &d.LoginArguments}, {&l.LoginBulk, &d.LoginBulk},
+		{&l.Keys, &d.Keys}, {&l.Files, &d.Files}, {&l.Names, &d.Names}, {&l.LoginArguments, &d.LoginArguments}, {&l.LoginBulk, &d.LoginBulk},
 		{&l.Waiting, &d.Waiting}, {&l.Relays, &d.Relays},
 	} {
 		*p.to = cmp.Or(*p.to, *p.from)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"time"
 )
 
 const (
@@ -110,7 +111,8 @@ func (s *session) scanHere(ctx context.Context, cursor uint64, o scanOptions) (f
 	if other := s.onePrimary(); other != nil && len(own) == 0 {
 		return f, other
 	}
-	files, err := s.files(ctx, own)
+	begin, _, _ := splitCursor(cursor)
+	files, left, err := s.files(ctx, own, begin)
 	if err != nil {
 		return f, err
 	}
@@ -118,19 +120,29 @@ func (s *session) scanHere(ctx context.Context, cursor uint64, o scanOptions) (f
 	if err != nil {
 		return f, err
 	}
+	// Some time of the command is left for the answer: a step that goes through much, and finds little, says how far it came.
+	end, limited := ctx.Deadline()
+	end = end.Add(-time.Until(end) / 2)
 	looked, size := 0, max(1, min(o.count, scanPage))
+	stop := func(names int) bool { // here, if there is a cursor for it
+		if names < o.count && looked < max(scanWork, o.count) && (looked == 0 || !limited || time.Now().Before(end)) {
+			return false
+		}
+		c, alone := s.srv.cursors.after(files[at], from)
+		if !alone || !from.After && marked(files, at) {
+			return false
+		}
+		f.cursor = c
+		return true
+	}
 	for ; at < len(files); at, from = at+1, (Bound{}) {
 		here := files[at]
 		for done := false; !done; {
-			if len(f.names) >= o.count || looked >= max(scanWork, o.count) {
-				if c, alone := s.srv.cursors.after(here, from); alone {
-					f.cursor = c
-					return f, nil
-				}
+			if stop(len(f.names)) {
+				return f, nil
 			}
 			page, last, err := s.page(ctx, here.name, from, size)
-			if err != nil && len(f.names) > 0 { // what was found is answered; the error belongs to the next step
-				f.cursor, _ = s.srv.cursors.after(here, from)
+			if err != nil && len(f.names) > 0 && stop(o.count) { // what was found is answered; the error belongs to the next step
 				return f, nil
 			}
 			if err == nil && len(page) == 0 && !last {
@@ -155,7 +167,20 @@ func (s *session) scanHere(ctx context.Context, cursor uint64, o scanOptions) (f
 			size = min(2*size, scanPage) // few of them are wanted
 		}
 	}
+	if left > 0 {
+		f.cursor = makeCursor(left, 0, 0)
+	}
 	return f, nil
+}
+
+// marked tells whether a cursor for the beginning of a file stands for one before it, too.
+func marked(files []file, at int) bool {
+	for i := at - 1; i >= 0 && files[i].code == files[at].code; i-- {
+		if fileMark(files[i].name) == fileMark(files[at].name) {
+			return true
+		}
+	}
+	return false
 }
 
 // onePrimary names the node that is primary of all groups, when that is not this one; nil when it is, when there are several, or when the
@@ -176,13 +201,7 @@ func (s *session) onePrimary() *Elsewhere {
 // resume finds where a cursor points to.
 func (s *session) resume(ctx context.Context, files []file, cursor uint64) (int, Bound, error) {
 	code, prefix, sum := splitCursor(cursor)
-	first := len(files) // the first file that the cursor may mean
-	for i, f := range files {
-		if f.code >= code {
-			first = i
-			break
-		}
-	}
+	first := firstOf(files, code) // the first file that the cursor may mean
 	if cursor == 0 || first == len(files) || files[first].code != code {
 		return first, Bound{}, nil // the beginning, or that of what comes after a file that is gone
 	}

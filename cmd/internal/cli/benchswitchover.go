@@ -117,7 +117,7 @@ func (a *app) runSwitchBench(ctx context.Context, o switchBenchOptions) (err err
 		cl.Close()
 		err = errors.Join(err, c.stop(nil))
 		if err != nil && ctx.Err() == nil || o.keep {
-			fmt.Fprintf(a.err, "Data and logs are kept in %s\n", dir)
+			a.notice("Data and logs are kept in %s", dir)
 			return
 		}
 		err = errors.Join(err, os.RemoveAll(dir))

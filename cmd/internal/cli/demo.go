@@ -88,7 +88,7 @@ func (a *app) runDemo(ctx context.Context, o demoOptions) (err error) {
 			d.client.Close()
 		}
 		if err != nil && ctx.Err() == nil || o.keep { // what somebody interrupted is no failure to look into
-			fmt.Fprintf(a.err, "Journals, data and logs are kept in %s\n", dir)
+			a.notice("Journals, data and logs are kept in %s", dir)
 			return
 		}
 		err = errors.Join(err, os.RemoveAll(dir))

@@ -213,16 +213,16 @@ func (a *app) superviseDev(ctx context.Context, c *devCluster, restart bool) err
 		case <-ctx.Done():
 			return nil
 		case n := <-ended:
-			fmt.Fprintf(a.err, "understudy: %s\n", n.ended())
+			a.notice("understudy: %s", n.ended())
 			if !restart {
-				fmt.Fprintf(a.err, "  start it again: %s server --config %s\n", shellQuote(os.Args[0]), shellQuote(filepath.Join(n.dir, "understudy.yaml")))
+				a.notice("  start it again: %s server --config %s", shellQuote(os.Args[0]), shellQuote(filepath.Join(n.dir, "understudy.yaml")))
 				if alive--; alive == 0 {
-					fmt.Fprintf(a.err, "  none of the nodes that were started here is left; nodes started by hand go on, also after Ctrl-C, which ends this command\n")
+					a.notice("  none of the nodes that were started here is left; nodes started by hand go on, also after Ctrl-C, which ends this command")
 				}
 				continue
 			}
 			wait, _ := again[n].died(time.Since(since[n])) // somebody sits in front of it: it never gives up
-			fmt.Fprintf(a.err, "  it is restarted in %s\n", humanDuration(wait))
+			a.notice("  it is restarted in %s", humanDuration(wait))
 			wg.Go(func() {
 				select {
 				case <-time.After(wait):
@@ -239,7 +239,7 @@ func (a *app) superviseDev(ctx context.Context, c *devCluster, restart bool) err
 				return err
 			}
 			since[n] = time.Now()
-			fmt.Fprintf(a.err, "understudy: node %s was restarted, pid %s\n", n.name, strconv.Itoa(n.process.cmd.Process.Pid))
+			a.notice("understudy: node %s was restarted, pid %s", n.name, strconv.Itoa(n.process.cmd.Process.Pid))
 			watch(n, n.process)
 		}
 	}

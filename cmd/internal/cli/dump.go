@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/understudy-ha/understudy/client"
+	"github.com/understudy-ha/understudy/cmd/internal/node"
 	"github.com/understudy-ha/understudy/internal/ident"
 	"github.com/understudy-ha/understudy/journal/entry"
 )
@@ -72,7 +73,7 @@ func (a *app) dumpFile(ctx context.Context, path string, full, bundles bool) err
 	h := r.header
 	if a.output != "json" {
 		fmt.Fprintf(a.out, "# receiver %s of journal %s, cluster %s, begins with entry %s after %s, chain %s, created %s\n",
-			h.Number, h.ID, h.Cluster, h.First, positionText(historyOf(h.ID), h.Start), h.Chain, humanTime(h.Created))
+			h.Number, h.ID, h.Cluster, h.First, positionText(node.HistoryOf(h.ID), h.Start), h.Chain, humanTime(h.Created))
 	}
 	confirmed := r.confirmedUpTo()
 	for b, err := range r.bundles() {
@@ -83,13 +84,13 @@ func (a *app) dumpFile(ctx context.Context, path string, full, bundles bool) err
 			return ctx.Err()
 		}
 		if bundles && a.output != "json" {
-			fmt.Fprintln(a.out, bundleLine(historyOf(h.ID), b))
+			fmt.Fprintln(a.out, bundleLine(node.HistoryOf(h.ID), b))
 		}
 		for e, err := range b.Entries() {
 			if err != nil {
 				return fmt.Errorf("%s: bundle at byte %d: %w", path, b.offset, err)
 			}
-			shown := shownEntry(historyOf(h.ID), e, confirmed)
+			shown := shownEntry(node.HistoryOf(h.ID), e, confirmed)
 			if a.output != "json" {
 				shown.Confirmed = true // the last entries are confirmed by what comes after them: the file cannot tell
 			}
@@ -110,14 +111,6 @@ func (a *app) dumpEntry(e client.Entry, full bool) error {
 		fmt.Fprintf(w, "%8d  %-18s %s %s  %s  %-12s %-32s %s\n", e.Sequence, e.Position, e.Code, e.Type, humanTime(e.Time),
 			e.File, printable(e.Bytes(), 60), content)
 	})
-}
-
-// historyOf names the history that a journal's positions are of, as nodes print them.
-func historyOf(id ident.JournalID) ident.GroupName {
-	if id.Group == client.LocalGroup {
-		return id.Group.Of(id.Node)
-	}
-	return id.Group
 }
 
 func positionText(g ident.GroupName, p ident.Position) string {

@@ -78,7 +78,7 @@ func (a *app) runMeasure(ctx context.Context, o measureOptions) (err error) {
 		cl.Close()
 		err = errors.Join(err, c.stop(nil))
 		if err != nil && ctx.Err() == nil || o.keep {
-			fmt.Fprintf(a.err, "Data and logs are kept in %s\n", dir)
+			a.notice("Data and logs are kept in %s", dir)
 			return
 		}
 		err = errors.Join(err, os.RemoveAll(dir))
@@ -89,32 +89,60 @@ func (a *app) runMeasure(ctx context.Context, o measureOptions) (err error) {
 	if _, err := c.waitReady(ctx, cl); err != nil {
 		return err
 	}
-	d := &demo{out: a.out, cluster: c, client: cl, began: time.Now()}
+	d := &demo{out: io.Discard, cluster: c, client: cl, began: time.Now()}
+	sum := measured{Fault: o.fault, Leader: o.leader}
 	var all []time.Duration
-	var failed, unknown int
 	for i := range o.rounds {
 		m, err := d.measureOnce(ctx, o)
 		if err != nil {
 			return fmt.Errorf("round %d: %w", i+1, err)
 		}
 		all = append(all, m.gap)
-		failed += m.refused
-		unknown += m.unknown
-		fmt.Fprintf(a.out, "%3d  %s  leader %s  %8s  %4d ok %2d refused %2d unknown  %s\n", i+1, fromTo(m.from, m.to), m.leader, humanDuration(m.gap), m.ok, m.refused, m.unknown, m.steps)
+		sum.Refused += m.Refused
+		sum.Unknown += m.Unknown
+		m.Round = i + 1
+		err = a.showLine(m, func(w io.Writer) {
+			fmt.Fprintf(w, "%3d  %s  leader %s  %8s  %4d ok %2d refused %2d unknown  %s\n", m.Round, fromTo(m.From, m.To), m.Leader, humanDuration(m.gap), m.OK, m.Refused, m.Unknown, m.Steps)
+		})
+		if err != nil {
+			return err
+		}
 	}
 	slices.Sort(all)
-	at := func(q float64) string { return humanDuration(all[min(len(all)-1, int(q*float64(len(all))))]) }
-	fmt.Fprintf(a.out, "%s, Raft leader %s: %d rounds, first accepted write after p50 %s, p90 %s, p99 %s, worst %s; %d refused, %d unknown\n",
-		o.fault, o.leader, len(all), at(0.5), at(0.9), at(0.99), humanDuration(all[len(all)-1]), failed, unknown)
-	return nil
+	at := func(q float64) time.Duration { return all[min(len(all)-1, int(q*float64(len(all))))] }
+	sum.Rounds, sum.P50, sum.P90, sum.P99, sum.Worst = len(all), at(0.5).Seconds(), at(0.9).Seconds(), at(0.99).Seconds(), all[len(all)-1].Seconds()
+	return a.showLine(sum, func(w io.Writer) {
+		fmt.Fprintf(w, "%s, Raft leader %s: %d rounds, first accepted write after p50 %s, p90 %s, p99 %s, worst %s; %d refused, %d unknown\n",
+			o.fault, o.leader, sum.Rounds, humanDuration(at(0.5)), humanDuration(at(0.9)), humanDuration(at(0.99)), humanDuration(all[len(all)-1]), sum.Refused, sum.Unknown)
+	})
+}
+
+// measured sums all rounds up. Times are seconds until the first accepted write.
+type measured struct {
+	Fault   string  `json:"fault"`
+	Leader  string  `json:"leader"`
+	Rounds  int     `json:"rounds"`
+	P50     float64 `json:"p50_seconds"`
+	P90     float64 `json:"p90_seconds"`
+	P99     float64 `json:"p99_seconds"`
+	Worst   float64 `json:"worst_seconds"`
+	Refused int     `json:"refused"`
+	Unknown int     `json:"unknown"`
 }
 
 // measurement is one round.
 type measurement struct {
-	from, to, leader     string
-	gap                  time.Duration // from the fault to the first accepted write that was begun after it
-	ok, refused, unknown int
-	steps                string
+	Round   int     `json:"round"`
+	From    string  `json:"from"`
+	To      string  `json:"to"`
+	Leader  string  `json:"leader"`
+	Gap     float64 `json:"gap_seconds"`
+	OK      int     `json:"ok"`
+	Refused int     `json:"refused"`
+	Unknown int     `json:"unknown"`
+	Steps   string  `json:"steps"`
+
+	gap time.Duration // from the fault to the first accepted write that was begun after it
 }
 
 func (d *demo) measureOnce(ctx context.Context, o measureOptions) (m measurement, err error) {
@@ -129,7 +157,7 @@ func (d *demo) measureOnce(ctx context.Context, o measureOptions) (m measurement
 		return m, err
 	}
 	g, _ := st.Group(demoGroup)
-	m.from, m.leader = g.Primary, st.RaftLeader
+	m.From, m.Leader = g.Primary, st.RaftLeader
 	before := g.Epoch
 	victim := d.cluster.node(g.Primary)
 	var others []string
@@ -158,6 +186,7 @@ func (d *demo) measureOnce(ctx context.Context, o measureOptions) (m measurement
 		return m, err
 	}
 	m.gap = back.Sub(fault)
+	m.Gap = m.gap.Seconds()
 	time.Sleep(200 * time.Millisecond)
 	if o.fault == faultFreeze {
 		if err := victim.process.cmd.Process.Signal(syscall.SIGCONT); err != nil {
@@ -166,13 +195,13 @@ func (d *demo) measureOnce(ctx context.Context, o measureOptions) (m measurement
 	} else {
 		<-victim.process.done
 	}
-	m.ok, m.refused, m.unknown = p.stop()
+	m.OK, m.Refused, m.Unknown = p.stop()
 	near := client.New(others...)
 	defer near.Close()
 	if g, err = near.Group(ctx, demoGroup); err != nil {
 		return m, err
 	}
-	m.to = g.Primary
+	m.To = g.Primary
 	if g.Epoch == before {
 		return m, errors.New("the epoch is the same: nothing failed over")
 	}
@@ -180,7 +209,7 @@ func (d *demo) measureOnce(ctx context.Context, o measureOptions) (m measurement
 	if err != nil {
 		return m, err
 	}
-	m.steps = stepsLine(ops[0])
+	m.Steps = stepsLine(ops[0])
 	if err := d.cluster.startNode(victim); err != nil {
 		return m, err
 	}

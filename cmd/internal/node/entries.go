@@ -95,7 +95,7 @@ func (j journals) Entries(ctx context.Context, group, node string, f client.Entr
 		if err := j.n.scrub.distrusts(jr.ID(), e.Sequence, e.Sequence); err != nil {
 			return client.EntryPage{}, err
 		}
-		out.Items = append(out.Items, shown(historyOf(jr.ID()), e, e.Sequence <= view.Confirmed, &q))
+		out.Items = append(out.Items, shown(HistoryOf(jr.ID()), e, e.Sequence <= view.Confirmed, &q))
 	}
 	if f.Newest > 0 {
 		slices.Reverse(out.Items)

@@ -56,7 +56,7 @@ func begin(ctx context.Context, jr *journal.Journal, q journal.Filter, newest in
 		}
 		seq, ok, err := jr.SequenceOf(at)
 		if err == nil && !ok {
-			err = &client.Error{Code: client.CodeNotFound, Detail: fmt.Sprintf("journal %s does not hold the fact %s", jr.ID(), at.Format(historyOf(jr.ID()))),
+			err = &client.Error{Code: client.CodeNotFound, Detail: fmt.Sprintf("journal %s does not hold the fact %s", jr.ID(), at.Format(HistoryOf(jr.ID()))),
 				Remedy: "follow the history instead (GET /v1/groups/GROUP/entries): it goes on in whichever journal holds it"}
 		}
 		return seq + 1, err
@@ -156,7 +156,7 @@ func (s *journalStream) take(to []client.Entry, step journal.Step) ([]client.Ent
 			return to, err
 		}
 		if e.Sequence >= step.From && s.q.Selects(&e) {
-			to = append(to, shown(historyOf(s.jr.ID()), &e, e.Sequence <= view.Confirmed, &s.q))
+			to = append(to, shown(HistoryOf(s.jr.ID()), &e, e.Sequence <= view.Confirmed, &s.q))
 		}
 	}
 	s.after = step.Bundle.Last()

@@ -77,7 +77,7 @@ func (j journals) Journals(_ context.Context, group string) ([]client.Journal, e
 func shownJournal(x replica.JournalStatus, kind string) client.Journal {
 	c := client.Journal{ID: x.ID.String(), Node: string(x.ID.Node), Kind: kind, State: string(x.State), First: uint64(x.View.First), Last: uint64(x.View.Last),
 		Durable: uint64(x.View.Durable), Confirmed: uint64(x.View.Confirmed), Committed: uint64(x.View.Committed), Attached: uint32(x.View.Attached), Receivers: x.Receivers,
-		Bytes: x.View.Bytes, Position: x.View.After.Format(historyOf(x.ID))}
+		Bytes: x.View.Bytes, Position: x.View.After.Format(HistoryOf(x.ID))}
 	c.Spare, c.Limit, c.Free, c.Runway = x.Space.Spare, x.Space.Limit, x.Space.Free, runwaySeconds(runway(x))
 	if x.Space.Full != nil {
 		c.Full = replica.FullText(x.Space.Full)
@@ -104,7 +104,7 @@ func (j journals) Receivers(_ context.Context, group, node string) ([]client.Rec
 }
 
 func receiver(id ident.JournalID, r journal.ReceiverInfo) client.Receiver {
-	c := client.Receiver{Journal: id.String(), Number: uint32(r.Number), Start: r.Start.Format(historyOf(id)), Chain: r.Chain.String(), Bytes: r.Bytes, Attached: r.Attached, Created: r.Created}
+	c := client.Receiver{Journal: id.String(), Number: uint32(r.Number), Start: r.Start.Format(HistoryOf(id)), Chain: r.Chain.String(), Bytes: r.Bytes, Attached: r.Attached, Created: r.Created}
 	if r.Last >= r.First {
 		c.First, c.Last = uint64(r.First), uint64(r.Last)
 	}

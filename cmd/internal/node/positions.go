@@ -8,8 +8,8 @@ import (
 	"github.com/understudy-ha/understudy/internal/ident"
 )
 
-// historyOf names the history that a journal's positions are of: its group's, or that of one node's local files.
-func historyOf(id ident.JournalID) ident.GroupName {
+// HistoryOf names the history that a journal's positions are of: its group's, or that of one node's local files.
+func HistoryOf(id ident.JournalID) ident.GroupName {
 	if id.Group == localGroup {
 		return id.Group.Of(id.Node)
 	}
@@ -18,7 +18,7 @@ func historyOf(id ident.JournalID) ident.GroupName {
 
 // history names the history of what this node answers for under the name of a group.
 func (n *Node) history(group ident.GroupName) ident.GroupName {
-	return historyOf(ident.JournalID{Group: group, Node: n.config.Node})
+	return HistoryOf(ident.JournalID{Group: group, Node: n.config.Node})
 }
 
 // position prints a position so that no other history has one of the same text.

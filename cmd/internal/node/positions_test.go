@@ -24,7 +24,7 @@ func TestLocalPositionsNameTheirNode(t *testing.T) {
 	if got := n.position("orders", at); got != "orders@1.5" {
 		t.Errorf("a group's position: %s", got)
 	}
-	if got := at.Format(historyOf(ident.JournalID{Group: "orders", Node: "a"})); got != "orders@1.5" {
+	if got := at.Format(HistoryOf(ident.JournalID{Group: "orders", Node: "a"})); got != "orders@1.5" {
 		t.Errorf("a group's position in a journal: %s", got)
 	}
 	for _, c := range []struct {
