@@ -237,7 +237,7 @@ func (d data) noOwner(ctx context.Context, s *selection, file string) (*replica.
 	l := d.n.local
 	switch {
 	case len(s.state.Groups) == 0, !l.on(), s.claims(file):
-		return nil, d.noGroup(s.state, file)
+		return nil, d.noGroup(s.state, file, s.claims(file))
 	case api.Forwarded(ctx):
 		return nil, &api.Elsewhere{}
 	}
