@@ -48,7 +48,7 @@ type Operation struct {
 	Reason    string    `json:"reason"` // who or what asked for it
 	Started   time.Time `json:"started"`
 	Ended     time.Time `json:"ended,omitzero"`
-	MaxPause  Duration  `json:"max_pause,omitzero"` // switch-over: writes are held at most this long
+	MaxPause  Duration  `json:"max_pause,omitzero"` // switch-over: writes are held at most this long before the role is given away; else it is rolled back
 	AllowLoss bool      `json:"allow_data_loss,omitempty"`
 	Committed bool      `json:"committed"` // the commit point was passed: from here on only forward
 	Epoch     uint64    `json:"epoch"`     // where it leads to; 0 before it is taken
@@ -59,6 +59,20 @@ type Operation struct {
 // Finished tells whether the operation is over, with whatever result.
 func (o Operation) Finished() bool {
 	return o.State != "" && o.State != OperationRunning && o.State != OperationScheduled
+}
+
+// Held returns for how long a switch-over that is over held writes: from the beginning of its step drain to its end. It is false for
+// one that is not over, that ended before it held any, and for other operations.
+func (o Operation) Held() (time.Duration, bool) {
+	if o.Ended.IsZero() || o.Kind != "switchover" {
+		return 0, false
+	}
+	for _, s := range o.Steps {
+		if s.Name == "drain" {
+			return o.Ended.Sub(s.At), true
+		}
+	}
+	return 0, false
 }
 
 // Outcomes of a scheduled switch-over. All but ScheduleStarted end it with nothing changed.
@@ -81,10 +95,10 @@ type Schedule struct {
 // Step is one step of an operation.
 type Step struct {
 	Name   string    `json:"name"`
-	At     time.Time `json:"at"`            // when it was entered
-	Took   Duration  `json:"took,omitzero"` // until the next one was entered, or the operation ended; 0 while it runs
-	Node   string    `json:"node,omitempty"`
-	Detail string    `json:"detail,omitempty"`
+	At     time.Time `json:"at"`               // when it was entered
+	Took   Duration  `json:"took,omitzero"`    // until the next one was entered, or the operation ended; 0 while it runs
+	Node   string    `json:"node,omitempty"`   // whose word or deed it began with; of the step hold the target, which was prepared
+	Detail string    `json:"detail,omitempty"` // what was found when it began; of the step open when it ended
 }
 
 // Check is one condition of a switch-over, with what was found and what is allowed.

@@ -51,7 +51,7 @@ const (
 )
 
 // FullError says that a journal has no space for what was offered. It comes before anything is numbered, and goes by itself
-// when there is space again: View's channel tells when to try.
+// when there is space again: View's channel tells when to try. What helps depends on who keeps the receivers: whoever shows it adds that.
 type FullError struct {
 	Journal ident.JournalID
 	Reason  string // FullDisk or FullMaximum
@@ -62,12 +62,12 @@ type FullError struct {
 
 func (e *FullError) Error() string {
 	if e.Reason == FullMaximum {
-		return fmt.Sprintf("journal %s is full: it takes %d bytes and may take %d; let the nodes that need its receivers catch up, or raise its maximum",
-			e.Journal, e.Bytes, e.Limit)
+		return fmt.Sprintf("journal %s is full: it takes %.1f MiB, may take %.1f MiB, and what was offered does not fit", e.Journal, mebibytes(e.Bytes), mebibytes(e.Limit))
 	}
-	return fmt.Sprintf("journal %s is full: it takes %d bytes and the disk has no space for more; free space on it, deposits then go on by themselves (%v)",
-		e.Journal, e.Bytes, e.Err)
+	return fmt.Sprintf("journal %s is full: it takes %.1f MiB, and the disk has no space for more (%v)", e.Journal, mebibytes(e.Bytes), e.Err)
 }
+
+func mebibytes(n int64) float64 { return float64(n) / (1 << 20) }
 
 // Is makes every FullError an ErrFull.
 func (e *FullError) Is(target error) bool { return target == ErrFull }

@@ -389,7 +389,7 @@ func (b *backup) prepare(ctx context.Context, a fsm.Assignment) error {
 	v, _ := own.View()
 	res, err := b.control.Propose(ctx, fsm.Command{AdvanceSwitch: &fsm.AdvanceSwitch{
 		Group: r.o.Group, Operation: op.ID, From: fsm.StepPrepare, Node: a.Self,
-		Detail: fmt.Sprintf("receiver %s attached, applied up to %s", v.Attached, r.data.Position()),
+		Detail: fmt.Sprintf("receiver %s attached, applied up to %s", v.Attached, r.data.Position().Format(r.o.Group)),
 	}})
 	if err != nil || res.Refused != "" {
 		r.log.Debug("prepared, but not recorded yet", "operation", op.ID, "refused", res.Refused, "error", err)

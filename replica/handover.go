@@ -302,7 +302,7 @@ func (c *conductor) finish(ctx context.Context, a fsm.Assignment) {
 		return
 	}
 	res, err := c.propose(ctx, fsm.Command{FinishSwitch: &fsm.FinishSwitch{
-		Group: p.r.o.Group, Operation: op.ID, Node: a.Self, First: p.sw.First, Detail: fmt.Sprintf("SW at %s", p.sw.Fact), Began: p.began,
+		Group: p.r.o.Group, Operation: op.ID, Node: a.Self, First: p.sw.First, Detail: "SW at " + p.sw.Fact.Format(p.r.o.Group), Began: p.began,
 	}})
 	c.note(res, err)
 	c.finished = err == nil && res.Refused == ""

@@ -128,13 +128,13 @@ func (r *Replica) inspect(j *journal.Journal, space journal.Space) {
 	case full:
 		r.event(Event{Kind: EventJournalFull, Journal: j.ID(), Detail: FullText(space.Full)})
 	default:
-		r.event(Event{Kind: EventJournalFree, Journal: j.ID(), Detail: fmt.Sprintf("journal %s has room again: it takes %d bytes", j.ID(), space.Held)})
+		r.event(Event{Kind: EventJournalFree, Journal: j.ID(), Detail: fmt.Sprintf("journal %s has room again: it takes %.1f MiB", j.ID(), float64(space.Held)/(1<<20))})
 	}
 }
 
 // FullText says what is full, and what helps.
 func FullText(err error) string {
-	remedy := "free space in the data directory"
+	remedy := "free space in the data directory, writes then go on by themselves"
 	var full *journal.FullError
 	if errors.As(err, &full) && full.Reason == "maximum" {
 		remedy = "bring the node back that its receivers are kept for, move or remove the hold of a consumer that has not read them, see whether the program asked before a deletion " +

@@ -173,7 +173,7 @@ func (b *switchBencher) run(ctx context.Context) (switchBench, error) {
 		if err != nil {
 			return out, fmt.Errorf("round %d: %w; %s", i+1, err, b.load.Tally())
 		}
-		b.line("%3d  %s  gap %8s  longest %8s  held %8s  (before: %s, %s; %d writes)  %s", i+1, fromTo(r.From, r.To), humanDuration(r.Pause.Gap), humanDuration(r.Pause.Longest),
+		b.line("%3d  %s  gap %8s  longest %8s  held %8s  (before: %s, %s; %d writes)\n     %s", i+1, fromTo(r.From, r.To), humanDuration(r.Pause.Gap), humanDuration(r.Pause.Longest),
 			humanDuration(r.Held), humanDuration(r.Before.Gap), humanDuration(r.Before.Longest), r.Before.Writes, stepsLine(*r.Detail))
 		out.Rounds = append(out.Rounds, r)
 	}
@@ -229,11 +229,7 @@ func (b *switchBencher) switchOnce(ctx context.Context) (r switchRound, err erro
 		return r, err
 	}
 	r.Detail, r.Steps = &op, op.Steps
-	for _, s := range op.Steps {
-		if s.Name == "drain" {
-			r.Held = op.Ended.Sub(s.At)
-		}
-	}
+	r.Held, _ = op.Held()
 	return r, b.compare(ctx)
 }
 

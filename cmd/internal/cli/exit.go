@@ -124,6 +124,7 @@ func asCommands(remedy string) string {
 	})
 	return strings.NewReplacer(
 		"POST /v1/groups;", "`understudy group create`;",
+		"(POST /v1/groups)", "(`understudy group create`)",
 		"GET /v1/receipts/POSITION", "`understudy receipt POSITION`",
 		"GET /v1/receipts/", "understudy receipt ",
 		"GET /v1/groups/GROUP/journals shows", "`understudy journal list GROUP` shows",

@@ -114,7 +114,7 @@ An empty value is the default. The other keys cannot be changed.`,
 			})
 		},
 	}
-	cmd.Flags().Int64Var(&version, "if-version", -1, "only if the keys are at this version, as `group show` tells it")
+	cmd.Flags().Int64Var(&version, "if-version", -1, "only if the keys are at this version, as group show tells it")
 	return cmd
 }
 
@@ -123,7 +123,7 @@ func writeChange(w io.Writer, c client.GroupChange) {
 		fmt.Fprintf(w, "Group %s is as asked for already.\n", c.Group)
 		return
 	}
-	fmt.Fprintf(w, "Changed %s of group %s, version %d: %s.\n", strings.Join(c.Changed, ", "), c.Group, c.Version, c.Note)
+	writeProse(w, 2, fmt.Sprintf("Changed %s of group %s, version %d: %s.", strings.Join(c.Changed, ", "), c.Group, c.Version, c.Note))
 }
 
 // parsePatch reads KEY=VALUE pairs. Numbers go as numbers, everything else as text.
@@ -184,7 +184,7 @@ func newGroupReadmit(a *app) *cobra.Command {
 					return err
 				}
 				return a.show(x, func(w io.Writer) {
-					fmt.Fprintf(w, "Node %s takes part in group %s again: %s.\n", x.Node, x.Group, x.Note)
+					writeProse(w, 2, fmt.Sprintf("Node %s takes part in group %s again: %s.", x.Node, x.Group, x.Note))
 				})
 			})
 		},

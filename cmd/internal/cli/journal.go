@@ -44,23 +44,27 @@ func writeJournals(w io.Writer, all []client.Journal) {
 		fmt.Fprintln(w, "This node holds no journal of the group.")
 		return
 	}
-	t := newTable("JOURNAL", "KIND", "STATE", ">FIRST", ">LAST", ">DURABLE", ">CONFIRMED", ">COMMITTED", ">APPLIED", "POSITION", ">RECEIVERS", ">SIZE", ">LIMIT", "FULL IN")
+	t := newTable("JOURNAL", "KIND", "STATE", ">RECEIVERS", ">SIZE", ">LIMIT", "FULL IN")
+	ends := newTable("JOURNAL", ">FIRST", ">LAST", ">DURABLE", ">CONFIRMED", ">COMMITTED", ">APPLIED", "POSITION")
 	for _, j := range all {
 		applied := ""
 		if j.Applied > 0 { // of the present primary's journal only
 			applied = fmt.Sprint(j.Applied)
 		}
-		t.add(j.ID, j.Kind, j.State, j.First, j.Last, j.Durable, j.Confirmed, j.Committed, applied, j.Position, j.Receivers, humanBytes(j.Bytes), limitText(j.Limit), runwayText(j))
+		t.add(j.ID, j.Kind, j.State, j.Receivers, humanBytes(j.Bytes), limitText(j.Limit), runwayText(j))
+		ends.add(j.ID, j.First, j.Last, j.Durable, j.Confirmed, j.Committed, applied, j.Position)
 	}
-	t.write(w)
 	for _, j := range all {
 		if j.Full != "" {
-			fmt.Fprintf(w, "ATTENTION: %s\n", j.Full)
+			writeProse(w, 2, "ATTENTION: "+asCommands(j.Full))
 		}
 		if j.Error != "" {
-			fmt.Fprintf(w, "ATTENTION: journal %s: %s\n", j.ID, j.Error)
+			writeProse(w, 2, fmt.Sprintf("ATTENTION: journal %s: %s", j.ID, j.Error))
 		}
 	}
+	t.write(w)
+	fmt.Fprintln(w, "\nEntries, by their sequence numbers:")
+	ends.write(w)
 }
 
 func limitText(n int64) string {
@@ -77,6 +81,8 @@ func runwayText(j client.Journal) string {
 		return "now"
 	case j.Runway <= 0:
 		return "-"
+	case j.Runway >= 1000*24*3600:
+		return "over 1000 d" // what a few minutes say is no better than that
 	}
 	return longDuration(j.Runway)
 }

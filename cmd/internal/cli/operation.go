@@ -135,7 +135,7 @@ func operationLine(o client.Operation) string {
 		return s
 	}
 	if neverBegan(o) {
-		return fmt.Sprintf("%s, it was scheduled for %s and did not begin", s, humanTime(o.Schedule.At))
+		return fmt.Sprintf("%s, did not begin at %s", s, humanTime(o.Schedule.At))
 	}
 	if !o.Finished() {
 		s += ", step " + o.Step
@@ -180,11 +180,14 @@ func writeOperation(w io.Writer, o client.Operation) {
 	if len(t.rows) > 0 {
 		t.write(w)
 	}
+	if d, ok := o.Held(); ok {
+		fmt.Fprintf(w, "  writes were held for %s, from drain on\n", humanDuration(d))
+	}
 	if o.Reason != "" {
-		fmt.Fprintf(w, "  reason: %s\n", o.Reason)
+		writeProse(w, 2, "  reason: "+o.Reason)
 	}
 	if o.Error != "" {
-		fmt.Fprintf(w, "  error: %s\n", o.Error)
+		writeProse(w, 2, "  error: "+asCommands(o.Error))
 	}
 }
 
@@ -195,16 +198,16 @@ func writeOperations(w io.Writer, all []client.Operation) {
 	}
 	t := newTable(">ID", "KIND", "GROUP", "FROM → TO", "STATE", "STARTED", ">TOOK", "REASON")
 	for _, o := range all {
-		state := o.State
+		state, reason := o.State, o.Reason
 		switch {
 		case o.State == client.OperationScheduled:
-			state += " for " + humanSecond(o.Schedule.At)
+			reason = "begins " + humanSecond(o.Schedule.At)
 		case neverBegan(o):
-			state += ", " + o.Schedule.Outcome
+			reason = neverBeganText(o)
 		case !o.Finished():
 			state += ", " + o.Step
 		}
-		t.add(o.ID, o.Kind, o.Group, fromTo(o.From, o.To), state, humanSecond(o.Started), humanDuration(took(o)), o.Reason)
+		t.add(o.ID, o.Kind, o.Group, fromTo(o.From, o.To), state, humanSecond(o.Started), humanDuration(took(o)), reason)
 	}
 	t.write(w)
 }

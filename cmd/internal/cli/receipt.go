@@ -31,7 +31,7 @@ Exit codes: 0 it was done, 12 it was not and never will be, 75 it is not decided
 				if err != nil {
 					return err
 				}
-				if err := a.show(r, func(w io.Writer) { fmt.Fprintln(w, receiptText(r)) }); err != nil {
+				if err := a.show(r, func(w io.Writer) { writeProse(w, 2, receiptText(r)) }); err != nil {
 					return err
 				}
 				switch r.Outcome {
@@ -55,5 +55,5 @@ func receiptText(r client.Receipt) string {
 	case client.OutcomeNotDone:
 		return fmt.Sprintf("%s was not done and never will be: the history went on without it (says %s, epoch %d)", r.Position, r.Node, r.Epoch)
 	}
-	return fmt.Sprintf("%s is not decided yet: the history is committed up to %s (says %s); ask again, or with --wait", r.Position, r.Committed, r.Node)
+	return fmt.Sprintf("%s is not decided yet: the history is committed up to %s (says %s); `understudy receipt %s --wait 10s` waits for it", r.Position, r.Committed, r.Node, r.Position)
 }

@@ -56,7 +56,7 @@ func (o *switchOptions) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.BoolVar(&o.dryRun, "dry-run", false, "check and forecast only, change nothing")
 	f.StringVar(&o.at, "at", "", "schedule it: 15:04, 2006-01-02T15:04:05Z, or +10m")
-	f.DurationVar(&o.maxPause, "max-pause", 5*time.Second, "roll back when writes would be held longer than this")
+	f.DurationVar(&o.maxPause, "max-pause", 5*time.Second, "roll back when the role cannot be given away so long after writes are held")
 	f.DurationVar(&o.wait, "wait", 30*time.Second, "wait this long for the end, then leave with exit code 75")
 }
 

@@ -45,7 +45,7 @@ func TestScheduledSwitchoverOutput(t *testing.T) {
 		{"switchover default --to b --at +10m", 0, []string{"Switch-over 9 of group default, a → b, is scheduled for " + when, "understudy cancel default"}},
 		{"status", 0, []string{"All is well.", "switchover 9 a → b: scheduled for " + when, "by ann"}},
 		{"group show default", 0, []string{"switchover 9 a → b: scheduled for " + when}},
-		{"operation show", 0, []string{"scheduled for " + when, "rolled_back, missed"}},
+		{"operation show", 0, []string{"scheduled ", "begins " + when, "missed: because"}},
 		{"operation wait 8", exitRolledBack, []string{"did not begin, nothing changed: because"}},
 		{"cancel default", 0, []string{"Switch-over 9 of group default, scheduled for " + when, "was called off. Nothing changed."}},
 	} {

@@ -148,7 +148,7 @@ func newConfig(a *app) *cobra.Command {
 			return a.show(plain, func(w io.Writer) {
 				writeConfig(w, args[0], checked.Config)
 				for _, text := range checked.Warnings {
-					fmt.Fprintf(w, "warning: %s\n", text)
+					writeProse(w, 2, "warning: "+text)
 				}
 			})
 		},

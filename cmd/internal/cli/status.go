@@ -106,7 +106,7 @@ func (a *app) watchStatus(ctx context.Context, cl *client.Client, args []string)
 func writeStatus(w io.Writer, st client.Status) {
 	var concerns []string
 	if st.RaftLeader == "" {
-		concerns = append(concerns, fmt.Sprintf("node %s knows no Raft leader: no role can change", st.Node))
+		concerns = append(concerns, fmt.Sprintf("node %s knows no Raft leader: no role can change, and no lease is renewed, until a majority of the nodes runs and is connected", st.Node))
 	}
 	if p := st.Pause; p != nil {
 		concerns = append(concerns, "automatic failover is paused: "+orderText(*p))

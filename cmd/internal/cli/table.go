@@ -42,8 +42,11 @@ func (t *table) add(cells ...any) {
 	t.rows = append(t.rows, row)
 }
 
-// narrowest is how few columns a column may be left.
-const narrowest = 16
+// How few columns one that is cut, and the last one when it is broken into lines, may be left.
+const (
+	narrowest     = 16
+	narrowestLast = 10
+)
 
 // widths are those of the columns; the second one is what the last column may take, 0 for as much as it likes.
 func (t *table) widths() (width []int, last int) {
@@ -64,7 +67,7 @@ func (t *table) widths() (width []int, last int) {
 		}
 	}
 	if end := len(width) - 1; total > columns && !t.right[end] && !t.cut[end] && !t.whole {
-		last = max(narrowest, width[end]-(total-columns))
+		last = max(narrowestLast, width[end]-(total-columns))
 	}
 	return width, last
 }

@@ -3,6 +3,7 @@ package node
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -135,6 +136,10 @@ func ReadConfig(path string) (Config, error) { return readConfig(path, os.Lookup
 func readConfig(path string, lookup func(string) (string, bool)) (Config, error) {
 	raw, err := os.ReadFile(path)
 	if err != nil {
+		var at *fs.PathError
+		if errors.As(err, &at) {
+			err = fmt.Errorf("cannot be read: %w", at.Err) // the path stands before it
+		}
 		return Config{}, &ConfigError{Path: path, Problems: []error{err}}
 	}
 	c := DefaultConfig()

@@ -34,13 +34,17 @@ func (d data) replicaOf(ctx context.Context, file string, key []byte) (ident.Gro
 	return name, rep, nil
 }
 
-// noGroup says that no group has a file.
-func (d data) noGroup(st *fsm.State, file string) error {
+// noGroup says that no group has a file, or not this key of it: claimed tells that groups have others.
+func (d data) noGroup(st *fsm.State, file string, claimed bool) error {
 	if len(st.Groups) == 0 {
 		return &client.Error{Code: client.CodeUnavailable, Detail: "the cluster has no group yet", Remedy: "wait until the bootstrapping node has created it, or create one with POST /v1/groups"}
 	}
-	e := &client.Error{Code: client.CodeUnknownGroup, Detail: fmt.Sprintf("no group selects this record of file %q", file),
-		Remedy: "correct the name, or add a group whose patterns match the file, and whose keys hold the record's (POST /v1/groups; \"*\" leaves out what begins with local. and system.), or let nodes keep such files for themselves (local_files: true)"}
+	if claimed {
+		return &client.Error{Code: client.CodeUnknownGroup, Detail: fmt.Sprintf("groups select other keys of file %q, but none this one", file),
+			Remedy: "correct the key, or add a group whose keys hold it (POST /v1/groups)"}
+	}
+	e := &client.Error{Code: client.CodeUnknownGroup, Detail: fmt.Sprintf("no group selects file %q", file),
+		Remedy: "correct the name, or add a group whose patterns match it (POST /v1/groups; \"*\" leaves out what begins with local. and system.), or let nodes keep such files for themselves (local_files: true)"}
 	if d.n.config.Kind == fsm.KindWitness {
 		e.Detail += fmt.Sprintf(", and node %s is a witness, which keeps no files for itself", d.n.config.Node)
 		e.Remedy = "ask a data node, or add a group whose patterns match it (POST /v1/groups)"

@@ -185,7 +185,7 @@ func (r roles) forecast(ctx context.Context, name string, to ident.NodeID) (clie
 		return client.LossForecast{}, nil, err
 	}
 	if n := st.Nodes[to]; n == nil || n.Kind != fsm.KindData {
-		return client.LossForecast{}, nil, &client.Error{Code: client.CodeUnknownNode, Detail: fmt.Sprintf("%q is not a registered data node", to), Remedy: "name one that `status` lists as data"}
+		return client.LossForecast{}, nil, &client.Error{Code: client.CodeUnknownNode, Detail: fmt.Sprintf("%q is not a registered data node", to), Remedy: dataNodes(st)}
 	}
 	holders := r.holders(ctx, st, g)
 	for _, h := range holders {

@@ -237,7 +237,7 @@ func (d data) noOwner(ctx context.Context, s *selection, file string) (*replica.
 	l := d.n.local
 	switch {
 	case len(s.state.Groups) == 0, !l.on(), s.claims(file):
-		return nil, d.noGroup(s.state, file)
+		return nil, d.noGroup(s.state, file, s.claims(file))
 	case api.Forwarded(ctx):
 		return nil, &api.Elsewhere{}
 	}
@@ -532,7 +532,7 @@ func localFull(j replica.JournalStatus) string {
 		return ""
 	}
 	var full *journal.FullError
-	remedy := "free space in the data directory"
+	remedy := "free space in the data directory, writes then go on by themselves"
 	if errors.As(j.Space.Full, &full) && full.Reason == "maximum" {
 		remedy = "raise local_journal.maximum_blocks of this node, or lower local_journal.keep_receivers"
 	}

@@ -174,6 +174,18 @@ func unknownNode(st *fsm.State, node string) error {
 		Remedy: "the nodes are " + list(slices.Sorted(maps.Keys(st.Nodes)))}
 }
 
+// dataNodes names those that a role may be given to.
+func dataNodes(st *fsm.State) string {
+	var all []ident.NodeID
+	for _, n := range st.Nodes {
+		if n.Kind == fsm.KindData {
+			all = append(all, n.ID)
+		}
+	}
+	slices.Sort(all)
+	return "the data nodes are " + list(all)
+}
+
 // maintenanceState says what the maintenance of a node means as things stand.
 func (r roles) maintenanceState(id ident.NodeID) client.MaintenanceState {
 	st, _ := r.n.cluster.State()

@@ -84,7 +84,7 @@ func readiness(f facts) client.Readiness {
 		check("writes", true, f.writes, "open, or alone", "")
 	}
 	target := f.assignment.Nodes[f.to]
-	value := "registered data node"
+	value := "data node"
 	switch {
 	case target == nil:
 		value = "unknown"
@@ -94,7 +94,7 @@ func readiness(f facts) client.Readiness {
 		value = "is primary already"
 	}
 	known := target != nil && target.Kind == fsm.KindData && f.to != g.Primary
-	check("target", known, value, "registered data node, not the primary", "name a data node that is not the primary with \"to\"")
+	check("target", known, value, "another data node", "name a data node that is not the primary with \"to\"")
 	if !known {
 		return summarize(r)
 	}

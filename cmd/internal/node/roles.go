@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sort"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/understudy-ha/understudy/client"
@@ -45,9 +46,13 @@ func (n *Node) propose(ctx context.Context, cmd fsm.Command) (fsm.Result, error)
 	var unknown *cluster.UnknownOutcomeError
 	switch {
 	case errors.As(err, &unknown):
-		return res, &client.Error{Code: client.CodeUnknownOutcome, Detail: "the Raft leader changed while it decided", Reason: err.Error(), Remedy: "look at the status before you ask again"}
+		return res, &client.Error{Code: client.CodeUnknownOutcome, Detail: "the Raft leader changed while it decided", Reason: unknown.Err.Error(), Remedy: "GET /v1/status tells what became of it: look before you ask again"}
 	case err != nil:
-		return res, noQuorum(err.Error())
+		detail := err.Error()
+		if rest, ok := strings.CutPrefix(detail, cluster.ErrNoQuorum.Error()); ok { // noQuorum says that already
+			detail = "no Raft leader took the command" + rest
+		}
+		return res, noQuorum(detail)
 	}
 	switch res.Refused {
 	case "":
@@ -107,7 +112,7 @@ func (r roles) CreateGroup(ctx context.Context, spec client.GroupSpec) error {
 	st, _ := r.n.cluster.State()
 	p := st.Nodes[s.Preferred]
 	if p == nil || p.Kind != fsm.KindData {
-		return &client.Error{Code: client.CodeUnknownNode, Detail: fmt.Sprintf("preferred node %q is not a registered data node", s.Preferred), Remedy: "name one that `status` lists as data"}
+		return &client.Error{Code: client.CodeUnknownNode, Detail: fmt.Sprintf("preferred node %q is not a registered data node", s.Preferred), Remedy: dataNodes(st)}
 	}
 	return r.n.createPlanned(ctx, s)
 }
@@ -224,7 +229,7 @@ func (r roles) Failover(ctx context.Context, name string, q client.FailoverReque
 		to := st.Nodes[ident.NodeID(q.To)]
 		switch {
 		case to == nil || to.Kind != fsm.KindData:
-			return client.Operation{}, &client.Error{Code: client.CodeUnknownNode, Detail: fmt.Sprintf("%q is not a registered data node", q.To), Remedy: "name one that `status` lists as data"}
+			return client.Operation{}, &client.Error{Code: client.CodeUnknownNode, Detail: fmt.Sprintf("%q is not a registered data node", q.To), Remedy: dataNodes(st)}
 		case !slices.Contains(g.InSync, to.ID) && !q.AllowDataLoss:
 			return client.Operation{}, &client.Error{Code: client.CodePrecondition,
 				Detail: fmt.Sprintf("node %s is not in the in-sync set %v of group %s: writes acknowledged since it fell out would be lost", q.To, g.InSync, name),

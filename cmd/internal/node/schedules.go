@@ -43,7 +43,7 @@ func (r roles) schedule(ctx context.Context, name string, q client.SwitchoverReq
 		}
 	}
 	if x := st.Nodes[to]; x == nil || x.Kind != fsm.KindData {
-		return client.Operation{}, &client.Error{Code: client.CodeUnknownNode, Detail: fmt.Sprintf("%q is not a registered data node", to), Remedy: "name one that `status` lists as data"}
+		return client.Operation{}, &client.Error{Code: client.CodeUnknownNode, Detail: fmt.Sprintf("%q is not a registered data node", to), Remedy: dataNodes(st)}
 	}
 	pause := time.Duration(q.MaxPause)
 	if pause <= 0 {

@@ -63,6 +63,10 @@ func (n *Node) announce(g *fsm.Group) {
 	case fsm.PhaseFenced:
 		n.events.add("warning", name, "FENCED", fmt.Sprintf("epoch %s was taken; %s is not primary any more, a new one is being chosen", g.Epoch, g.Primary), fields)
 	case fsm.PhasePromoted:
+		if g.Epoch == 1 { // a new group, whose first primary is not the node that created it
+			n.events.add("info", name, "PROMOTED", fmt.Sprintf("%s is to be the first primary of the new group", g.Primary), fields)
+			return
+		}
 		n.events.add("warning", name, "PROMOTED", fmt.Sprintf("%s was chosen as primary for epoch %s and recovers", g.Primary, g.Epoch), fields)
 	case fsm.PhaseOpened:
 		n.events.add("info", name, "OPENED", fmt.Sprintf("%s is primary for epoch %s", g.Primary, g.Epoch), fields)
