@@ -61,6 +61,7 @@ func (c *copied) open(first bool) {
 		j := c.own()
 		b := &bundle{}
 		b.First, b.Count, b.Session, b.Before = j.last()+1, 1, c.promised, j.after()
+		b.Durable, b.Committed = j.durable, j.committed // as every bundle says
 		b.chain = b.link(j.chain())
 		j.add(b, c.promised)
 	}
