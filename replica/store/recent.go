@@ -127,6 +127,11 @@ func (c *recent) hide(g *Group, t *touched, changes []Change) {
 	for i, from := 0, 0; i < len(t.ends) || i == 0; i += recentTurn {
 		from = c.hideSome(g, t, i, from)
 	}
+	t.make(changes)
+}
+
+// make says what the changes make of the records that are hidden.
+func (t *touched) make(changes []Change) {
 	for i := range t.rows {
 		if put := changes[t.rows[i].change].Put; put != nil {
 			image := *put
@@ -164,15 +169,20 @@ func (c *recent) hideSome(g *Group, t *touched, i, from int) int {
 // show tells what the batch that has landed made of the records.
 func (c *recent) show(g *Group, t *touched) {
 	for i := 0; i < len(t.rows) || i == 0; i += recentTurn {
-		c.mu.Lock()
-		for k := i; k < min(i+recentTurn, len(t.rows)); k++ {
-			c.replace(t.rows[k].row, t.rows[k].image)
-		}
-		if i+recentTurn >= len(t.rows) {
-			c.fit()
-			g.lands = 0
-		}
-		c.mu.Unlock()
+		c.showSome(g, t, i)
+	}
+}
+
+// showSome shows one turn, from the row i on.
+func (c *recent) showSome(g *Group, t *touched, i int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for k := i; k < min(i+recentTurn, len(t.rows)); k++ {
+		c.replace(t.rows[k].row, t.rows[k].image)
+	}
+	if i+recentTurn >= len(t.rows) {
+		c.fit()
+		g.lands = 0
 	}
 }
 
