@@ -42,6 +42,10 @@ failover are left out. NEWDIR gets a store of its own; journal restored prints i
 			if group == "" || o.Out == "" || from.url == "" && len(o.Data) == 0 {
 				return usagef("--group, --out and --from-archive or --from-data are needed")
 			}
+			if group == client.LocalGroup && len(o.Data) > 1 {
+				return usagef("--group %s: each node has local files of its own, which have nothing to do with each other: "+
+					"name one --from-data, the directory `local` in that node's data directory", group)
+			}
 			o.Group, o.Cluster = ident.GroupName(group), ident.ClusterID(from.cluster)
 			if o.To, err = parsePoint(to, o.Group, time.Now()); err != nil {
 				return err
@@ -79,7 +83,8 @@ func parsePoint(s string, group ident.GroupName, now time.Time) (t restore.Targe
 		return t, nil
 	}
 	if g, p, err := ident.ParsePosition(s); err == nil {
-		if g != "" && g != group {
+		_, local := strings.CutPrefix(string(g), client.LocalGroup+"/") // of one node, whose journal is the only one there
+		if g != "" && g != group && !(local && group == client.LocalGroup) {
 			return t, usagef("--to %s is a position of group %s, not of %s", s, g, group)
 		}
 		return restore.Target{Position: p}, nil

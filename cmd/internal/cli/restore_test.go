@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/understudy-ha/understudy/archive"
 	"github.com/understudy-ha/understudy/internal/ident"
@@ -140,4 +141,28 @@ func TestJournalExportAndImport(t *testing.T) {
 	}
 	wantRun(t, "", exitDone, nil, "journal", "import", files, "--data", other)
 	wantRun(t, "", exitFailure, []string{"journal continues at sequence"}, "journal", "import", late, "--data", other)
+}
+
+// Proves HB-2: a position of one node's local files is a point to restore them to; those of several nodes are not mixed.
+func TestRestoreOfLocalFiles(t *testing.T) {
+	for _, c := range []struct {
+		to    string
+		group ident.GroupName
+		valid bool
+	}{
+		{"local/a@1.5", "local", true}, {"1.5", "local", true}, {"orders@1.5", "local", false}, {"localx@1.5", "local", false},
+		{"local/a@1.5", "orders", false}, {"orders@1.5", "orders", true}, {"stock@1.5", "orders", false},
+	} {
+		if p, err := parsePoint(c.to, c.group, time.Now()); (err == nil) != c.valid || c.valid && p.Position.History != 5 {
+			t.Errorf("--group %s --to %s: %+v, %v", c.group, c.to, p, err)
+		}
+	}
+	out := filepath.Join(t.TempDir(), "out")
+	code, _, told := run(t, "", "journal", "restore", "--group", "local", "--from-data", t.TempDir(), "--from-data", t.TempDir(), "--out", out)
+	if code != exitUsage || !strings.Contains(told, "name one --from-data") {
+		t.Errorf("exit code %d: %s", code, told)
+	}
+	if _, err := os.Stat(out); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("something was written: %v", err)
+	}
 }
