@@ -290,8 +290,8 @@ func (b *switchBencher) restartOnce(ctx context.Context, n *devNode) (r restartR
 func (s switchBench) write(w io.Writer) {
 	if len(s.Rounds) > 0 {
 		fmt.Fprintf(w, "%s\n", plural(len(s.Rounds), "planned switch-over", "planned switch-overs"))
-		fmt.Fprintf(w, "  nobody was answered for    %s (without a switch-over: %s)\n", s.Gap, s.Quiet)
-		fmt.Fprintf(w, "  longest write              %s (without a switch-over: %s)\n", s.Longest, s.Before)
+		fmt.Fprintf(w, "  nobody was answered for    %s\n    without a switch-over    %s\n", s.Gap, s.Quiet)
+		fmt.Fprintf(w, "  longest write              %s\n    without a switch-over    %s\n", s.Longest, s.Before)
 		fmt.Fprintf(w, "  writes were held for       %s, by the operations\n", s.Held)
 	}
 	if len(s.Restarts) > 0 {
