@@ -2,10 +2,8 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"os"
 	"syscall"
 	"time"
 
@@ -96,39 +94,15 @@ func (p pauseFigures) String() string {
 	return fmt.Sprintf("p50 %s, p99 %s, max %s", humanDuration(p.P50), humanDuration(p.P99), humanDuration(p.Max))
 }
 
-func (a *app) runSwitchBench(ctx context.Context, o switchBenchOptions) (err error) {
+func (a *app) runSwitchBench(ctx context.Context, o switchBenchOptions) error {
 	if o.rounds < 0 || o.restarts < 0 || o.rounds+o.restarts == 0 || o.connections < 0 || o.connections > 1000 || o.writers < 0 || o.writers > 1000 || o.connections+o.writers == 0 {
 		return usagef("--rounds %d --restarts %d --connections %d --writers %d: see --help", o.rounds, o.restarts, o.connections, o.writers)
 	}
-	dir, err := os.MkdirTemp("", "understudy-bench-")
-	if err != nil {
-		return fmt.Errorf("create a directory: %w", err)
-	}
-	ports, err := freePorts(3)
-	if err != nil {
-		return err
-	}
-	c, err := newDevCluster(dir, 3, ports, false, io.Discard)
-	if err != nil {
-		return err
-	}
-	cl := client.New(c.http()...)
-	defer func() {
-		cl.Close()
-		err = errors.Join(err, c.stop(nil))
-		if err != nil && ctx.Err() == nil || o.keep {
-			a.notice("Data and logs are kept in %s", dir)
-			return
-		}
-		err = errors.Join(err, os.RemoveAll(dir))
-	}()
-	if err := c.start(); err != nil {
-		return err
-	}
-	if _, err := c.waitReady(ctx, cl); err != nil {
-		return err
-	}
-	b := &switchBencher{app: a, o: o, d: &demo{out: io.Discard, cluster: c, client: cl, began: time.Now()}}
+	return a.onThreeNodes(ctx, "bench", o.keep, false, func(d *demo) error { return a.benchSwitchovers(ctx, d, o) })
+}
+
+func (a *app) benchSwitchovers(ctx context.Context, d *demo, o switchBenchOptions) error {
+	b := &switchBencher{app: a, o: o, d: d}
 	result, err := b.run(ctx)
 	if err != nil {
 		return err

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -56,40 +55,14 @@ func newMeasure(a *app) *cobra.Command {
 	return cmd
 }
 
-func (a *app) runMeasure(ctx context.Context, o measureOptions) (err error) {
+func (a *app) runMeasure(ctx context.Context, o measureOptions) error {
 	if !slices.Contains([]string{faultKill, faultLost, faultFreeze, faultStop}, o.fault) || !slices.Contains([]string{"any", "same", "other"}, o.leader) || o.rounds < 1 {
 		return usagef("--fault %s --leader %s --rounds %d: see --help", o.fault, o.leader, o.rounds)
 	}
-	dir, err := os.MkdirTemp("", "understudy-measure-")
-	if err != nil {
-		return fmt.Errorf("create a directory: %w", err)
-	}
-	ports, err := freePorts(3)
-	if err != nil {
-		return err
-	}
-	c, err := newDevCluster(dir, 3, ports, false, io.Discard)
-	if err != nil {
-		return err
-	}
-	c.silent = o.fault != faultKill
-	cl := client.New(c.http()...)
-	defer func() {
-		cl.Close()
-		err = errors.Join(err, c.stop(nil))
-		if err != nil && ctx.Err() == nil || o.keep {
-			a.notice("Data and logs are kept in %s", dir)
-			return
-		}
-		err = errors.Join(err, os.RemoveAll(dir))
-	}()
-	if err := c.start(); err != nil {
-		return err
-	}
-	if _, err := c.waitReady(ctx, cl); err != nil {
-		return err
-	}
-	d := &demo{out: io.Discard, cluster: c, client: cl, began: time.Now()}
+	return a.onThreeNodes(ctx, "measure", o.keep, o.fault != faultKill, func(d *demo) error { return a.measureRounds(ctx, d, o) })
+}
+
+func (a *app) measureRounds(ctx context.Context, d *demo, o measureOptions) error {
 	sum := measured{Fault: o.fault, Leader: o.leader}
 	var all []time.Duration
 	for i := range o.rounds {
