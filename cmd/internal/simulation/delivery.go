@@ -72,8 +72,8 @@ func (o *oracle) wasDropped(c *copied) bool {
 	return ok
 }
 
-// unfounded tells whether a copy may lack the bundle that ends at p, which it has to undo: the role was given to a dropped node, at an end below
-// what the copy's store has, and the copy deleted that bundle when nobody but dropped nodes might have needed it. It waits to be primed.
+// unfounded tells whether a copy may lack the bundle that ends at p, which it has to undo: an operator gave the role to a node that was dropped, or
+// had said that it cannot serve, at an end below what the copy's store has, and the copy deleted that bundle before. It waits to be primed.
 func (o *oracle) unfounded(c *copied, p ident.Position) bool {
 	l := o.of(c.group)
 	if !l.gone[gone{c.n.id, p}] || !slices.ContainsFunc(l.lost, func(r lossRange) bool { return r.buried && r.takes(c.at) }) {

@@ -320,7 +320,7 @@ func (w *world) level() string {
 			return fmt.Sprintf("group %s is %s at epoch %s by %s: %s", name, g.Phase, g.Epoch, g.Primary, why)
 		}
 		first := p.copies[i]
-		if core.Protects(g) && w.alone(i, g) {
+		if core.Protects(g) && w.alone(i, g) && g.Holds(p.id, p.life) {
 			continue // everybody else was dropped: writes wait for a node that is primed anew
 		}
 		if first.primary == nil || !first.primary.serving || len(first.primary.flights) > 0 {

@@ -33,7 +33,7 @@ type ledger struct {
 	opened  ident.Position        // committed by the last Open or Handover
 	buried  bool                  // an operator gave the role to a dropped node: what the others undo for that may be deleted
 	dropped map[ident.NodeID]bool // ever; true: readmitted and not level yet
-	gone    map[gone]bool         // deleted although a dropped node might have needed it
+	gone    map[gone]bool         // deleted by those who had it
 }
 
 // holder is who was primary at an epoch.
@@ -46,7 +46,7 @@ type holder struct {
 type lossRange struct {
 	beyond ident.Position
 	epoch  ident.Epoch
-	buried bool // the chosen node was dropped
+	buried bool // the chosen node was dropped, or had said that it cannot serve
 }
 
 // takes tells whether a position lies in the range.
@@ -147,7 +147,7 @@ func (o *oracle) promoted(old *fsm.State, p *fsm.Promote) {
 	}
 	if p.Loss != fsm.LossNone || g.Operation != nil && g.Operation.AllowLoss {
 		r, _ := g.ReportOf(p.To)
-		l.lost = append(l.lost, lossRange{r.Received, p.Epoch, old.Groups[p.Group].IsDropped(p.To)})
+		l.lost = append(l.lost, lossRange{r.Received, p.Epoch, old.Groups[p.Group].IsDropped(p.To) || r.Unable != ""})
 		l.lossy = true
 		w.stats.Loses++
 		return
@@ -444,15 +444,14 @@ func (o *oracle) deletes(c *copied, j *journal, n int) {
 			continue
 		}
 		inside := g.History.Contains(b.After()) // else this node has yet to hear of the branch that leaves it out
+		o.of(c.group).gone[gone{c.n.id, b.After()}] = true
 		for _, m := range o.w.nodes {
 			dropped := own.IsDropped(m.id) // nothing is kept for it, as far as this node knows
 			for _, other := range m.copies {
 				if other.group != c.group {
 					continue
 				}
-				if dropped {
-					o.of(c.group).gone[gone{c.n.id, b.After()}] = true
-				} else if inside && o.fork(c.group, g.History, other.flushed).History < b.After().History {
+				if !dropped && inside && o.fork(c.group, g.History, other.flushed).History < b.After().History {
 					o.w.fail("S14", "%s deletes %s, but the store of %s can fall back to %s", c, b.After(), m.id, other.flushed)
 				}
 			}

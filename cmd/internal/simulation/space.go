@@ -233,8 +233,9 @@ func (w *world) lost() bool {
 		if c := w.byID(g.Primary).copyOf(name); c != nil && c.lacks != "" {
 			return true
 		}
-		return g.Phase != fsm.PhaseOpened && !slices.ContainsFunc(g.Reports, func(r fsm.Report) bool {
-			return g.InSet(r.Node) && r.Unable == ""
+		return g.Phase != fsm.PhaseOpened && !slices.ContainsFunc(g.InSync, func(id ident.NodeID) bool {
+			r, told := g.ReportOf(id)
+			return !told || r.Unable == ""
 		})
 	})
 }
