@@ -307,10 +307,13 @@ func TestHeldWritesAreHandedOn(t *testing.T) {
 		})
 	})
 	for name, change := range map[string]func(*fsm.Group){
-		"a failover":        func(g *fsm.Group) { g.Switches[0].Kind = fsm.CertificateFailover },
-		"a fence":           func(g *fsm.Group) { g.Phase = fsm.PhaseFenced },
-		"the role is here":  func(g *fsm.Group) { g.Primary = "a" },
-		"two epochs passed": func(g *fsm.Group) { g.Epoch = 3 },
+		"a failover":       func(g *fsm.Group) { g.Switches[0].Kind = fsm.CertificateFailover },
+		"a fence":          func(g *fsm.Group) { g.Phase = fsm.PhaseFenced },
+		"the role is here": func(g *fsm.Group) { g.Primary = "a" },
+		"two epochs passed": func(g *fsm.Group) {
+			g.Epoch, g.OpenEpoch = 3, 3
+			g.Switches = append(g.Switches, fsm.Certificate{Epoch: 3, Kind: fsm.CertificateSwitchover, From: "b", To: "c"})
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
