@@ -132,3 +132,12 @@ func TestBestLosesNothingOfTheHistory(t *testing.T) {
 		}
 	})
 }
+
+// A run that says to follow itself leads nowhere, and is not followed for ever.
+func TestRunThatFollowsItself(t *testing.T) {
+	table := ident.HistoryTable{row(1, "a", 1), row(3, "b", 3)}
+	g := NewGrove(table, pos(2, 5), run("c", 2, 3, 5, pos(2, 5)))
+	if g.Returns() {
+		t.Fatal("the store can be taken back")
+	}
+}
