@@ -27,8 +27,7 @@ type ledger struct {
 	best    ident.Position   // highest position that was shown or acknowledged
 	refused map[uint64]bool  // said to be not done
 	holders map[ident.Epoch]holder
-	commit  ident.Position // highest one committed by a primary, or by Open
-	lossy   bool           // an operator allowed loss: since then
+	lossy   bool // an operator allowed loss: since then
 	lost    []lossRange
 	opened  ident.Position        // committed by the last Open or Handover
 	buried  bool                  // an operator gave the role to a dropped node: what the others undo for that may be deleted
@@ -57,6 +56,7 @@ type fact struct {
 	before, first, after ident.Position
 	content              uint64
 	ops                  []op
+	committed            bool // ever; what an operator lost stays so
 }
 
 func newOracle(w *world) *oracle { return &oracle{w: w, groups: map[ident.GroupName]*ledger{}} }
@@ -181,10 +181,8 @@ func (o *oracle) opens(g *fsm.Group) {
 		}
 	}
 	o.forgive(g)
+	l.settle(sw)
 	l.opened = sw
-	if sw.History > l.commit.History || l.lossy {
-		l.commit = sw
-	}
 }
 
 // forgive takes what a forced failover lost out of what has to be there, if it may be lost (S27).
@@ -238,7 +236,8 @@ func (o *oracle) handed(h *fsm.Handover) {
 	if !l.best.IsZero() && l.best.Compare(h.Last) > 0 {
 		w.fail("S22", "handed over after %s, but %s was acknowledged or shown", h.Last, l.best)
 	}
-	l.commit, l.opened = h.Last, h.Last
+	l.settle(h.Last)
+	l.opened = h.Last
 }
 
 // grown: a new member has everything that was acknowledged (S9).
@@ -363,15 +362,24 @@ func (o *oracle) commits(p *primary, b *bundle) {
 		}
 	}
 	o.delivered(p, b)
-	if b.After().Compare(l.commit) > 0 {
-		l.commit = b.After()
+	l.settle(b.After())
+}
+
+// settle notes that everything up to a position is committed.
+func (l *ledger) settle(p ident.Position) {
+	for f := l.ends[p]; f != nil && !f.committed; f = l.ends[f.before] {
+		f.committed = true
 	}
 }
 
-// applies: a backup applies nothing that is not committed (I5).
+// applies: a backup applies nothing that was not committed (I5), nor what is not in the history as far as its node knows it. A node that
+// stood still may apply what an operator lost meanwhile: it was committed, and is undone like what was applied before the loss.
 func (o *oracle) applies(c *copied) {
-	if l := o.of(c.group); c.at.History > l.commit.History && !l.lossy {
-		o.w.fail("S5", "%s applies %s, committed is %s", c, c.at, l.commit)
+	if f := o.of(c.group).ends[c.at]; f == nil || !f.committed {
+		o.w.fail("S5", "%s applies %s, which nobody has committed", c, c.at)
+	}
+	if t := c.state().Group.History; !core.Live(t, c.at) {
+		o.w.fail("S5", "%s applies %s, which its node knows is not in the history", c, c.at)
 	}
 }
 
