@@ -6,6 +6,7 @@ import (
 	"github.com/understudy-ha/understudy/fsm"
 	"github.com/understudy-ha/understudy/internal/ident"
 	"github.com/understudy-ha/understudy/internal/mutant"
+	"github.com/understudy-ha/understudy/journal/entry"
 )
 
 // Mine tells whether the group belongs to the session of this life of this node as primary of epoch e.
@@ -96,16 +97,18 @@ func TakeoverEnd(grove *Grove) ident.Position {
 
 // ConfirmedEnd returns up to where a branch need not be deposited again by a takeover: before the last row's SW, in the
 // store, confirmed by whoever wrote it, or in the local journal anyway. Each of sure is a part of some branch; on this one
-// they hold as far as they lie on it. ok is false when the grove has no way to best.
+// they hold as far as they lie on it. What the store has beyond where the way to best leaves it is taken back, so the way begins there.
+// ok is false when the grove has no way to best.
 func ConfirmedEnd(grove *Grove, sure []Bough, best ident.Position) (at ident.Position, ok bool) {
 	path, ok := grove.Path(best)
 	if !ok {
 		return ident.Position{}, false
 	}
 	at = grove.floor.fork // in the store
-	if before := BeforeRow(grove.floor.table); before.History > at.History {
-		at = before
+	if len(path) > 0 {
+		at = path[0].Before
 	}
+	sure = append(settled(grove.floor.table), sure...)
 	for _, b := range path {
 		for at.History < b.To {
 			next := ident.Position{Epoch: b.Epoch, History: max(at.History, b.From-1) + 1}
@@ -117,6 +120,15 @@ func ConfirmedEnd(grove *Grove, sure []Bough, best ident.Position) (at ident.Pos
 		}
 	}
 	return at, true
+}
+
+// settled returns what the table says is committed: of each epoch what stands before the SW of the next row.
+func settled(t ident.HistoryTable) []Bough {
+	var out []Bough
+	for i := 1; i < len(t); i++ {
+		out = append(out, Bough{Run: entry.Run{Epoch: t[i-1].Epoch, From: t[i-1].SW, To: t[i].SW - 1}})
+	}
+	return out
 }
 
 // covering returns the bough that contains p and reaches up furthest.
