@@ -190,8 +190,12 @@ func TestMarksOfACopy(t *testing.T) {
 	}
 	c.Mark(9, 9)
 	c = reopen(t, c, c.testOptions())
-	if v, _ = c.View(); v.Confirmed > 1 || v.Committed != 0 {
+	if v, _ = c.View(); v.Confirmed > 1 || v.Committed != 0 || v.Found != 3 {
 		t.Fatalf("reopened %+v", v)
+	}
+	must(t, c.Rewind(1))
+	if v, _ = c.View(); v.Found != 1 {
+		t.Fatalf("cut after it was opened: %+v", v)
 	}
 	j.Mark(99, 3) // of a local journal only committed counts
 	if v, _ = j.View(); v.Confirmed != 5 || v.Committed != 3 {

@@ -126,6 +126,7 @@ func Open(o Options) (*Journal, error) {
 	j.mu.Lock()
 	j.tailLocked()
 	j.view.Durable, j.view.DurableAfter, j.view.Torn = j.view.Last, j.view.After, found.record.torn
+	j.view.Found = j.view.Last
 	for _, r := range j.receivers {
 		j.view.Bytes += r.size
 	}

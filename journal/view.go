@@ -16,8 +16,10 @@ type View struct {
 	Durable ident.Sequence // on this node's disk
 
 	// Of a copy: the source's durable and committed ends as far as known, which may lie beyond Last. Of a journal deposited
-	// here Confirmed is Durable. After Open they are what the newest bundle says.
+	// here Confirmed is Durable. After Open they are what the newest bundle says, which may be less than was known before.
 	Confirmed, Committed ident.Sequence
+
+	Found ident.Sequence // Last at Open, or less since something was removed: how far an earlier life may have known it confirmed
 
 	After        ident.Position // history after Last
 	DurableAfter ident.Position // history after Durable
@@ -160,6 +162,7 @@ func (j *Journal) raiseMarksLocked(durable, committed ident.Sequence) bool {
 func (j *Journal) lowerMarksLocked(last ident.Sequence) {
 	j.view.Confirmed = min(j.view.Confirmed, last)
 	j.view.Committed = min(j.view.Committed, last)
+	j.view.Found = min(j.view.Found, last)
 }
 
 // tailLocked takes over what the receivers say, after their list or the end of the journal has changed.

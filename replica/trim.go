@@ -21,7 +21,7 @@ func (r *Replica) trim(ctx context.Context, g *fsm.Group) error {
 		if author == r.o.Node || author == g.Primary {
 			continue
 		}
-		if v, _ := j.View(); v.Last <= v.Confirmed || v.Last < v.First {
+		if v, _ := j.View(); v.Last <= core.TrimFloor(v.Confirmed, v.Found) || v.Last < v.First {
 			continue
 		}
 		if err := r.trimCopy(ctx, g, j); err != nil {
@@ -63,5 +63,5 @@ func (r *Replica) trimCopy(ctx context.Context, g *fsm.Group, j *journal.Journal
 func (r *Replica) trimEnd(g *fsm.Group, j *journal.Journal) (end ident.Sequence, ok bool, err error) {
 	c := r.cutRule(g, j.ID().Node)
 	v, _ := j.View()
-	return c.TrimEnd(v.Confirmed, v.First, v.Last, headers(j))
+	return c.TrimEnd(core.TrimFloor(v.Confirmed, v.Found), v.First, v.Last, headers(j))
 }

@@ -158,16 +158,21 @@ func TrimDue(g *fsm.Group, promised ident.Epoch) bool {
 	return g.Phase == fsm.PhaseOpened && g.OpenEpoch == g.Epoch && promised <= g.Epoch
 }
 
+// TrimFloor returns up to where a copy is not trimmed: what is confirmed, or stood here when the node started. Up to there an earlier life
+// may have known it confirmed and have said so, and others deleted receivers by that (CopyEnd): a copy that was cut below could not go on. A
+// session with the primary still cuts it where both differ.
+func TrimFloor(confirmed, found ident.Sequence) ident.Sequence { return max(confirmed, found) }
+
 // TrimEnd returns the sequence after which the unconfirmed tail of a copy may go, after an Open; ok is false when nothing
 // may. What the present epoch itself deposited stays.
-func (c CutRule) TrimEnd(confirmed, first, last ident.Sequence, at HeaderAt) (end ident.Sequence, ok bool, err error) {
+func (c CutRule) TrimEnd(floor, first, last ident.Sequence, at HeaderAt) (end ident.Sequence, ok bool, err error) {
 	end = last
-	for seq := last; seq > confirmed && seq >= first; {
+	for seq := last; seq > floor && seq >= first; {
 		h, err := at(seq)
 		if err != nil {
 			return 0, false, err
 		}
-		if h.First <= confirmed || h.Session >= c.Group.Epoch || c.Keeps(h) != "" {
+		if h.First <= floor || h.Session >= c.Group.Epoch || c.Keeps(h) != "" {
 			break
 		}
 		seq = h.First - 1

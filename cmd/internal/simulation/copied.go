@@ -57,6 +57,11 @@ func (c *copied) open(first bool) {
 	c.known, c.undo = core.Known{}, core.UndoLog{}
 	c.visits = make([]*visit, len(c.n.w.nodes))
 	c.primary, c.conducted, c.lacks, c.proposing, c.asked = nil, 0, "", false, 0
+	for _, j := range c.journals {
+		if j != nil {
+			j.found = j.last()
+		}
+	}
 	if !first { // J IN: an event, which moves sequences only
 		j := c.own()
 		b := &bundle{}
@@ -221,6 +226,7 @@ func (c *copied) follow(a fsm.Assignment) {
 	limit := core.ApplyLimit(c.known.Committed(g.History), func() ident.Position { return c.grove(g.History, true).Best() })
 	c.applyUpTo(g.History, limit)
 	c.trim(g)
+	c.strand(g)
 	if g.Phase != fsm.PhaseOpened || g.Primary == c.n.id {
 		return
 	}
@@ -237,6 +243,16 @@ func (c *copied) follow(a fsm.Assignment) {
 	}
 	c.retain(a)
 	c.prepare(a)
+}
+
+// strand finds out that the copy of the primary's journal begins after the store, since what lies between was deleted before the node was readmitted.
+func (c *copied) strand(g *fsm.Group) {
+	if g.OpenNode == "" || g.OpenNode == c.n.id || !c.n.w.oracle.wasDropped(c) {
+		return
+	}
+	if j := c.journals[int(g.OpenNode[0]-'a')]; j != nil && core.Stranded(g, c.at, j.baseAt, c.grove(g.History, true).Connects) {
+		c.lacks = "its copy begins after its store"
+	}
 }
 
 // reconcile takes one step back into the history, if the store is outside. It tells whether nothing is left to do.
@@ -323,10 +339,10 @@ func (c *copied) trim(g *fsm.Group) {
 		return
 	}
 	for _, j := range c.journals {
-		if j == nil || j.author == c.n.id || j.author == g.Primary || j.last() <= j.confirmed || len(j.list) == 0 {
+		if j == nil || j.author == c.n.id || j.author == g.Primary || j.last() <= core.TrimFloor(j.confirmed, j.found) || len(j.list) == 0 {
 			continue
 		}
-		end, ok, err := c.cutRule(g, j.author).TrimEnd(j.confirmed, j.first(), j.last(), j.headers)
+		end, ok, err := c.cutRule(g, j.author).TrimEnd(core.TrimFloor(j.confirmed, j.found), j.first(), j.last(), j.headers)
 		if err != nil || !ok {
 			continue
 		}

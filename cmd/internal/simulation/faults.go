@@ -2,6 +2,7 @@ package simulation
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/understudy-ha/understudy/fsm"
@@ -307,6 +308,17 @@ func (w *world) decide() {
 	}
 }
 
+// crowdedOut tells whether a copy has no room for what follows, while a node that has to be primed keeps every receiver: until an operator
+// primes or removes that one nothing is deleted, since it is connected, and only who is absent is dropped.
+func (w *world) crowdedOut(i int, g *fsm.Group, c *copied) bool {
+	if j := c.journals[int(g.Primary[0]-'a')]; j == nil || !j.full(g.Spec) {
+		return false
+	}
+	return slices.ContainsFunc(w.nodes, func(n *node) bool {
+		return n.kind == fsm.KindData && !g.IsDropped(n.id) && n.copies[i].stranded()
+	})
+}
+
 // level says what is missing for everybody to be level; "" when nothing is.
 func (w *world) level() string {
 	for i, name := range w.groups {
@@ -332,7 +344,7 @@ func (w *world) level() string {
 				continue
 			}
 			c := n.copies[i]
-			if g.IsDropped(n.id) || c.stranded() {
+			if g.IsDropped(n.id) || c.stranded() || w.crowdedOut(i, g, c) {
 				continue
 			}
 			data++

@@ -49,6 +49,7 @@ type journal struct {
 	durable   ident.Sequence
 	confirmed ident.Sequence // durable at the author, as it said; of the own journal: durable
 	committed ident.Sequence
+	found     ident.Sequence // end that this life found
 	syncing   bool
 	torn      bool
 	runs      []entry.Run
