@@ -236,10 +236,7 @@ func TestHandedOverButNeverServed(t *testing.T) {
 		return cmd.ChangeSet != nil
 	}
 	c.plane.mu.Unlock()
-	g := c.plane.group()
-	c.must(fsm.Command{StartSwitch: &fsm.StartSwitch{
-		Group: orders, Epoch: g.Epoch, To: "b", MaxPause: time.Second, Deadline: time.Now().Add(time.Minute), Reason: "test",
-	}})
+	c.begins("b")
 	c.eventually("b has deposited its SW", func() bool {
 		j, ok := b.rep.Journal("b")
 		if !ok {
@@ -276,12 +273,8 @@ func TestInSyncSetShrinksAndGrows(t *testing.T) {
 	l := c.load(2)
 	c.nodes["b"].crash(0)
 	c.inSync("a", "c") // the standby takes its place
-	if _, ok := a.event(EventShadowLost); !ok {
-		t.Fatal("no SRSHADOWLOST")
-	}
-	if e, ok := a.event(EventShadowGain); !ok || e.Peer != "c" {
-		t.Fatalf("SRSHADOWGAIN %+v", e)
-	}
+	c.eventually("SRSHADOWLOST", func() bool { _, ok := a.event(EventShadowLost); return ok })
+	c.eventually("SRSHADOWGAIN of c", func() bool { e, ok := a.event(EventShadowGain); return ok && e.Peer == "c" })
 	b := c.start("b")
 	c.eventually("b is level again", func() bool {
 		_, ok := b.event(EventRecovered)
@@ -330,7 +323,11 @@ func TestNoSync(t *testing.T) {
 				p := a.rep.primary.Load()
 				return p != nil && (p.paused.Load() || p.refuse.Load())
 			})
-			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			wait := patience // it is refused long before
+			if mode == fsm.NoSyncHold {
+				wait = 100 * time.Millisecond
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), wait)
 			defer cancel()
 			_, err := a.rep.Write(ctx, Transaction{Writes: []Write{{File: "f", Key: []byte("k"), Value: []byte("w")}}})
 			if mode == fsm.NoSyncRefuse && !errors.Is(err, ErrNoSync) || mode == fsm.NoSyncHold && !errors.Is(err, ErrNotSequenced) {
