@@ -17,7 +17,7 @@ import (
 func TestNoSyncHoldsOrRefuses(t *testing.T) {
 	for _, mode := range []string{fsm.NoSyncHold, fsm.NoSyncRefuse} {
 		t.Run(mode, func(t *testing.T) {
-			c := newCluster(t, fsm.GroupSpec{OnNoSync: mode}, "a", "b")
+			c := newSteadyCluster(t, fsm.GroupSpec{OnNoSync: mode}, "a", "b")
 			a := c.nodes["a"]
 			c.inSync("a", "b")
 			c.eventually("writes are open", func() bool { return a.rep.Status().Writes == core.WritesOpen })
@@ -111,7 +111,7 @@ func TestStandbyReplacesSecondary(t *testing.T) {
 			c := newSteadyCluster(t, fsm.GroupSpec{OnNoSync: mode}, "a", "b", "c")
 			c.inSync("a", "b")
 			a := c.nodes["a"]
-			a.mustPut("k", "0")
+			c.eventually("writes are open", func() bool { _, err := a.put("k", "0"); return err == nil })
 			c.nodes["b"].crash(0)
 			c.eventually("the standby is in its place", func() bool { g := c.plane.group(); return len(g.InSync) == 2 && g.InSet("c") })
 			for i := range 20 {

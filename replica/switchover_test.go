@@ -293,19 +293,36 @@ func TestInSyncSetShrinksAndGrows(t *testing.T) {
 func TestNoLocalShrink(t *testing.T) {
 	c := newCluster(t, fsm.GroupSpec{}, "a", "b")
 	a := c.nodes["a"]
-	c.inSync("a", "b")
+	c.keepInSync("a", "b")
 	c.plane.isolate("a", true)
+	c.plane.mu.Lock()
+	c.plane.fixed = 0 // from here on a is kept from changing the set by that it reaches nobody
+	c.plane.mu.Unlock()
 	c.wires.sever("a", "b", true)
-	ctx, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond) // longer than ShrinkAfter
+	last := a.rep.Status().Sequence
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	_, err := a.rep.Write(ctx, Transaction{Writes: []Write{{File: "f", Key: []byte("k"), Value: []byte("v")}}})
+	done := make(chan error, 1)
+	a.wg.Go(func() {
+		_, err := a.rep.Write(ctx, Transaction{Writes: []Write{{File: "f", Key: []byte("k"), Value: []byte("v")}}})
+		done <- err
+	})
+	c.eventually("the write is sequenced", func() bool { return a.rep.Status().Sequence > last })
+	p := a.rep.primary.Load()
+	c.eventually("b would have left the set", func() bool {
+		p.targets.mu.Lock()
+		defer p.targets.mu.Unlock()
+		return p.targets.roster.Stalled("b", p.targets.now()) > 2*c.shrinkAfter
+	})
+	c.goesOn("a")
+	cancel()
 	var unknown *UnknownOutcomeError
-	if !errors.As(err, &unknown) {
+	if err := <-done; !errors.As(err, &unknown) {
 		t.Fatalf("acknowledged alone: %v", err)
 	}
 	c.plane.isolate("a", false)
 	c.inSync("a") // now it may go on alone
-	a.mustGet("k", "v", false)
+	c.eventually("the write is committed", func() bool { v, err := a.get("k", false); return err == nil && v == "v" })
 	c.wires.sever("a", "b", false)
 	c.inSync("a", "b")
 }
@@ -317,7 +334,7 @@ func TestNoSync(t *testing.T) {
 			c := newCluster(t, fsm.GroupSpec{OnNoSync: mode}, "a", "b")
 			a := c.nodes["a"]
 			c.inSync("a", "b")
-			a.mustPut("k", "v")
+			c.eventually("writes are open", func() bool { _, err := a.put("k", "v"); return err == nil })
 			c.wires.sever("a", "b", true)
 			c.eventually("the loss is noticed", func() bool {
 				p := a.rep.primary.Load()
