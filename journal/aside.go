@@ -42,12 +42,13 @@ func (j *Journal) setOneAside() error {
 	j.mu.RUnlock()
 	err = j.disk.fillBlank(&b, want)
 	if noSpace(err) { // nothing was to be written there yet
+		gone := j.stock.drop(b)
 		j.mu.Lock()
 		j.stock.granted = 0
 		full := j.fullLocked(err)
 		j.mu.Unlock()
-		if err := j.stock.drop(b); err != nil {
-			return j.fail(err)
+		if gone != nil {
+			return j.fail(gone)
 		}
 		return full
 	}

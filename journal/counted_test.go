@@ -4,19 +4,21 @@ import (
 	"errors"
 	"math/rand/v2"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 )
 
-// counted fails when the journal counts other bytes than it holds: nothing is under way, so nothing may be counted as granted, and
-// what it counts is what its files have.
+// counted fails when the journal counts other bytes than it holds: no call is under way, so nothing may be counted as granted, and
+// what it counts is what its files have, with what the stock tries in the background.
 func counted(t *testing.T, j *Journal, disk *smallDisk, after string) {
 	t.Helper()
 	j.mu.RLock()
 	defer j.mu.RUnlock()
-	if j.stock.granted != 0 || j.stock.making != 0 {
-		t.Fatalf("after %s %d bytes are counted as granted and %d as being made", after, j.stock.granted, j.stock.making)
+	if j.stock.granted != 0 {
+		t.Fatalf("after %s %d bytes are counted as granted", after, j.stock.granted)
 	}
 	disk.mu.Lock()
 	defer disk.mu.Unlock()
@@ -28,6 +30,87 @@ func counted(t *testing.T, j *Journal, disk *smallDisk, after string) {
 	}
 	if held := j.heldLocked(); held < on || j.limits.MaximumBytes > 0 && held > j.limits.MaximumBytes {
 		t.Fatalf("after %s %d bytes are counted, %d are on the disk, %d may be", after, held, on, j.limits.MaximumBytes)
+	}
+}
+
+// rests waits until the stock has ended what it tried in the background, and returns what the journal holds then, and why it is full.
+func rests(t *testing.T, j *Journal) (held int64, full *FullError) {
+	t.Helper()
+	busy := true
+	until(t, j, "the stock rests", func(Space) bool {
+		j.locked(func() { busy, held, full = j.stock.making != 0, j.heldLocked(), j.stock.full })
+		return !busy
+	})
+	return held, full
+}
+
+// Proves TR-5: a file that is only there to see whether there is space again counts while it is there, as does a spare that goes: deposits
+// find no room in it below the maximum.
+func TestWhatIsTriedAndWhatGoesCounts(t *testing.T) {
+	var j *Journal
+	looks := 0
+	mem := vfs.NewMem()
+	fs := onDisk(mem, func(op errorfs.Op) error {
+		if j == nil || !strings.Contains(op.Path, spareSuffix) || op.Kind != errorfs.OpFileSyncData && op.Kind != errorfs.OpRemove {
+			return nil
+		}
+		looks++
+		if held, disk := j.Space().Held, heldOnDisk(t, mem); held < disk {
+			t.Errorf("%v of %s: %d bytes are counted, %d are on the disk", op.Kind, op.Path, held, disk)
+		}
+		return nil
+	})
+	k := idle(t, fs)
+	j = k
+	s := j.stock
+	j.locked(func() { s.full, s.need, s.again = &FullError{Reason: FullDisk}, 8<<10, true })
+	s.tend(t)
+	if j.Space().Full != nil || looks != 2 {
+		t.Errorf("a probe that finds space: %v, looked %d times", j.Space().Full, looks)
+	}
+	settled(t, j, mem, "a probe")
+	b, err := j.makeBlank(demand{})
+	must(t, err)
+	j.putBack(b)
+	looks = 0
+	j.locked(func() { j.limits.MaximumBytes = j.heldLocked() - 1 })
+	s.tend(t)
+	if len(j.spares()) != 0 || looks != 1 {
+		t.Errorf("a spare beyond the maximum: %+v, looked %d times", j.spares(), looks)
+	}
+	settled(t, j, mem, "a spare that went")
+}
+
+// Proves TR-5: who is refused because of what the stock tries just then may try again when that is over.
+func TestRefusedBesideATry(t *testing.T) {
+	for what, fails := range map[string]bool{"there is space": false, "there is none": true} {
+		var j *Journal
+		fs := onDisk(vfs.NewMem(), func(op errorfs.Op) error {
+			if j == nil || !strings.Contains(op.Path, spareSuffix) || op.Kind != errorfs.OpFileSyncData {
+				return nil
+			}
+			if err := j.refuse(nil, 1); !errors.Is(err, ErrFull) || j.Space().Full.Reason != FullMaximum {
+				t.Errorf("%v, full: %v", err, j.Space().Full)
+			}
+			if fails {
+				return syscall.ENOSPC
+			}
+			return nil
+		})
+		k := idle(t, fs)
+		j = k
+		j.locked(func() {
+			j.limits.MaximumBytes = 1 << 30
+			j.stock.full, j.stock.need, j.stock.again = &FullError{Reason: FullDisk}, 8<<10, true
+		})
+		task, _ := j.stock.next()
+		if task == nil {
+			t.Fatal("nothing is tried")
+		}
+		must(t, task())
+		if full := j.Space().Full; full != nil {
+			t.Errorf("%s: it stays full: %v", what, full)
+		}
 	}
 }
 
@@ -60,10 +143,10 @@ func TestSpaceIsCountedOnce(t *testing.T) {
 					err = j.DeleteReceivers(r[0].Number)
 				}
 			default:
-				before := j.Space().Held
+				before, _ := rests(t, j)
 				_, err = try(j, 500+rng.IntN(20000))
-				if s := j.Space(); err == nil && s.Held > before && s.Full != nil {
-					t.Fatalf("seed %d: it is full although it has just found space: %+v", seed, s.Full)
+				if held, full := rests(t, j); err == nil && held > before && full != nil {
+					t.Fatalf("seed %d: it is full although it has just found space: %+v", seed, full)
 				}
 			}
 			var full *FullError

@@ -419,6 +419,7 @@ func TestRepairReservesAgain(t *testing.T) {
 	c := options(vfs.NewMem())
 	c.ReceiverBytes = o.ReceiverBytes
 	twin := journalTwin{copyOf(t, j, c)}
+	flush(t, twin.j) // a copy whose files are not made yet is not asked
 	damage := func() { overwrite(t, vfs.Default, path, HeaderSize+600, []byte{0xff, 0xff, 0xff}) }
 	damage()
 	rot, err := j.Inspect(t.Context(), 1, nil)

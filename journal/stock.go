@@ -36,7 +36,7 @@ type stock struct {
 	wake     chan struct{} // gets a token when there may be something to do
 
 	ready   []blank // whole ones, and such as were made in a hurry, under temporary names
-	making  int64   // size of the one that is being made
+	making  int64   // size of the file that is being made, probed for or deleted: what is on the disk is counted until it is gone
 	granted int64   // what the holder of appending is about to take
 	serial  int     // of the newest name
 	aside   int     // so many of ready are kept although nobody else would want them, see SetAside
@@ -148,8 +148,8 @@ func (s *stock) next() (task func() error, wait time.Duration) {
 	if s.tidy || j.limits.MaximumBytes > 0 && j.heldLocked() > j.limits.MaximumBytes {
 		if n := len(s.ready); n > 0 && s.tooManyLocked() {
 			b := s.ready[n-1]
-			s.ready = s.ready[: n-1 : n-1]
-			return func() error { return s.drop(b) }, 0
+			s.ready, s.making = s.ready[:n-1:n-1], b.allotted
+			return func() error { defer s.gone(); return s.drop(b) }, 0
 		}
 		s.tidy = false
 	}
@@ -180,10 +180,10 @@ func (s *stock) next() (task func() error, wait time.Duration) {
 	}
 	s.serial++
 	name := spareName(s.serial)
+	s.making = size
 	if diskFull {
 		return func() error { return s.probe(name, size) }, 0
 	}
-	s.making = size
 	return func() error { return s.make(name, size) }, 0
 }
 
@@ -224,17 +224,26 @@ func (s *stock) tooManyLocked() bool {
 // probe looks whether there is space for what was refused.
 func (s *stock) probe(name string, size int64) error {
 	b, err := s.j.disk.blank(name+tempSuffix, size, size, size)
-	if noSpace(err) {
-		return nil
-	}
 	if err == nil {
 		err = s.drop(b)
+	}
+	s.gone() // before anybody hears that there is space
+	if noSpace(err) {
+		return nil
 	}
 	if err == nil {
 		s.retry = firstRetry
 		s.j.relieve()
 	}
 	return err
+}
+
+// gone notes that the file that was counted as being made is not there any more. Who was refused meanwhile may try again.
+func (s *stock) gone() {
+	s.j.mu.Lock()
+	defer s.j.mu.Unlock()
+	s.making = 0
+	s.j.freedLocked()
 }
 
 // make makes a spare of the given size. A full disk is no failure: it is tried again. Every other error is final.

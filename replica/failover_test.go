@@ -333,7 +333,7 @@ func TestPromotedButNeverOpened(t *testing.T) {
 func TestLeaseCheckedAfterTheWork(t *testing.T) {
 	c := newCluster(t, fsm.GroupSpec{}, "a", "b")
 	a, b := c.nodes["a"], c.nodes["b"]
-	c.inSync("a", "b")
+	c.keepInSync("a", "b") // alone, a would acknowledge the write
 	a.mustPut("k", "v")
 	gate := make(chan struct{})
 	b.fail.Store("journal.sync:orders/a", func() error { <-gate; return nil })
@@ -372,11 +372,8 @@ func TestLeaseCheckedAfterTheWork(t *testing.T) {
 func TestAcknowledgedMeansDurableAtTheTarget(t *testing.T) {
 	c := newCluster(t, fsm.GroupSpec{}, "a", "b")
 	a, b := c.nodes["a"], c.nodes["b"]
-	c.inSync("a", "b")
+	c.keepInSync("a", "b") // the set may not shrink
 	a.mustPut("k", "v")
-	c.plane.mu.Lock()
-	c.plane.veto = func(cmd fsm.Command) bool { return cmd.ChangeSet != nil } // the set may not shrink
-	c.plane.mu.Unlock()
 	gate := make(chan struct{})
 	b.fail.Store("journal.sync:orders/a", func() error { <-gate; return nil })
 	done := a.asyncPut("k", "w")
@@ -394,9 +391,6 @@ func TestAcknowledgedMeansDurableAtTheTarget(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	c.plane.mu.Lock()
-	c.plane.veto = nil
-	c.plane.mu.Unlock()
 }
 
 // Reads stop before the role is handed over: the old primary never answers with what the new one may have changed, even
@@ -417,10 +411,7 @@ func TestReadsStopBeforeHandover(t *testing.T) {
 		return true
 	}
 	c.plane.mu.Unlock()
-	g := c.plane.group()
-	c.must(fsm.Command{StartSwitch: &fsm.StartSwitch{
-		Group: orders, Epoch: g.Epoch, To: "b", MaxPause: 5 * time.Second, Deadline: time.Now().Add(time.Minute), Reason: "test",
-	}})
+	c.begins("b")
 	c.serves("b")
 	b.mustPut("k", "new")
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)

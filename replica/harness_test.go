@@ -78,7 +78,8 @@ type cluster struct {
 	lives uint64
 	spec  fsm.GroupSpec
 
-	archive Archive
+	archive     Archive
+	shrinkAfter time.Duration // without progress for so long a member leaves the set
 }
 
 func newCluster(t testing.TB, spec fsm.GroupSpec, ids ...ident.NodeID) *cluster {
@@ -94,7 +95,29 @@ func newClusterIn(t testing.TB, dir string, spec fsm.GroupSpec, ids ...ident.Nod
 // newClusterWith gives all nodes an archive; nil: none.
 func newClusterWith(t testing.TB, dir string, a Archive, spec fsm.GroupSpec, ids ...ident.NodeID) *cluster {
 	t.Helper()
-	c := &cluster{t: t, dir: dir, archive: a, wires: newWires(), plane: newPlane(), nodes: map[ident.NodeID]*node{}, disks: map[ident.NodeID]vfs.FS{}, walls: map[ident.NodeID]*wall{}}
+	c := emptyCluster(t, dir)
+	c.archive = a
+	c.begin(spec, ids...)
+	return c
+}
+
+// newSteadyCluster is one that misses a member after seconds only: nobody leaves the set because the machine stalls for less.
+func newSteadyCluster(t testing.TB, spec fsm.GroupSpec, ids ...ident.NodeID) *cluster {
+	t.Helper()
+	c := emptyCluster(t, "")
+	c.shrinkAfter = 2 * time.Second
+	c.begin(spec, ids...)
+	return c
+}
+
+func emptyCluster(t testing.TB, dir string) *cluster {
+	return &cluster{t: t, dir: dir, wires: newWires(), plane: newPlane(), nodes: map[ident.NodeID]*node{}, disks: map[ident.NodeID]vfs.FS{}, walls: map[ident.NodeID]*wall{},
+		shrinkAfter: 300 * time.Millisecond}
+}
+
+// begin starts the nodes, and waits until the first of them serves the group.
+func (c *cluster) begin(spec fsm.GroupSpec, ids ...ident.NodeID) {
+	c.t.Helper()
 	spec.Name, spec.Preferred = orders, ids[0]
 	if spec.ReceiverBytes == 0 {
 		spec.ReceiverBytes = 64 << 10
@@ -102,14 +125,14 @@ func newClusterWith(t testing.TB, dir string, a Archive, spec fsm.GroupSpec, ids
 	c.spec = spec.Normalize()
 	for i, id := range ids {
 		c.disks[id], c.walls[id] = vfs.NewCrashableMem(), &wall{Clock: host.Real().Clock}
-		if dir != "" {
+		if c.dir != "" {
 			c.disks[id] = vfs.Default
 		}
 		c.must(fsm.Command{RegisterNode: &fsm.RegisterNode{
 			ID: id, Directory: ident.DirectoryID("d-" + string(id)), Kind: fsm.KindData, Addresses: fsm.Addresses{Ship: string(id)}, Priority: i + 1,
 		}})
 	}
-	t.Cleanup(func() {
+	c.t.Cleanup(func() {
 		for _, n := range c.nodes {
 			n.stop()
 		}
@@ -119,7 +142,6 @@ func newClusterWith(t testing.TB, dir string, a Archive, spec fsm.GroupSpec, ids
 	}
 	c.must(fsm.Command{CreateGroup: &fsm.CreateGroup{Spec: c.spec, Incarnation: c.nodes[ids[0]].life}})
 	c.eventually("the first primary serves", func() bool { return c.nodes[ids[0]].rep.Status().Serving })
-	return c
 }
 
 func (c *cluster) must(cmd fsm.Command) fsm.Result {
@@ -185,7 +207,7 @@ func (c *cluster) start(id ident.NodeID) *node {
 	n.rep, err = Open(Options{
 		Cluster: testCluster, Node: id, Group: orders, Life: n.life, FS: n.fs, Dir: c.path(id, "data"), Store: n.store, Host: h, Logger: log,
 		ReceiverBytes: c.spec.ReceiverBytes, Events: n.heard, Veto: n.permit, Selection: n.selection, Archive: c.archive,
-		Timing: Timing{ShrinkAfter: 300 * time.Millisecond, OpenGrace: 300 * time.Millisecond, Heartbeat: 20 * time.Millisecond,
+		Timing: Timing{ShrinkAfter: c.shrinkAfter, OpenGrace: 300 * time.Millisecond, Heartbeat: 20 * time.Millisecond,
 			Timeout: 500 * time.Millisecond, Tick: 10 * time.Millisecond, Retention: 20 * time.Millisecond, Propose: time.Second,
 			DropAfter: 200 * time.Millisecond, VetoRetry: 20 * time.Millisecond, Patience: testPatience},
 	})

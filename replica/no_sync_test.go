@@ -17,19 +17,29 @@ import (
 func TestNoSyncHoldsOrRefuses(t *testing.T) {
 	for _, mode := range []string{fsm.NoSyncHold, fsm.NoSyncRefuse} {
 		t.Run(mode, func(t *testing.T) {
-			c := newCluster(t, fsm.GroupSpec{OnNoSync: mode}, "a", "b")
+			c := newSteadyCluster(t, fsm.GroupSpec{OnNoSync: mode}, "a", "b")
 			a := c.nodes["a"]
 			c.inSync("a", "b")
 			c.eventually("writes are open", func() bool { return a.rep.Status().Writes == core.WritesOpen })
 			a.mustPut("k", "v")
-			before := len(a.all(EventNoSync))
-			c.wires.sever("a", "b", true)
+			b := c.nodes["b"]
+			release := b.hangDisk("a") // so that the secondary is not missed before something is in flight
+			last := a.rep.Status().Sequence
 			sequenced := make(chan error, 1)
 			go func() { _, err := a.put("flying", "v"); sequenced <- err }()
+			c.eventually("it is in flight", func() bool { return a.rep.Status().Sequence > last })
+			c.wires.sever("a", "b", true)
+			b.fail.Delete("journal.sync:orders/a")
+			release()
 			want := map[string]core.Writes{fsm.NoSyncHold: core.WritesHeld, fsm.NoSyncRefuse: core.WritesRefused}[mode]
 			c.eventually("the loss is noticed", func() bool { return a.rep.Status().Writes == want })
 
-			short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			c.eventually("it is told", func() bool { turns := a.turns(t); return len(turns) > 0 && turns[len(turns)-1] == EventNoSync })
+			wait := patience // it is refused long before
+			if mode == fsm.NoSyncHold {
+				wait = 50 * time.Millisecond
+			}
+			short, cancel := context.WithTimeout(t.Context(), wait)
 			defer cancel()
 			_, err := a.rep.Write(short, Transaction{Writes: []Write{{File: "f", Key: []byte("late"), Value: []byte("w")}}})
 			if !NotDone(err) || mode == fsm.NoSyncHold && !errors.Is(err, ErrNotSequenced) || mode == fsm.NoSyncRefuse && !errors.Is(err, ErrNoSync) {
@@ -69,21 +79,25 @@ func TestNoSyncHoldsOrRefuses(t *testing.T) {
 			if _, err := a.get("late", false); !errors.Is(err, ErrNotFound) {
 				t.Fatalf("what was said to be not done: %v", err)
 			}
-			if lost, back := a.all(EventNoSync), a.all(EventSyncBack); len(lost) != before+1 || len(back) != len(lost) {
-				t.Fatalf("%d times lost, %d times back", len(lost), len(back))
-			}
+			c.eventually("it is told", func() bool { turns := a.turns(t); return turns[len(turns)-1] == EventSyncBack })
 			c.level("b")
 		})
 	}
 }
 
-// all returns the events of a kind that the node has told in this life.
-func (n *node) all(k EventKind) (out []Event) {
+// turns returns the events of the loss of the last secondary and of its return, as the node has told them. None is told twice.
+func (n *node) turns(t *testing.T) (out []EventKind) {
+	t.Helper()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, e := range n.events {
-		if e.Kind == k {
-			out = append(out, e)
+		if e.Kind == EventNoSync || e.Kind == EventSyncBack {
+			out = append(out, e.Kind)
+		}
+	}
+	for i, k := range out {
+		if lost := k == EventNoSync; lost != (i%2 == 0) {
+			t.Fatalf("not told in turns, the loss first: %v", out)
 		}
 	}
 	return out
@@ -94,10 +108,10 @@ func (n *node) all(k EventKind) (out []Event) {
 func TestStandbyReplacesSecondary(t *testing.T) {
 	for _, mode := range []string{fsm.NoSyncDegrade, fsm.NoSyncHold, fsm.NoSyncRefuse} {
 		t.Run(mode, func(t *testing.T) {
-			c := newCluster(t, fsm.GroupSpec{OnNoSync: mode}, "a", "b", "c")
+			c := newSteadyCluster(t, fsm.GroupSpec{OnNoSync: mode}, "a", "b", "c")
 			c.inSync("a", "b")
 			a := c.nodes["a"]
-			a.mustPut("k", "0")
+			c.eventually("writes are open", func() bool { _, err := a.put("k", "0"); return err == nil })
 			c.nodes["b"].crash(0)
 			c.eventually("the standby is in its place", func() bool { g := c.plane.group(); return len(g.InSync) == 2 && g.InSet("c") })
 			for i := range 20 {

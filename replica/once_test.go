@@ -112,14 +112,16 @@ func TestOnceInFlight(t *testing.T) {
 	c := newCluster(t, fsm.GroupSpec{OnNoSync: fsm.NoSyncHold}, "a", "b")
 	a := c.nodes["a"]
 	c.inSync("a", "b")
-	c.wires.sever("a", "b", true)
 	write := func(wait time.Duration) (Receipt, error) {
 		ctx, cancel := context.WithTimeout(context.Background(), wait)
 		defer cancel()
 		return a.rep.Write(ctx, twoFiles("v", once("key", 1)))
 	}
 	before := a.rep.Status().Sequence
-	_, err := write(100 * time.Millisecond)
+	err := c.cutOff(a, c.nodes["b"], func(ctx context.Context) error {
+		_, err := a.rep.Write(ctx, twoFiles("v", once("key", 1)))
+		return err
+	})
 	var unknown, still *UnknownOutcomeError
 	if !errors.As(err, &unknown) {
 		t.Fatal(err)

@@ -137,7 +137,7 @@ func TestStartOfACopy(t *testing.T) {
 func TestStartOfACopyIsRefused(t *testing.T) {
 	c := newCluster(t, fsm.GroupSpec{}, "a", "b")
 	a := c.nodes["a"]
-	c.inSync("a", "b")
+	c.keepInSync("a", "b")
 	a.mustPut("k", "1")
 	refused := func(n *node, target ident.NodeID, from, why string) {
 		t.Helper()

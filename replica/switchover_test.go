@@ -236,10 +236,7 @@ func TestHandedOverButNeverServed(t *testing.T) {
 		return cmd.ChangeSet != nil
 	}
 	c.plane.mu.Unlock()
-	g := c.plane.group()
-	c.must(fsm.Command{StartSwitch: &fsm.StartSwitch{
-		Group: orders, Epoch: g.Epoch, To: "b", MaxPause: time.Second, Deadline: time.Now().Add(time.Minute), Reason: "test",
-	}})
+	c.begins("b")
 	c.eventually("b has deposited its SW", func() bool {
 		j, ok := b.rep.Journal("b")
 		if !ok {
@@ -276,12 +273,8 @@ func TestInSyncSetShrinksAndGrows(t *testing.T) {
 	l := c.load(2)
 	c.nodes["b"].crash(0)
 	c.inSync("a", "c") // the standby takes its place
-	if _, ok := a.event(EventShadowLost); !ok {
-		t.Fatal("no SRSHADOWLOST")
-	}
-	if e, ok := a.event(EventShadowGain); !ok || e.Peer != "c" {
-		t.Fatalf("SRSHADOWGAIN %+v", e)
-	}
+	c.eventually("SRSHADOWLOST", func() bool { _, ok := a.event(EventShadowLost); return ok })
+	c.eventually("SRSHADOWGAIN of c", func() bool { e, ok := a.event(EventShadowGain); return ok && e.Peer == "c" })
 	b := c.start("b")
 	c.eventually("b is level again", func() bool {
 		_, ok := b.event(EventRecovered)
@@ -300,19 +293,36 @@ func TestInSyncSetShrinksAndGrows(t *testing.T) {
 func TestNoLocalShrink(t *testing.T) {
 	c := newCluster(t, fsm.GroupSpec{}, "a", "b")
 	a := c.nodes["a"]
-	c.inSync("a", "b")
+	c.keepInSync("a", "b")
 	c.plane.isolate("a", true)
+	c.plane.mu.Lock()
+	c.plane.fixed = 0 // from here on a is kept from changing the set by that it reaches nobody
+	c.plane.mu.Unlock()
 	c.wires.sever("a", "b", true)
-	ctx, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond) // longer than ShrinkAfter
+	last := a.rep.Status().Sequence
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	_, err := a.rep.Write(ctx, Transaction{Writes: []Write{{File: "f", Key: []byte("k"), Value: []byte("v")}}})
+	done := make(chan error, 1)
+	a.wg.Go(func() {
+		_, err := a.rep.Write(ctx, Transaction{Writes: []Write{{File: "f", Key: []byte("k"), Value: []byte("v")}}})
+		done <- err
+	})
+	c.eventually("the write is sequenced", func() bool { return a.rep.Status().Sequence > last })
+	p := a.rep.primary.Load()
+	c.eventually("b would have left the set", func() bool {
+		p.targets.mu.Lock()
+		defer p.targets.mu.Unlock()
+		return p.targets.roster.Stalled("b", p.targets.now()) > 2*c.shrinkAfter
+	})
+	c.goesOn("a")
+	cancel()
 	var unknown *UnknownOutcomeError
-	if !errors.As(err, &unknown) {
+	if err := <-done; !errors.As(err, &unknown) {
 		t.Fatalf("acknowledged alone: %v", err)
 	}
 	c.plane.isolate("a", false)
 	c.inSync("a") // now it may go on alone
-	a.mustGet("k", "v", false)
+	c.eventually("the write is committed", func() bool { v, err := a.get("k", false); return err == nil && v == "v" })
 	c.wires.sever("a", "b", false)
 	c.inSync("a", "b")
 }
@@ -324,13 +334,17 @@ func TestNoSync(t *testing.T) {
 			c := newCluster(t, fsm.GroupSpec{OnNoSync: mode}, "a", "b")
 			a := c.nodes["a"]
 			c.inSync("a", "b")
-			a.mustPut("k", "v")
+			c.eventually("writes are open", func() bool { _, err := a.put("k", "v"); return err == nil })
 			c.wires.sever("a", "b", true)
 			c.eventually("the loss is noticed", func() bool {
 				p := a.rep.primary.Load()
 				return p != nil && (p.paused.Load() || p.refuse.Load())
 			})
-			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			wait := patience // it is refused long before
+			if mode == fsm.NoSyncHold {
+				wait = 100 * time.Millisecond
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), wait)
 			defer cancel()
 			_, err := a.rep.Write(ctx, Transaction{Writes: []Write{{File: "f", Key: []byte("k"), Value: []byte("w")}}})
 			if mode == fsm.NoSyncRefuse && !errors.Is(err, ErrNoSync) || mode == fsm.NoSyncHold && !errors.Is(err, ErrNotSequenced) {
