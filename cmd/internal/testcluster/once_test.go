@@ -47,11 +47,11 @@ func TestOneKeyOnTwoNodesAtOnce(t *testing.T) {
 	}
 	moving.Wait()
 	t.Logf("the first of the two nodes was the later one %d times of %d", replayed, rounds)
+	c.equalDigests() // so that c has heard of all of them
 	page, err := c.Node("c").Client().Facts(t.Context(), "default", "", client.EntryFilter{Code: "U", Type: "M1", Limit: 1000})
 	if err != nil || len(page.Items) != rounds {
 		t.Errorf("%d entries were deposited, want %d: %v", len(page.Items), rounds, err)
 	}
-	c.equalDigests()
 }
 
 // After its time a key is forgotten: a request with it is a new one, through any node, also where the primary is another one than that
