@@ -83,6 +83,13 @@ func unhurried() cluster.Timing {
 	return t
 }
 
+// steady is the timing of a cluster in which nobody dies: no pause of the machine outlasts a lease, so that a single request of a test is answered.
+func steady() cluster.Timing {
+	t := unhurried()
+	t.Lease = time.Minute
+	return t
+}
+
 // Start runs a cluster and stops it with the test. It returns once the group is open with all the shadows it wants.
 func Start(t testing.TB, o Options) *Cluster {
 	t.Helper()

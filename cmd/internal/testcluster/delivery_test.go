@@ -155,7 +155,7 @@ func TestDeliveryToAsyncAndCrash(t *testing.T) {
 
 // TestHoldsOverHTTP: a hold is set, moved, shown and removed, on whatever node is asked, and is over by itself. Proves RJ-5.
 func TestHoldsOverHTTP(t *testing.T) {
-	c := Start(t, Options{Group: fsm.GroupSpec{Preferred: "a"}})
+	c := Start(t, Options{Timing: steady(), Group: fsm.GroupSpec{Preferred: "a"}})
 	ctx := t.Context()
 	c.put("a", "k", 5)
 	cl := c.Node("c").Client()

@@ -266,7 +266,7 @@ func TestFollowWhatWasDeleted(t *testing.T) {
 // Proves RJ-4: what the source has not on its own disk is never given without include=all, by a list or a stream; with it, its
 // removal is told.
 func TestUnconfirmedIsHeldBack(t *testing.T) {
-	c := Start(t, Options{})
+	c := Start(t, Options{Timing: steady()})
 	a, b := c.Node("a"), c.Node("b")
 	put := func(key string) {
 		t.Helper()
@@ -323,7 +323,7 @@ func TestUnconfirmedIsHeldBack(t *testing.T) {
 
 // Proves RJ-14: user entries of an application, deposited through any node, come to a follower in order, with their data.
 func TestUserEntriesFlow(t *testing.T) {
-	c := Start(t, Options{})
+	c := Start(t, Options{Timing: steady()})
 	var want []string
 	for i := range 20 {
 		n := c.Node(c.options.Nodes[i%3])

@@ -15,7 +15,7 @@ import (
 // One key is on its way through two nodes at once, again and again, while the role moves: the entry is deposited once, and both hear of
 // the same one. Proves TR-3.
 func TestOneKeyOnTwoNodesAtOnce(t *testing.T) {
-	c := Start(t, Options{Group: fsm.GroupSpec{Preferred: "a"}})
+	c := Start(t, Options{Timing: steady(), Group: fsm.GroupSpec{Preferred: "a"}})
 	const rounds = 60
 	half := make(chan struct{})
 	var moving sync.WaitGroup

@@ -313,7 +313,7 @@ func TestCounterIsExact(t *testing.T) {
 
 // What is asked of a transaction and of a write with conditions over HTTP, end to end. Proves CL-4 and TR-3.
 func TestTransactionsOverHTTP(t *testing.T) {
-	c := Start(t, Options{Nodes: []ident.NodeID{"a", "b"}, Group: fsm.GroupSpec{Files: []string{"*"}}})
+	c := Start(t, Options{Timing: steady(), Nodes: []ident.NodeID{"a", "b"}, Group: fsm.GroupSpec{Files: []string{"*"}}})
 	through := c.Node("b").client // forwarded
 	if err := through.CreateGroup(t.Context(), client.GroupSpec{Name: "others", Files: []string{"other*"}}); err != nil {
 		t.Fatal(err)
