@@ -80,13 +80,17 @@ func unhurried() cluster.Timing {
 	t.Lease, t.Renew = 2*t.Lease, 300*time.Millisecond
 	t.RaftHeartbeat, t.RaftElection, t.RaftLeaderLease = 2*t.RaftHeartbeat, 2*t.RaftElection, 2*t.RaftLeaderLease
 	t.Probe, t.Propose = 3*t.Probe, 2*t.Propose
+	t.DiskHang = time.Minute // Raft's files are on the machine's own disk, which others keep busy too
 	return t
 }
 
-// steady is the timing of a cluster in which nobody dies: no pause of the machine outlasts a lease, so that a single request of a test is answered.
+// steady is the timing of a cluster in which nobody dies: no pause of the machine outlasts a lease, and only long ones cost Raft its leader, so
+// that a single request of a test is answered.
 func steady() cluster.Timing {
 	t := unhurried()
 	t.Lease = time.Minute
+	t.RaftHeartbeat, t.RaftElection = 2*t.RaftHeartbeat, 2*t.RaftElection
+	t.RaftLeaderLease = t.RaftHeartbeat
 	return t
 }
 
