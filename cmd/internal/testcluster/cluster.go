@@ -36,7 +36,7 @@ type Options struct {
 	Later     []ident.NodeID // those of Nodes that are not started with the others: Node.Start makes them members
 	Witnesses []ident.NodeID // those of Nodes that hold no data; not the first one
 	Shrink    time.Duration  // a silent secondary holds writes up this long; 0: a second
-	Watchdog  time.Duration  // of the data disks; 0: the product's default
+	Watchdog  time.Duration  // of the data disks; 0: a minute, since these disks hang when a test wants it, and a busy machine looks like it
 	Hooks     node.Hooks     // of all nodes
 	Scrub     node.Scrub     // the check in the background; zero: the product's default
 	Archive   node.Archive   // of all nodes
@@ -125,9 +125,7 @@ func Start(t testing.TB, o Options) *Cluster {
 		}
 		n.config.Listen = node.Addresses{HTTP: given.next(t), Gossip: given.next(t), Raft: given.next(t), Ship: given.next(t), Redis: given.next(t)}
 		n.config.Timing.ShrinkAfter = cmp.Or(o.Shrink, time.Second)
-		if o.Watchdog != 0 {
-			n.config.Timing.Watchdog = o.Watchdog
-		}
+		n.config.Timing.Watchdog = cmp.Or(o.Watchdog, time.Minute)
 		n.config.Hooks, n.config.Archive = o.Hooks, o.Archive
 		n.config.LocalFiles = o.LocalFiles
 		if o.Scrub != (node.Scrub{}) {
