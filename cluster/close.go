@@ -45,6 +45,7 @@ func (c *Cluster) shut(orderly bool) error {
 	}
 	if c.raft != nil {
 		errs = append(errs, c.raft.Shutdown().Error())
+		c.trans.drain()
 	}
 	errs = append(errs, c.port.close())
 	c.work.Wait()

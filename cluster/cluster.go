@@ -30,7 +30,7 @@ type Cluster struct {
 	port   *port
 	store  *store
 	raft   *raft.Raft
-	trans  raft.Transport // of raft, which closes it
+	trans  *heartbeats // of raft, which closes it
 
 	board  *board
 	book   *addressBook
@@ -136,11 +136,11 @@ func (c *Cluster) startRaft(from origin) error {
 	conf.NoLegacyTelemetry = true
 	conf.Logger = newQuiet(c.log.Named("raft"), c.stopping)
 	conf.NotifyCh = notices
-	trans := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+	trans := &heartbeats{NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: streams{c.port}, MaxPool: 3, Timeout: 2 * time.Second,
 		MaxRPCsInFlight:       1, // no pipeline: a follower's slow disk wedges it
 		ServerAddressProvider: c.book, Logger: newQuiet(c.log.Named("transport"), c.stopping), MsgpackUseNewTimeFormat: true,
-	})
+	})}
 	c.trans = trans
 	fail := func(err error) error { return errors.Join(err, trans.Close()) }
 	if from.create {

@@ -29,7 +29,7 @@ func TestWriterAndCheck(t *testing.T) {
 	cl := client.New(url)
 	defer cl.Close()
 	w := startWriter(cl, 3)
-	if err := w.await(t.Context(), 50, 20*time.Second); err != nil {
+	if err := w.await(t.Context(), 50, 2*time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	w.stop()

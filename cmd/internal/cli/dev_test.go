@@ -22,7 +22,7 @@ func TestDevOutlivesItsNodes(t *testing.T) {
 	defer stop()
 	ended := make(chan error, 1)
 	go func() { ended <- a.superviseDev(ctx, c, false) }()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for _, want := range []string{"node a was killed", "node b was killed", "/a/understudy.yaml", "/b/understudy.yaml", "Ctrl-C"} {
 		for !strings.Contains(log.String(), want) {
 			if time.Now().After(deadline) {

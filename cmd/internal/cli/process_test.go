@@ -62,7 +62,7 @@ func childMain(mode string) int {
 	case <-stop:
 		fmt.Println("2026-01-02T15:04:06.000Z [INFO]  understudy: stopped")
 		return 0
-	case <-time.After(time.Minute):
+	case <-time.After(10 * time.Minute): // longer than any test waits for its end
 		return 9
 	}
 }
@@ -83,7 +83,7 @@ func startChild(t *testing.T, mode string) (*process, *bytes.Buffer) {
 // eventually waits until holds does.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute) // whole clusters of processes, while other tests run
 	for !holds() {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited too long: %s", what)
@@ -103,10 +103,10 @@ func logHas(p *process, text string) func() bool {
 func TestSecondRequestEndsTheServer(t *testing.T) {
 	p, _ := startChild(t, "hung")
 	eventually(t, "child is ready", logHas(p, "x | ready"))
+	began := time.Now() // before it hears of anything
 	p.tell(syscall.SIGTERM)
 	p.tell(syscall.SIGINT)
 	eventually(t, "it closes", logHas(p, "x | closing"))
-	began := time.Now()
 	eventually(t, "it ends", func() bool {
 		p.tell(syscall.SIGINT)
 		return !p.running()
@@ -116,7 +116,7 @@ func TestSecondRequestEndsTheServer(t *testing.T) {
 	if !ok || !status.Signaled() || status.Signal() != syscall.SIGINT || !logHas(p, "told a second time")() {
 		t.Errorf("it ended with %s", p.cmd.ProcessState)
 	}
-	if took < sameStop/2 {
+	if took < sameStop {
 		t.Errorf("it ended %s after the first request: they may be one", took)
 	}
 }
@@ -128,7 +128,7 @@ func TestProcessOutputAndStop(t *testing.T) {
 	if err != nil || strings.TrimSpace(string(raw)) != strconv.Itoa(p.cmd.Process.Pid) {
 		t.Errorf("pid file says %q, %v", raw, err)
 	}
-	if err := stopProcesses([]*process{p}, 20*time.Second, nil); err != nil {
+	if err := stopProcesses([]*process{p}, time.Minute, nil); err != nil {
 		t.Error(err)
 	}
 	if p.running() {

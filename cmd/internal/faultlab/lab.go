@@ -24,6 +24,7 @@ type Options struct {
 	Dir       string            // of everything: configurations, logs, data
 	Witness   string            // the node of a, b, c that holds no data; "": none
 	Group     string            // further fields of the group in YAML, such as `on_no_sync: refuse`
+	Lease     time.Duration     // 0: the product's default
 	Supervise bool              // the nodes run under `server --supervise`
 	Data      map[string]string // data directories elsewhere than in Dir
 	Env       map[string][]string
@@ -129,6 +130,9 @@ func (l *Lab) configuration(i int) string {
 	}
 	addresses("listen", n.place.listen)
 	addresses("advertise", n.place.advertise)
+	if l.options.Lease != 0 {
+		fmt.Fprintf(&b, "timing: {lease: %s}\n", l.options.Lease)
+	}
 	if i == 0 {
 		fields := []string{"name: " + group, `files: ["*"]`, "receiver_bytes: 1048576"}
 		if l.options.Group != "" {

@@ -38,7 +38,7 @@ func tell(t *testing.T, rare bool, o Options) *story {
 	t.Parallel()
 	s := &story{Lab: start(t, o), t: t}
 	var err error
-	s.primary, err = s.Primary(t.Context(), 10*time.Second)
+	s.primary, err = s.Primary(t.Context(), time.Minute)
 	must(t, err)
 	s.workload = s.StartWorkload(1)
 	t.Cleanup(func() { s.workload.Stop() })
@@ -49,13 +49,13 @@ func tell(t *testing.T, rare bool, o Options) *story {
 // goesOn waits until writes are acknowledged.
 func (s *story) goesOn() {
 	s.t.Helper()
-	must(s.t, s.workload.AwaitAcknowledged(s.t.Context(), 30, 30*time.Second))
+	must(s.t, s.workload.AwaitAcknowledged(s.t.Context(), 30, 90*time.Second))
 }
 
 // next waits until another node than those serves.
 func (s *story) next(but ...string) *Node {
 	s.t.Helper()
-	n, err := s.Primary(s.t.Context(), 20*time.Second, but...)
+	n, err := s.Primary(s.t.Context(), time.Minute, but...)
 	must(s.t, err)
 	return n
 }
@@ -170,10 +170,13 @@ func TestPrimaryCutFromRaft(t *testing.T) {
 	flows := Both([]string{s.primary.Name}, s.Others(s.primary.Name), Raft)
 	s.Net.Set(Condition{Hold: true}, flows...)
 	s.next(s.primary.Name)
-	err := Await(t.Context(), "the old primary has stopped", lease+time.Second, func(ctx context.Context) error {
+	began := time.Now()
+	err := Await(t.Context(), "the old primary has stopped", time.Minute, func(ctx context.Context) error { // a busy machine may answer late
 		g, err := s.primary.local(ctx)
 		if err == nil && g.Local.Serving {
-			err = errors.New("it serves")
+			if err = errors.New("it serves"); time.Since(began) > lease+time.Second {
+				t.Fatal(err)
+			}
 		}
 		return err
 	})
@@ -186,7 +189,8 @@ func TestPrimaryCutFromRaft(t *testing.T) {
 // Proves the row "asymmetric: primary reaches Raft, not backup": the set shrinks by Raft, writes go on, the role does not move, and
 // nothing flaps. The set grows again when the cut is over.
 func TestPrimaryCutFromBackups(t *testing.T) {
-	s := tell(t, false, Options{})
+	const lease = 3 * lease // nobody loses it for a busy machine
+	s := tell(t, false, Options{Lease: lease})
 	epoch := s.epoch()
 	flows := Both([]string{s.primary.Name}, s.Others(s.primary.Name), Ship)
 	s.Net.Set(Condition{Hold: true}, flows...)
@@ -197,7 +201,7 @@ func TestPrimaryCutFromBackups(t *testing.T) {
 		}
 		return err
 	}
-	must(t, Await(t.Context(), "the primary is alone", 10*time.Second, alone))
+	must(t, Await(t.Context(), "the primary is alone", time.Minute, alone))
 	s.goesOn()
 	if !sleep(t.Context(), 2*lease) {
 		t.Fatal(t.Context().Err())

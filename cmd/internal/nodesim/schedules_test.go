@@ -26,7 +26,7 @@ var (
 
 // hangs bounds the real time of one schedule. Virtual time stands still when a goroutine waits for a mutex whose holder
 // waits for the disk or the network.
-const hangs = 2 * time.Minute
+const hangs = 10 * time.Minute
 
 // simulate runs one schedule in a bubble of its own. adjust changes the world before it begins.
 func simulate(t *testing.T, seed uint64, steps []step, adjust ...func(*world)) (r *result) {

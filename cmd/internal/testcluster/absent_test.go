@@ -62,7 +62,7 @@ func TestGroupThatPrefersANodeThatIsDown(t *testing.T) {
 // Proves HB-2: a group comes to select a file while a node is down that keeps some of it for itself. When that node is back it never takes a
 // record of the file as local, from its first answer on, and a position of its local files decides nothing at another node.
 func TestLocalFilesAfterARestart(t *testing.T) {
-	c := localCluster(t)
+	c := localCluster(t, unhurried())
 	ctx := t.Context()
 	b := c.Node("b")
 	before, err := b.Client().Put(ctx, "notes", []byte("k"), []byte("1"), client.WriteOptions{})

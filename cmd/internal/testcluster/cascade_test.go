@@ -37,13 +37,10 @@ func (c *Cluster) fedBy(target, feeder ident.NodeID) {
 	})
 }
 
-// switchTo hands the role over.
+// switchTo hands the role over and waits until c knows.
 func (c *Cluster) switchTo(to ident.NodeID) {
 	c.t.Helper()
-	op, err := c.primary().Client().Switchover(c.t.Context(), "default", client.SwitchoverRequest{To: string(to)}, 30*time.Second)
-	if err != nil || op.State != client.OperationDone {
-		c.t.Fatalf("switch-over to %s: %+v, %v\n%s", to, op, err, c.tail())
-	}
+	c.handTo(to)
 	c.until("c", string(to)+" serves", servedBy(string(to)))
 }
 

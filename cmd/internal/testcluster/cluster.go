@@ -36,7 +36,7 @@ type Options struct {
 	Later     []ident.NodeID // those of Nodes that are not started with the others: Node.Start makes them members
 	Witnesses []ident.NodeID // those of Nodes that hold no data; not the first one
 	Shrink    time.Duration  // a silent secondary holds writes up this long; 0: a second
-	Watchdog  time.Duration  // of the data disks; 0: the product's default
+	Watchdog  time.Duration  // of the data disks; 0: a minute, since these disks hang when a test wants it, and a busy machine looks like it
 	Hooks     node.Hooks     // of all nodes
 	Scrub     node.Scrub     // the check in the background; zero: the product's default
 	Archive   node.Archive   // of all nodes
@@ -80,6 +80,17 @@ func unhurried() cluster.Timing {
 	t.Lease, t.Renew = 2*t.Lease, 300*time.Millisecond
 	t.RaftHeartbeat, t.RaftElection, t.RaftLeaderLease = 2*t.RaftHeartbeat, 2*t.RaftElection, 2*t.RaftLeaderLease
 	t.Probe, t.Propose = 3*t.Probe, 2*t.Propose
+	t.DiskHang = time.Minute // Raft's files are on the machine's own disk, which others keep busy too
+	return t
+}
+
+// steady is the timing of a cluster in which nobody dies: no pause of the machine outlasts a lease, and only long ones cost Raft its leader, so
+// that a single request of a test is answered.
+func steady() cluster.Timing {
+	t := unhurried()
+	t.Lease = time.Minute
+	t.RaftHeartbeat, t.RaftElection = 2*t.RaftHeartbeat, 2*t.RaftElection
+	t.RaftLeaderLease = t.RaftHeartbeat
 	return t
 }
 
@@ -114,9 +125,7 @@ func Start(t testing.TB, o Options) *Cluster {
 		}
 		n.config.Listen = node.Addresses{HTTP: given.next(t), Gossip: given.next(t), Raft: given.next(t), Ship: given.next(t), Redis: given.next(t)}
 		n.config.Timing.ShrinkAfter = cmp.Or(o.Shrink, time.Second)
-		if o.Watchdog != 0 {
-			n.config.Timing.Watchdog = o.Watchdog
-		}
+		n.config.Timing.Watchdog = cmp.Or(o.Watchdog, time.Minute)
 		n.config.Hooks, n.config.Archive = o.Hooks, o.Archive
 		n.config.LocalFiles = o.LocalFiles
 		if o.Scrub != (node.Scrub{}) {

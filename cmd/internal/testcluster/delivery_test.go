@@ -117,17 +117,14 @@ func TestDeliveryOnline(t *testing.T) {
 		t.Fatalf("a key that does not change: %v", err)
 	}
 	c.change("b", client.GroupPatch{"delivery": "sync"})
-	g := c.until("a", "a shadow joined again", inSync(1))
-	if g.Epoch != before.Epoch {
+	if g := c.until("a", "a shadow joined again", inSync(1)); g.Epoch != before.Epoch {
 		t.Fatalf("the role moved: epoch %d after %d", g.Epoch, before.Epoch)
 	}
 	w.more(20)
 	c.Node("a").Crash()
 	after := c.until("b", "the shadow takes over", func(g client.GroupStatus) bool { return g.Primary != "a" && servedBy(g.Primary)(g) })
-	if after.Primary != g.InSync[0] {
-		t.Fatalf("%s took over, in sync were %v", after.Primary, g.InSync)
-	}
-	if cert := c.certificate("b"); cert.Loss != "none" {
+	// On a busy machine the set may have changed since it was looked at: the certificate has the one in which a died.
+	if cert := c.certificate("b"); cert.To != after.Primary || len(cert.InSync) != 2 || !slices.Contains(cert.InSync, after.Primary) || cert.Loss != "none" {
 		t.Fatalf("certificate %+v", cert)
 	}
 	w.more(5)
@@ -138,7 +135,9 @@ func TestDeliveryOnline(t *testing.T) {
 // TestDeliveryToAsyncAndCrash: after the change to async nobody but the primary may be promoted, so what it alone
 // acknowledged is not lost: its place is kept until it is back. Proves RJ-3, I3.
 func TestDeliveryToAsyncAndCrash(t *testing.T) {
-	c := Start(t, Options{Group: fsm.GroupSpec{Preferred: "a"}})
+	long := unhurried() // a writes within its lease after it was cut off, however long that takes a busy machine
+	long.Lease *= 3
+	c := Start(t, Options{Group: fsm.GroupSpec{Preferred: "a"}, Timing: long})
 	w := c.stream("a", "k")
 	w.more(10)
 	c.change("a", client.GroupPatch{"delivery": "async"})
@@ -156,7 +155,7 @@ func TestDeliveryToAsyncAndCrash(t *testing.T) {
 
 // TestHoldsOverHTTP: a hold is set, moved, shown and removed, on whatever node is asked, and is over by itself. Proves RJ-5.
 func TestHoldsOverHTTP(t *testing.T) {
-	c := Start(t, Options{Group: fsm.GroupSpec{Preferred: "a"}})
+	c := Start(t, Options{Timing: steady(), Group: fsm.GroupSpec{Preferred: "a"}})
 	ctx := t.Context()
 	c.put("a", "k", 5)
 	cl := c.Node("c").Client()
@@ -222,9 +221,7 @@ func TestJournalFull(t *testing.T) {
 	if r, err := c.Node("w").Client().Get(ctx, "orders", []byte("k1"), client.ReadOptions{}); err != nil || string(r.Value) != "x" {
 		t.Fatalf("a read: %v", err)
 	}
-	if kinds := c.kinds("a"); !strings.Contains(kinds, "JOURNAL_FULL") {
-		t.Fatalf("events: %s", kinds)
-	}
+	c.says("a", `\bJOURNAL_FULL\b`)
 	if raw, err := c.Node("a").Client().Metrics(ctx); err != nil || !strings.Contains(string(raw), `understudy_journal_full{group="default",journal="default/a",node="a"} 1`) {
 		t.Fatalf("metrics: %v", err)
 	}
@@ -244,9 +241,7 @@ func TestJournalFull(t *testing.T) {
 	if d := g.Dropped[0]; d.Node != "b" || !d.LastCopy || g.Roles["b"] != client.RoleDropped {
 		t.Fatalf("%+v, roles %v", d, g.Roles)
 	}
-	if kinds := c.kinds("w"); !strings.Contains(kinds, "NODE_DROPPED") {
-		t.Fatalf("events: %s", kinds)
-	}
+	c.says("w", `\bNODE_DROPPED\b`)
 	c.Node("b").Start()
 	c.Wait("b knows", 20*time.Second, func() error {
 		h, err := c.Node("b").Client().Health(ctx, "health", "", "")

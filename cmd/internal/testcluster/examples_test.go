@@ -12,7 +12,7 @@ import (
 // The examples of package client say of three whole nodes what they say of the little one that they bring: package client imports nothing of
 // ours, so they run as a program of their own. Proves CL-5 and TR-3.
 func TestExamplesOfTheClient(t *testing.T) {
-	c := Start(t, Options{Group: fsm.GroupSpec{Preferred: "a"}})
+	c := Start(t, Options{Timing: steady(), Group: fsm.GroupSpec{Preferred: "a"}})
 	if p := c.primary(); p.ID != "a" {
 		c.switchTo("a")
 	}

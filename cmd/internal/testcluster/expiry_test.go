@@ -11,7 +11,7 @@ import (
 // Through any node: a time to live becomes a time where the request arrives, the primary deletes what is due, and every copy
 // has the deletion as an entry.
 func TestExpiryFlows(t *testing.T) {
-	c := Start(t, Options{})
+	c := Start(t, Options{Timing: steady()})
 	for _, id := range c.options.Nodes {
 		cl := c.Node(id).Client()
 		key := []byte("of " + string(id))

@@ -190,11 +190,11 @@ func (c *Cluster) equalDigests() {
 // Proves RJ-2, CL-5 and BX-1 (first version): the role moves round the cluster under load, no request fails, and then every
 // copy of every journal is identical to its source, receiver by receiver, byte by byte.
 func TestSwitchoversUnderLoad(t *testing.T) {
-	c := Start(t, Options{})
+	c := Start(t, Options{Timing: steady()})
 	w := c.write(4)
 	for _, to := range []ident.NodeID{"b", "c", "a", "c", "b", "a"} {
 		before := w.count()
-		op, err := c.primary().client.Switchover(t.Context(), "default", client.SwitchoverRequest{To: string(to)}, 20*time.Second)
+		op, err := c.primary().client.Switchover(t.Context(), "default", client.SwitchoverRequest{To: string(to), MaxPause: client.Duration(20 * time.Second)}, time.Minute)
 		if err != nil || op.State != client.OperationDone {
 			var refused *client.Error
 			if errors.As(err, &refused) {
@@ -264,7 +264,7 @@ func (n *Node) read(name string) ([]byte, error) {
 
 // Proves CL-5: a dry run changes nothing, and a switch-over that cannot go on is rolled back when it is canceled.
 func TestDryRunAndCancel(t *testing.T) {
-	c := Start(t, Options{})
+	c := Start(t, Options{Timing: steady()})
 	p := c.primary()
 	before, err := p.client.Group(t.Context(), "default")
 	if err != nil {
@@ -296,7 +296,7 @@ func TestDryRunAndCancel(t *testing.T) {
 	if err := p.client.CancelSwitchover(t.Context(), "default"); err != nil {
 		t.Fatalf("cancel: %v", err)
 	}
-	if op, err = p.client.Operation(t.Context(), op.ID, 10*time.Second); err != nil || op.State != client.OperationRolledBack {
+	if op, err = p.client.Operation(t.Context(), op.ID, time.Minute); err != nil || op.State != client.OperationRolledBack {
 		t.Fatalf("after the cancel: %+v, %v", op, err)
 	}
 	if now := c.primary(); now != p {

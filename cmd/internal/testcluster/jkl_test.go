@@ -73,7 +73,7 @@ func (s *jkl) sync() {
 	for i := range lastDeposited - lastConfirmed {
 		key, value := s.next()
 		writers.Go(func() {
-			ctx, cancel := context.WithTimeout(s.ctx, 8*time.Second)
+			ctx, cancel := context.WithTimeout(s.ctx, time.Minute)
 			defer cancel()
 			if _, err := a.Client().Put(ctx, "file", []byte(key), []byte(value), client.WriteOptions{}); err == nil {
 				s.t.Errorf("write %d was acknowledged although its primary never had it on disk", i)
@@ -153,7 +153,7 @@ func (s *jkl) async() {
 	var trapped []string
 	for range lastDeposited - lastConfirmed {
 		key, value := s.next()
-		ctx, cancel := context.WithTimeout(s.ctx, 2*time.Second)
+		ctx, cancel := context.WithTimeout(s.ctx, 20*time.Second)
 		if _, err := a.Client().Put(ctx, "file", []byte(key), []byte(value), client.WriteOptions{}); err != nil {
 			s.t.Fatalf("async write at the isolated primary: %v", err)
 		}

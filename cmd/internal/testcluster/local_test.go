@@ -15,14 +15,15 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/understudy-ha/understudy/client"
+	"github.com/understudy-ha/understudy/cluster"
 	"github.com/understudy-ha/understudy/fsm"
 	"github.com/understudy-ha/understudy/internal/ident"
 )
 
 // localCluster has one group that selects narrowly, and nodes that keep everything else for themselves.
-func localCluster(t *testing.T, nodes ...ident.NodeID) *Cluster {
+func localCluster(t *testing.T, timing cluster.Timing, nodes ...ident.NodeID) *Cluster {
 	t.Helper()
-	c := Start(t, Options{Nodes: nodes, LocalFiles: true, Group: fsm.GroupSpec{Name: "orders", Files: []string{"orders*"}, Preferred: "a"}})
+	c := Start(t, Options{Timing: timing, Nodes: nodes, LocalFiles: true, Group: fsm.GroupSpec{Name: "orders", Files: []string{"orders*"}, Preferred: "a"}})
 	for id, n := range c.nodes {
 		c.Wait("local files are served at "+string(id), 30*time.Second, func() error {
 			if _, err := n.Client().Get(t.Context(), "notes", []byte("none"), client.ReadOptions{}); !errors.Is(err, client.ErrNotFound) {
@@ -69,7 +70,7 @@ func (n *Node) holds(dir string, what string) (found []string) {
 // Proves HB-2: what no group selects differs from node to node, is journaled with each node and shipped to none, is taken on a backup and
 // without a majority, and is there after a crash. What a group selects goes on as ever.
 func TestLocalFilesStayLocal(t *testing.T) {
-	c := localCluster(t)
+	c := localCluster(t, unhurried())
 	ctx := t.Context()
 	all := []ident.NodeID{"a", "b", "c"}
 	secret := func(id ident.NodeID) string { return "this is of " + string(id) + " alone" }
@@ -165,7 +166,7 @@ func TestLocalFilesStayLocal(t *testing.T) {
 // Proves HB-2: a transaction, and a command of a Redis client, is of one group or of local files, never of both; nobody else is asked for
 // local files.
 func TestLocalFilesDoNotMix(t *testing.T) {
-	c := localCluster(t, "a", "b")
+	c := localCluster(t, steady(), "a", "b")
 	ctx := t.Context()
 	b, r := c.Node("b").Client(), c.redisOf("b")
 	value := "v"
@@ -262,7 +263,7 @@ func TestLocalFilesDoNotMix(t *testing.T) {
 // Proves HB-2: a group that comes to select a file hides what nodes had kept of it for themselves. They say so, and it can be read and
 // deleted by name.
 func TestLocalFilesHiddenByAGroup(t *testing.T) {
-	c := localCluster(t, "a", "b")
+	c := localCluster(t, steady(), "a", "b")
 	ctx := t.Context()
 	b := c.Node("b").Client()
 	for _, key := range []string{"1", "2"} {
@@ -342,7 +343,7 @@ func TestLocalFilesHiddenByAGroup(t *testing.T) {
 
 // Proves HB-2: a failing local journal ends the writes to local files, loudly, and nothing else: the node goes on as primary and as backup.
 func TestLocalJournalFailsAlone(t *testing.T) {
-	c := localCluster(t, "a", "b")
+	c := localCluster(t, steady(), "a", "b")
 	ctx := t.Context()
 	a := c.Node("a")
 	if _, err := a.Client().Put(ctx, "notes", []byte("k"), []byte("1"), client.WriteOptions{}); err != nil {
@@ -392,7 +393,7 @@ func TestLocalJournalFailsAlone(t *testing.T) {
 // Proves HB-3: the backup works while the primary writes: reads that are no older than was asked for, pages, filtered entries of the
 // journal, a digest, and writes of its own local files, all at the same time.
 func TestBackupIsNotIdle(t *testing.T) {
-	c := localCluster(t, "a", "b")
+	c := localCluster(t, steady(), "a", "b")
 	ctx := t.Context()
 	a, b := c.Node("a").Client(), c.Node("b").Client()
 	if _, err := a.Put(ctx, "orders", []byte("n"), []byte("0"), client.WriteOptions{}); err != nil {

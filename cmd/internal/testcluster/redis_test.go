@@ -36,7 +36,7 @@ func (c *Cluster) sentinels() (all []string) {
 // TestRedisAndHTTPShareRecords: what a Redis client writes through any node is a record like any other: over HTTP, on the backups, with
 // its kind and its expiry. Proves BX-5.
 func TestRedisAndHTTPShareRecords(t *testing.T) {
-	c := Start(t, Options{Group: fsm.GroupSpec{Preferred: "a"}})
+	c := Start(t, Options{Timing: steady(), Group: fsm.GroupSpec{Preferred: "a"}})
 	ctx := t.Context()
 	a, b := c.redisOf("a"), c.redisOf("b")
 	if err := b.Set(ctx, "orders:1", "apples", time.Hour).Err(); err != nil {
@@ -157,7 +157,7 @@ func (n *Node) sequence(t *testing.T) uint64 {
 // TestRedisThroughSwitchovers: no Redis client and no HTTP client hears of a planned switch-over, whichever node it speaks to, and each
 // increment counts once. Clients that ask Sentinel find the new primary. Proves BX-1, BX-5 and TR-3.
 func TestRedisThroughSwitchovers(t *testing.T) {
-	c := Start(t, Options{Group: fsm.GroupSpec{Preferred: "a"}})
+	c := Start(t, Options{Timing: steady(), Group: fsm.GroupSpec{Preferred: "a"}})
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	var work sync.WaitGroup

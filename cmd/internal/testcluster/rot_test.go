@@ -265,9 +265,12 @@ func TestRotMetByReaders(t *testing.T) {
 	a.flip(receiverFile("a", "a", list[8].Number), 40000, 255, 255, 255)
 	late.Start()
 	c.Wait("c is level", 60*time.Second, c.settled)
-	if k := a.kinds(); k["ROT_FOUND"] < 3 || k["ROT_REPAIRED"] < 3 {
-		t.Errorf("events %v", k)
-	}
+	c.Wait("a has told of all three", 20*time.Second, func() error {
+		if k := a.kinds(); k["ROT_FOUND"] < 3 || k["ROT_REPAIRED"] < 3 {
+			return fmt.Errorf("events %v", k)
+		}
+		return nil
+	})
 	if g, err := a.client.Group(t.Context(), "default"); err != nil || g.Primary != "a" || g.Epoch != 1 {
 		t.Errorf("primary %s, epoch %d, %v", g.Primary, g.Epoch, err)
 	}

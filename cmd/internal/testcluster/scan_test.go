@@ -30,7 +30,7 @@ func scanned(t *testing.T, r *redis.Client, match string) map[string]bool {
 // TestScanOfSeveralPrimaries: a scan finds, at every node, what was acknowledged before it began, also in files that were made a moment ago at
 // another primary: no copy is asked that may be behind. Proves BX-5, TR-7.
 func TestScanOfSeveralPrimaries(t *testing.T) {
-	c := Start(t, Options{Group: fsm.GroupSpec{Preferred: "a"}, Others: []fsm.GroupSpec{{Name: "odd", Files: []string{"odd*"}, Preferred: "b"}}})
+	c := Start(t, Options{Timing: steady(), Group: fsm.GroupSpec{Preferred: "a"}, Others: []fsm.GroupSpec{{Name: "odd", Files: []string{"odd*"}, Preferred: "b"}}})
 	c.primaries("c", map[string]string{"default": "a", "odd": "b"})
 	for _, id := range c.options.Nodes {
 		r := c.redisOf(id)

@@ -256,7 +256,7 @@ func (c *Cluster) redisScan(want *acknowledged) {
 // records, whoever writes them at that moment, and refused, with a place to look at, when it does. Nothing that was acknowledged gets out of
 // reach. Proves HB-2, TR-7.
 func TestGroupFromAnotherOne(t *testing.T) {
-	c := Start(t, Options{Group: fsm.GroupSpec{Preferred: "a"}})
+	c := Start(t, Options{Timing: steady(), Group: fsm.GroupSpec{Preferred: "a"}})
 	ctx := t.Context()
 	create := func(at ident.NodeID, spec client.GroupSpec) error {
 		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
@@ -341,7 +341,7 @@ func TestGroupFromAnotherOne(t *testing.T) {
 // TestWriteOnTheWayToAnotherGroup: a write that was routed to a group before another one was planned for it is not taken there any more once
 // that group has answered, and one that it had taken before keeps its records where they are. Proves TR-7, HB-2, I8.
 func TestWriteOnTheWayToAnotherGroup(t *testing.T) {
-	c := Start(t, Options{Group: fsm.GroupSpec{Preferred: "a"}, Watchdog: time.Minute})
+	c := Start(t, Options{Timing: steady(), Group: fsm.GroupSpec{Preferred: "a"}, Watchdog: time.Minute})
 	ctx := t.Context()
 	a := c.Node("a")
 	put := func(file string) <-chan string {

@@ -12,7 +12,7 @@ import (
 // TestSentinelThroughAnyNode: what only the primary knows, every node tells: WAIT counts its secondaries, after a write and without one,
 // and SENTINEL FAILOVER hands its role over. Proves BX-5.
 func TestSentinelThroughAnyNode(t *testing.T) {
-	c := Start(t, Options{Group: fsm.GroupSpec{Preferred: "a"}})
+	c := Start(t, Options{Timing: steady(), Group: fsm.GroupSpec{Preferred: "a"}})
 	ctx := t.Context()
 	for _, id := range c.options.Nodes {
 		r := c.redisOf(id).Conn()

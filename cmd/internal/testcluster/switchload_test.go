@@ -53,7 +53,7 @@ func (c *Cluster) handTo(to ident.NodeID) {
 // TestNobodyNoticesSwitchovers: Redis connections and HTTP writers at every node, of which each knows what the answer to its next write has to
 // be, notice nothing while the role goes round; nothing is lost or done twice, and no connection is closed. Proves BX-1 and TR-3.
 func TestNobodyNoticesSwitchovers(t *testing.T) {
-	c := Start(t, Options{Group: fsm.GroupSpec{Preferred: "a"}})
+	c := Start(t, Options{Timing: steady(), Group: fsm.GroupSpec{Preferred: "a"}})
 	l := c.loaded(false)
 	for _, to := range []ident.NodeID{"b", "c", "a", "c"} {
 		l.Resume()
@@ -99,7 +99,7 @@ func TestNobodyNoticesARollingRestart(t *testing.T) {
 // TestSwitchoverMissesItsDeadline: a switch-over whose target does not get everything in max_pause is rolled back. Whoever wrote meanwhile, over
 // HTTP or Redis and through any node, is answered by the old primary, on the same connection. Proves BX-1 and CL-5.
 func TestSwitchoverMissesItsDeadline(t *testing.T) {
-	c := Start(t, Options{Group: fsm.GroupSpec{Preferred: "a"}})
+	c := Start(t, Options{Timing: steady(), Group: fsm.GroupSpec{Preferred: "a"}})
 	p := c.primary()
 	var target, other *Node // outside the set, and in it
 	choose := func() error {

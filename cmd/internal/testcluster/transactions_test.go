@@ -313,7 +313,7 @@ func TestCounterIsExact(t *testing.T) {
 
 // What is asked of a transaction and of a write with conditions over HTTP, end to end. Proves CL-4 and TR-3.
 func TestTransactionsOverHTTP(t *testing.T) {
-	c := Start(t, Options{Nodes: []ident.NodeID{"a", "b"}, Group: fsm.GroupSpec{Files: []string{"*"}}})
+	c := Start(t, Options{Timing: steady(), Nodes: []ident.NodeID{"a", "b"}, Group: fsm.GroupSpec{Files: []string{"*"}}})
 	through := c.Node("b").client // forwarded
 	if err := through.CreateGroup(t.Context(), client.GroupSpec{Name: "others", Files: []string{"other*"}}); err != nil {
 		t.Fatal(err)
@@ -342,10 +342,18 @@ func TestTransactionsOverHTTP(t *testing.T) {
 	if err != nil || !slices.Equal(r.Changes, want) || r.Journal != "default/a" || r.Sequence == 0 {
 		t.Fatalf("%+v %v", r, err)
 	}
+	cluster := c
 	for i, c := range []struct{ file, key, typ string }{{"orders", "k", "PT"}, {"orders", "none", "DL"}, {"lines", "k", "PT"}} {
-		found, err := through.Entries(t.Context(), "default", "a", client.EntryFilter{From: r.Changes[i].Sequence, To: r.Changes[i].Sequence})
-		if err != nil || len(found) != 1 || found[0].File != c.file || found[0].Text != c.key || found[0].Type != c.typ || found[0].Position != r.Changes[i].Position {
-			t.Errorf("change %d stands at %+v: %+v, %v", i, r.Changes[i], found, err)
+		var found []client.Entry
+		cluster.Wait("b knows that they are confirmed", 20*time.Second, func() (err error) { // it hears of that a moment after the answer
+			found, err = through.Entries(t.Context(), "default", "a", client.EntryFilter{From: r.Changes[i].Sequence, To: r.Changes[i].Sequence})
+			if err == nil && len(found) == 0 {
+				err = errors.New("it does not")
+			}
+			return err
+		})
+		if len(found) != 1 || found[0].File != c.file || found[0].Text != c.key || found[0].Type != c.typ || found[0].Position != r.Changes[i].Position {
+			t.Errorf("change %d stands at %+v: %+v", i, r.Changes[i], found)
 		}
 	}
 	line, err := through.Get(t.Context(), "lines", []byte("k"), client.ReadOptions{})
