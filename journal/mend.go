@@ -271,7 +271,7 @@ func (m *mender) attempt(ctx context.Context, n ident.ReceiverNumber, raw []byte
 		if err := m.fillLast(p, rec); err != nil {
 			return err
 		}
-		if p.r.closed && p.r.last < rec.mark && p.first == 0 && p.local != nil {
+		if p.r.closed && p.r.last < rec.mark && p.first == 0 {
 			return m.receiver(ctx, n+1) // this one is whole, what came after it is gone
 		}
 		if p.r.last < rec.mark && !p.r.closed {
@@ -291,7 +291,7 @@ func (m *mender) attempt(ctx context.Context, n ident.ReceiverNumber, raw []byte
 	if err := p.finish(p.r.end, size); err != nil {
 		return err
 	}
-	if next == nil && !detached && p.local != nil {
+	if !detached && p.local != nil {
 		if had := min(held(p.local), m.o.full()); had > size {
 			p.reserve(had)
 		}
@@ -396,7 +396,7 @@ func (m *mender) follows(h ReceiverHeader) error {
 	}
 	before, err := m.disk.header(h.Number - 1)
 	switch {
-	case isNotExist(err), h.Number == 1:
+	case isNotExist(err): // the first one, or what came before was deleted
 		return nil
 	case err != nil:
 		return errors.Join(errFirst, err)

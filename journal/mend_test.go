@@ -11,6 +11,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/understudy-ha/understudy/internal/ident"
+	"github.com/understudy-ha/understudy/journal/entry"
 )
 
 // Proves BX-8, I9: a journal that does not open is made whole from a twin, whatever is gone: files in the middle, headers of
@@ -50,6 +51,8 @@ func TestMendAClosedJournal(t *testing.T) {
 		{"the newest missing", remove(last), true},
 		{"the two newest missing", remove(last-1, last), true},
 		{"all missing", remove(all...), true},
+		{"the newest missing, and a bundle of the one before", func() { remove(last)(); spoil(HeaderSize+200, last-1)() }, true},
+		{"no state file, the newest header and a bundle", func() { must(t, p.fs.Remove(testDir+"/"+stateName)); spoil(60, last)(); spoil(HeaderSize+5, last)() }, true},
 		{"one header", spoil(50, 4), false},
 		{"headers of neighbours", spoil(50, 4, 5, 6), false},
 		{"every header", spoil(50, all...), false},
@@ -239,7 +242,7 @@ func refusesBranch(t *testing.T, fs vfs.FS, o Options, j *Journal, rot *Rot, twi
 
 // A file of a newer version is not damage.
 func TestMendLeavesNewerVersionsAlone(t *testing.T) {
-	for _, err := range []error{errHeaderVersion, errStateVersion} {
+	for _, err := range []error{errHeaderVersion, errStateVersion, entry.ErrVersion} {
 		if Damaged(errors.Join(&CorruptionError{Receiver: 1, Err: err})) {
 			t.Errorf("%v counts as damage", err)
 		}

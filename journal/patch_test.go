@@ -226,6 +226,14 @@ func TestSpliceTakesTheNextSequenceOnly(t *testing.T) {
 		}
 	}
 	b := forge(1, previous, ident.Position{}, begin().chain)
+	other := &shelfPart{bundles: map[int64]entry.Bundle{HeaderSize: forge(1, previous, ident.Position{}, begin().chain+1)}}
+	if r := begin(); !errors.Is(splice(r, 1, []part{other}, nil, keep), errChain) || !r.empty() {
+		t.Errorf("a bundle of another chain was taken: the receiver ends at %s", r.last)
+	}
+	r, full := begin(), errors.New("no space")
+	if err := splice(r, 1, []part{&shelfPart{bundles: map[int64]entry.Bundle{HeaderSize: b}}}, nil, func(entry.Bundle, int) error { return full }); !errors.Is(err, full) || !r.empty() {
+		t.Errorf("a bundle that could not be written: %v; the receiver ends at %s", err, r.last)
+	}
 	for _, enough := range []bool{true, false} {
 		r, first, second := begin(), &shelfPart{}, &shelfPart{bundles: map[int64]entry.Bundle{HeaderSize: b}}
 		err := splice(r, 1, []part{first, second}, func(why error) bool {

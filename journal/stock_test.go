@@ -371,3 +371,85 @@ func TestATakenSpareIsReplaced(t *testing.T) {
 	j.locked(func() { j.stock.granted = 0 })
 	until(t, j, "another spare", func(s Space) bool { return s.Spare == o.SpareBytes })
 }
+
+// Proves TR-5: a disk that is still full when the stock looks is no failure; a spare that could be made shows that there is space again, and how
+// often the stock tries begins anew.
+func TestTheStockFindsTheDiskFullOrNot(t *testing.T) {
+	disk := newSmallDisk(1 << 30)
+	j := idle(t, disk)
+	s, size := j.stock, j.limits.full()
+	full := &FullError{Reason: FullDisk}
+	j.locked(func() { s.full, s.need, s.retry = full, 5000, lastRetry })
+	disk.resize(0)
+	if err := s.probe("9"+spareSuffix, 5000); err != nil || j.Space().Full == nil || s.retry != lastRetry {
+		t.Errorf("still full: %v, %v, next try after %s", err, j.Space().Full, s.retry)
+	}
+	if err := s.make("10"+spareSuffix, size); err != nil || j.Space().Pending == nil || s.retry != firstRetry {
+		t.Errorf("a spare on a full disk: %v, %v, next try after %s", err, j.Space().Pending, s.retry)
+	}
+	j.locked(func() { s.retry = lastRetry })
+	if err := s.make("11"+spareSuffix, size); err != nil || s.retry != lastRetry {
+		t.Errorf("once more: %v, next try after %s", err, s.retry)
+	}
+	if left := append(list(t, disk, spareSuffix), list(t, disk, spareSuffix+tempSuffix)...); len(left) != 0 {
+		t.Errorf("left over: %v", left)
+	}
+	disk.resize(1 << 30)
+	if err := s.make("12"+spareSuffix, size); err != nil || j.Space().Full != nil || j.Space().Pending != nil || s.retry != firstRetry {
+		t.Errorf("space again: %v, %v, %v, next try after %s", err, j.Space().Full, j.Space().Pending, s.retry)
+	}
+}
+
+// Proves TR-5 for how many spares there are: as many bytes as are wanted exactly, up to the maximum exactly; those aside stay beyond what is
+// wanted, but not beyond the maximum. An attached receiver that has just begun, and a journal that is not active, want none by themselves.
+func TestHowManySparesThereAre(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		spares int // there are
+		aside  int
+		limit  int // SpareBytes, in spares
+		most   int // MaximumBytes beyond what is held, in spares; 9: none
+		idle   bool
+		early  bool
+		want   int // there are in the end
+	}{
+		{"none wanted", 2, 0, -1, 9, false, false, 0},
+		{"one kept aside", 2, 1, -1, 9, false, false, 1},
+		{"two kept aside", 2, 2, -1, 9, false, false, 2},
+		{"kept aside beyond the maximum", 2, 2, -1, -1, false, false, 1},
+		{"one wanted", 3, 0, 1, 9, false, false, 1},
+		{"two wanted", 0, 0, 2, 9, false, false, 2},
+		{"room for one", 0, 0, 2, 1, false, false, 1},
+		{"by itself", 0, 0, 0, 9, false, false, 1},
+		{"by itself, not before it is due", 0, 0, 0, 9, false, true, 0},
+		{"by itself, when not active", 0, 0, 0, 9, true, false, 0},
+		{"by itself, one too many", 2, 0, 0, 9, false, false, 1},
+	} {
+		j := idle(t, vfs.NewMem())
+		s, size := j.stock, int64(0)
+		if c.idle {
+			must(t, j.SetState(Standby))
+		}
+		j.locked(func() {
+			r := j.receivers[len(j.receivers)-1]
+			r.allotted = 1 << 40 // nothing relies on a spare
+			if j.limits.ReceiverBytes = 8 * r.end; c.early {
+				j.limits.ReceiverBytes += 8
+			}
+			size = j.limits.full()
+		})
+		for i := range c.spares {
+			must(t, s.make(spareName(200+i), size))
+		}
+		j.locked(func() {
+			j.limits.SpareBytes, s.aside, s.tidy = int64(c.limit)*size, c.aside, true
+			if c.most != 9 {
+				j.limits.MaximumBytes = j.heldLocked() + int64(c.most)*size
+			}
+		})
+		s.tend(t)
+		if n := len(j.spares()); n != c.want {
+			t.Errorf("%s: there are %d, want %d", c.name, n, c.want)
+		}
+	}
+}

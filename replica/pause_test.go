@@ -8,6 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+
 	"github.com/understudy-ha/understudy/fsm"
 	"github.com/understudy-ha/understudy/internal/ident"
 	"github.com/understudy-ha/understudy/journal"
@@ -304,6 +306,28 @@ func TestHeldWritesAreHandedOn(t *testing.T) {
 				t.Fatal("not answered in time")
 			}
 			r.handing.Wait()
+		})
+	})
+	t.Run("the node stops", func(t *testing.T) { // what is held is answered before its journals are closed
+		synctest.Test(t, func(t *testing.T) {
+			r, answered := begin(t, handed())
+			r.o.FS = vfs.NewMem()
+			r.roles, r.shelf = make(chan struct{}, 1), newShelf(&r.o)
+			closed := make(chan error, 1)
+			go func() { closed <- r.Close() }()
+			synctest.Wait()
+			select {
+			case err := <-closed:
+				t.Fatalf("closed before what is held was answered: %v", err)
+			default:
+			}
+			time.Sleep(successorCalls)
+			if !answered() {
+				t.Error("not answered")
+			}
+			if err := <-closed; err != nil {
+				t.Error(err)
+			}
 		})
 	})
 	for name, change := range map[string]func(*fsm.Group){

@@ -44,8 +44,8 @@ func (r *Replica) promise(ctx context.Context, e ident.Epoch, then func() error)
 func (r *Replica) Promise(ctx context.Context, e ident.Epoch) (fsm.Report, error) {
 	var report fsm.Report
 	err := r.promise(ctx, e, func() error {
-		report = r.report()
-		return nil
+		report = r.report(ctx)
+		return context.Cause(ctx) // it may have ended while the report was made
 	})
 	if err != nil {
 		return fsm.Report{}, fmt.Errorf("promise epoch %s of group %s: %w", e, r.o.Group, err)
@@ -55,16 +55,16 @@ func (r *Replica) Promise(ctx context.Context, e ident.Epoch) (fsm.Report, error
 }
 
 // report says what this node holds. Nobody may be inside the gate.
-func (r *Replica) report() fsm.Report {
+func (r *Replica) report(ctx context.Context) fsm.Report {
 	table := r.table()
 	applied := r.data.Position()
-	grove := core.NewGrove(table, applied, r.shelf.runs(false)...)
+	grove := core.NewGrove(table, applied, r.shelf.runs(false)...).Undoes(r.undoes(ctx, applied))
 	received := grove.Best()
 	report := fsm.Report{Received: received, Committed: r.known.committed(table), Applied: applied, Torn: r.shelf.torn()}
 	if why := r.picture.needsPriming.Load(); why != nil {
 		report.Unable = *why
 	} else if !grove.Returns() { // found before the undo is tried
-		report.Unable = fmt.Sprintf("its store is at %s, outside the history, and what has to be undone is not held any more: it needs priming", applied)
+		report.Unable = fmt.Sprintf("its store is at %s, outside the history, and what has to be undone is not held any more, or was journaled without its before-images: it needs priming", applied)
 	}
 	return report
 }

@@ -142,7 +142,6 @@ func (p *promiseFile) write(e ident.Epoch) error {
 	switch {
 	case err != nil:
 	case have.old > 0 || have.highest() == 0:
-		p.named = false
 		err = replaceFile(p.fs, p.dir, p.name, slices.Concat(promiseOf(e), promiseOf(e), promiseOf(e)))
 		p.named = err == nil
 	default:

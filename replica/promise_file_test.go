@@ -86,7 +86,11 @@ func TestPromiseFile(t *testing.T) {
 // A promise costs one sync, and no space: nothing is made and nothing grows. A disk that is full does not keep a node from promising.
 func TestPromiseCostsOneSync(t *testing.T) {
 	fs := vfs.NewMem()
-	p := promisedUpTo(t, fs, 1)
+	promisedUpTo(t, fs, 1)
+	p := promiseOn(fs) // a start makes sure of its name, once and for all
+	if _, err := p.load(); err != nil {
+		t.Fatal(err)
+	}
 	syncs := 0
 	p.fs = errorfs.Wrap(fs, errorfs.InjectorFunc(func(op errorfs.Op) error {
 		switch op.Kind {
@@ -148,6 +152,8 @@ func TestPromiseVersions(t *testing.T) {
 		"version 2 in a file of version 3": {bytes.Repeat(padded(4096, record(2, 5)), 3), 0},
 		"version 3":                        {bytes.Repeat(padded(4096, record(3, 5)), 3), 5},
 		"version 3 without an epoch":       {bytes.Repeat(padded(4096, record(3, 0)), 3), 0},
+		"version 1 without an epoch":       {record(1, 0), 0},
+		"something else":                   {bytes.Repeat(padded(4096, recordOf("USPX", 3, 5)), 3), 0},
 		"version 3 cut":                    {bytes.Repeat(padded(4096, record(3, 5)), 2), 0},
 		"zeros":                            {make([]byte, 3*4096), 0},
 		"nothing":                          {[]byte{}, 0},

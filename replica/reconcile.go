@@ -64,20 +64,29 @@ func (r *Replica) outsideStore(ctx context.Context, table ident.HistoryTable, st
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		b, j, err := r.bundleOf(at)
+		b, err := r.undoable(at)
 		if err != nil {
 			return nil, err
 		}
-		if b.After() != at {
-			return nil, fmt.Errorf("%w: the store stands at %s, in the middle of bundle %s of journal %s", ErrNeedsPriming, at, b.First, j.ID())
-		}
-		if _, err := appendUndo(nil, b); err != nil {
-			return nil, err
-		}
-		out = append(out, located{Bundle: b, author: j.ID().Node})
+		out = append(out, b)
 		at = b.Before
 	}
 	return out, nil
+}
+
+// undoable returns the bundle that has to be undone first when the store stands at a position; an error when it cannot be.
+func (r *Replica) undoable(at ident.Position) (located, error) {
+	b, j, err := r.bundleOf(at)
+	if err != nil {
+		return located{}, err
+	}
+	if b.After() != at {
+		return located{}, fmt.Errorf("%w: the store stands at %s, in the middle of bundle %s of journal %s", ErrNeedsPriming, at, b.First, j.ID())
+	}
+	if _, err := appendUndo(nil, b); err != nil {
+		return located{}, err
+	}
+	return located{Bundle: b, author: j.ID().Node}, nil
 }
 
 // located is a bundle and the journal it was found in.

@@ -32,6 +32,7 @@ type Replica struct {
 	known    known    // what this life knows to be committed
 	fresh    freshness
 	undos    undoLog // what was undone in this life
+	retreat  retreat // how far the store could be taken back
 	moved    pulse   // the store's position, or what is held, changed
 	ships    atomic.Uint64
 	recalls  recalls

@@ -80,8 +80,12 @@ func (p *primary) takeOver(ctx context.Context, g *fsm.Group) error {
 	if g.OpenNode != "" { // the first epoch of a group has nothing to redo
 		r.server.recovers()
 	}
-	grove := core.NewGrove(g.History, r.data.Position(), r.shelf.runs(true)...)
+	at := r.data.Position()
+	grove := core.NewGrove(g.History, at, r.shelf.runs(true)...).Undoes(r.undoes(ctx, at)) // as in the report that it was chosen by
 	best := core.TakeoverEnd(grove)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	if err := p.reaches(g, best); err != nil {
 		return err
 	}

@@ -121,6 +121,7 @@ type Grove struct {
 	floor  floor
 	boughs []Bough
 	whole  []Bough // as given: what is not live is still there to be undone
+	undoes func(fork ident.Position) bool
 }
 
 func NewGrove(table ident.HistoryTable, store ident.Position, boughs ...Bough) *Grove {
@@ -130,6 +131,13 @@ func NewGrove(table ident.HistoryTable, store ident.Position, boughs ...Bough) *
 			g.boughs = append(g.boughs, Bough{Run: run, Author: b.Author})
 		}
 	}
+	return g
+}
+
+// Undoes has the grove ask whether the bundles held allow the store to be taken back to fork: runs do not say which of them were journaled
+// without the images of what they changed. It is asked only where everything down to fork is held. Without it they are taken to allow it.
+func (g *Grove) Undoes(ask func(fork ident.Position) bool) *Grove {
+	g.undoes = ask
 	return g
 }
 
@@ -176,7 +184,7 @@ func (g *Grove) Connects(p ident.Position) bool {
 }
 
 // Best returns the highest position held without a hole that the store can follow. Where a store in the history has to be taken back for a
-// position, and the bundles for that are not all held, it never can: who promised that end would be chosen and could not serve, and what
+// position, and the bundles for that are not all held, or lack what the records were, it never can: who promised that end would be chosen and could not serve, and what
 // the store has, which was committed, would be left for an epoch that never opened.
 func (g *Grove) Best() ident.Position {
 	best := g.floor.fork
@@ -200,8 +208,13 @@ func (g *Grove) follows(path []Bough) bool {
 	return g.leads(path[0].Before)
 }
 
-// leads tells whether all is held that has to be undone to take the store back to fork.
+// leads tells whether the store can be taken back to fork with what is held.
 func (g *Grove) leads(fork ident.Position) bool {
+	return g.store.History <= fork.History || g.spans(fork) && (g.undoes == nil || g.undoes(fork))
+}
+
+// spans tells whether all is held that has to be undone to take the store back to fork.
+func (g *Grove) spans(fork ident.Position) bool {
 	for p := g.store; p.History > fork.History; {
 		b, found := find(g.whole, p)
 		if !found || b.Before.History >= p.History {

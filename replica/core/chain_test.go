@@ -241,6 +241,42 @@ func TestBestIsWhatTheStoreCanFollow(t *testing.T) {
 	}
 }
 
+// Proves RJ-10: what is held, but was journaled without the images of what it changed, leads nowhere: whose store would have to be taken back
+// below that is neither chosen for such an end nor said to return. Who need not be taken back is not asked.
+func TestWhatCannotBeUndone(t *testing.T) {
+	table := ident.HistoryTable{row(1, "a", 1), row(2, "b", 5)}
+	held, never := run("b", 2, 5, 58, pos(1, 4)), run("c", 3, 28, 28, pos(2, 27))
+	left := ident.HistoryTable{row(1, "a", 1), row(3, "c", 28)}
+	for _, c := range []struct {
+		name    string
+		table   ident.HistoryTable
+		store   ident.Position
+		boughs  []Bough
+		lowest  ident.History // with images above that
+		asked   bool
+		best    ident.Position
+		returns bool
+	}{
+		{"in the history, all has images", table, pos(2, 58), []Bough{held, never}, 0, true, pos(3, 28), true},
+		{"in the history, down to the fork", table, pos(2, 58), []Bough{held, never}, 27, true, pos(3, 28), true},
+		{"in the history, one has none", table, pos(2, 58), []Bough{held, never}, 28, true, pos(2, 58), true},
+		{"in the history, not all is held", table, pos(2, 58), []Bough{run("b", 2, 38, 58, pos(2, 37)), never}, 0, false, pos(2, 58), true},
+		{"at the fork", table, pos(2, 27), []Bough{held, never}, 58, false, pos(3, 28), true},
+		{"outside, down to the fork", left, pos(1, 58), []Bough{run("a", 1, 20, 58, pos(1, 19))}, 27, true, pos(1, 27), true},
+		{"outside, one has none", left, pos(1, 58), []Bough{run("a", 1, 20, 58, pos(1, 19))}, 28, true, pos(1, 27), false},
+		{"outside, not all is held", left, pos(1, 58), []Bough{run("a", 1, 29, 58, pos(1, 28))}, 0, false, pos(1, 27), false},
+	} {
+		asked := false
+		g := NewGrove(c.table, c.store, c.boughs...).Undoes(func(fork ident.Position) bool {
+			asked = true
+			return fork.History >= c.lowest
+		})
+		if best, returns := g.Best(), g.Returns(); best != c.best || returns != c.returns || asked != c.asked {
+			t.Errorf("%s: best is %s, want %s; returns %v, want %v; asked %v", c.name, best, c.best, returns, c.returns, asked)
+		}
+	}
+}
+
 // Proves RJ-10: who cannot take its store back into the history says so in its report, before it has tried.
 func TestStoreThatCannotReturn(t *testing.T) {
 	table := ident.HistoryTable{row(1, "a", 1), row(3, "c", 28)}
