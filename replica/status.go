@@ -82,6 +82,7 @@ type JournalStatus struct {
 	View      journal.View
 	Receivers int
 	Space     Space
+	Kept      []string // when it is full: who keeps its oldest receiver, and what helps
 }
 
 // TargetStatus is what the primary knows of one target. Sequences are those of the primary's journal.
@@ -252,6 +253,9 @@ func (r *Replica) Status() Status {
 		s.Journals = append(s.Journals, JournalStatus{
 			ID: j.ID(), Local: j.ID().Node == r.o.Node, State: j.State(), View: v, Receivers: len(j.Receivers()), Space: r.rooms.last(j.ID().Node),
 		})
+		if last := &s.Journals[len(s.Journals)-1]; last.Space.Full != nil {
+			last.Kept = r.Kept(j.ID().Node)
+		}
 	}
 	if a.Group == nil {
 		return s
