@@ -142,6 +142,7 @@ const (
 	EventNoSync        EventKind = "NOSYNC"               // this primary holds or refuses writes: it has no in-sync secondary
 	EventSyncBack      EventKind = "SYNCBACK"             // and goes on
 	EventPromised      EventKind = "PROMISED"             // an epoch was promised on disk
+	EventNotPromised   EventKind = "PROMISE_WAITS"        // an epoch was not promised: the disk has no space for the promise file
 	EventRejournaled   EventKind = "REJOURNALED"          // the unconfirmed tail was deposited in the local journal
 	EventTrimmed       EventKind = "TRIMMED"              // the tail of a copy was removed
 	EventBackedOut     EventKind = "BACKEDOUT"            // entries were undone, see the report
