@@ -147,6 +147,7 @@ type FailoverRequest struct {
 	AcceptLossBeyond  string `json:"accept_loss_beyond,omitempty"`  // Beyond of the forecast
 	AcceptLossHighest string `json:"accept_loss_highest,omitempty"` // Highest of the forecast; left out: however much lies beyond
 	AcceptEpoch       uint64 `json:"accept_epoch,omitempty"`        // Epoch of the forecast; left out: the one of the moment
+	AcceptUnable      bool   `json:"accept_unable,omitempty"`       // also a node that says that it cannot serve: the group may have no primary then
 	By                string `json:"by,omitempty"`                  // left out: the address that the request came from
 }
 
