@@ -46,7 +46,7 @@ func unsureNode(t *testing.T, began *client.Operation, posts *atomic.Int32) *cli
 	return client.New(s.URL)
 }
 
-// Proves SW-1: when Raft's leader changes while a switch-over is asked for, it is followed to its end, and it is asked for once.
+// Proves CL-5: when Raft's leader changes while a switch-over is asked for, it is followed to its end, and it is asked for once.
 func TestSwitchoverIsFollowedThroughAChangeOfLeader(t *testing.T) {
 	var posts atomic.Int32
 	cl := unsureNode(t, &client.Operation{ID: 8, Kind: "switchover", Group: demoGroup, To: "b", State: client.OperationRunning}, &posts)

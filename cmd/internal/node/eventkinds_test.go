@@ -90,7 +90,7 @@ func TestEventKindsAreAll(t *testing.T) {
 	}
 }
 
-// Proves CL-9: a hook for a kind that no node tells is refused when the configuration is read.
+// A hook for a kind that no node tells is refused when the configuration is read.
 func TestHooksNameKnownKinds(t *testing.T) {
 	h := Hooks{Events: []Hook{{Run: []string{"/bin/true"}, Kinds: []string{"SRPRIMARY", "SRPRIMERY"}}}}
 	if p := h.check(); len(p) != 1 || !strings.Contains(p[0].Error(), "SRPRIMERY") || !strings.Contains(p[0].Error(), "SRPRIMARY") {
