@@ -64,6 +64,13 @@ func TestLocalNamesAreBounded(t *testing.T) {
 	if seen != len(names) || l.listed != 1 {
 		t.Errorf("%d names of %d in %d steps, listed %d times", seen, len(names), steps, l.listed)
 	}
+	names = append(names, "fresh")
+	if _, _, all, err := l.after(t.Context(), makeCursor(1, 0, 0), 100, list); err != nil || all != len(names)-1 {
+		t.Errorf("in the midst of a scan they were listed anew: %d, %v", all, err)
+	}
+	if _, _, all, err := l.after(t.Context(), 0, 100, list); err != nil || all != len(names) {
+		t.Errorf("a scan begins with %d of %d names, %v", all, len(names), err)
+	}
 	l.remember([]file{{name: string(make([]byte, namesBytes))}})
 	if l.remembered() != nil {
 		t.Error("more is remembered than there is room for")
