@@ -72,7 +72,9 @@ func (a *API) events(r *request) (reply, error) {
 	}
 	q := &eventQuery{since: since, severity: slices.Index(severities(), severity), group: r.query.Get("group")}
 	if kinds := r.query.Get("kind"); kinds != "" {
-		q.kinds = strings.Split(kinds, ",")
+		if q.kinds, err = eventKinds(kinds); err != nil {
+			return nil, err
+		}
 	}
 	browser := acceptsEventStream(r.Header)
 	if follow || browser {
@@ -82,6 +84,22 @@ func (a *API) events(r *request) (reply, error) {
 		return func(w http.ResponseWriter) { a.stream(w, r, q, browser) }, nil
 	}
 	return items(a.next(r.drain, q, time.Now().Add(r.wait)))
+}
+
+// eventKinds reads a list of kinds. One that no node tells would be waited for in vain.
+func eventKinds(list string) (kinds []string, err error) {
+	known := client.EventKinds()
+	for k := range strings.SplitSeq(list, ",") {
+		k = strings.TrimSpace(k)
+		if !slices.Contains(known, k) {
+			if upper := strings.ToUpper(k); slices.Contains(known, upper) {
+				return nil, invalid(fmt.Sprintf("kind=%s is no kind of events", shorten(k)), "did you mean "+upper+"? Kinds are written in capitals")
+			}
+			return nil, &client.Error{Code: client.CodeInvalid, Detail: fmt.Sprintf("kind=%s is no kind of events", shorten(k)), Reason: "no node tells such an event", Remedy: "the kinds are " + strings.Join(known, ", ")}
+		}
+		kinds = append(kinds, k)
+	}
+	return kinds, nil
 }
 
 func acceptsEventStream(h http.Header) bool {

@@ -65,6 +65,20 @@ func TestEventFilters(t *testing.T) {
 	}
 }
 
+// A kind that no node tells is refused, with those that there are; so is an unknown severity.
+func TestEventsOfUnknownKinds(t *testing.T) {
+	f := newFake()
+	f.events = eventLog(testEvents(), nil)
+	n := start(t, f, nil)
+	for query, remedy := range map[string]string{"kind=NOPE": "SRSHADOWLOST", "kind=SRPRIMARY,NOPE&follow=true": "SRSHADOWLOST", "kind=srprimary": "SRPRIMARY", "severity=loud": "critical"} {
+		resp := n.send(t, "GET", "/v1/events?"+query, nil)
+		var e client.Error
+		if err := json.NewDecoder(resp.Body).Decode(&e); err != nil || resp.StatusCode != 400 || e.Code != client.CodeInvalid || e.Detail == "" || !strings.Contains(e.Remedy, remedy) {
+			t.Errorf("%s: status %d, %+v, %v", query, resp.StatusCode, e, err)
+		}
+	}
+}
+
 // A long poll goes on over events that are not wanted.
 func TestLongPollSkipsUnwanted(t *testing.T) {
 	more := make(chan client.Event, 2)

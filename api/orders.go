@@ -107,8 +107,8 @@ func (r *request) acceptedLoss(group string, f *client.FailoverRequest) error {
 	switch {
 	case !f.AllowDataLoss && f.DryRun:
 		return invalid("a dry run of a failover is a forecast of loss", `send "allow_data_loss":true with it; a failover without it loses nothing that was acknowledged`)
-	case !f.AllowDataLoss && (f.Confirm != "" || f.AcceptLossBeyond != "" || f.AcceptLossHighest != ""):
-		return invalid("loss is confirmed but not allowed", `send "allow_data_loss":true, or leave confirm and accept_loss_* out`)
+	case !f.AllowDataLoss && (f.Confirm != "" || f.AcceptLossBeyond != "" || f.AcceptLossHighest != "" || f.AcceptUnable):
+		return invalid("loss is confirmed but not allowed", `send "allow_data_loss":true, or leave confirm, accept_loss_* and accept_unable out`)
 	case f.AllowDataLoss && f.To == client.AnyNode:
 		return invalid("data loss is accepted for one named node only", `send {"to":"NODE"}`)
 	case !f.AllowDataLoss || f.DryRun:

@@ -18,6 +18,7 @@ type LossForecast struct {
 	Fate    string         `json:"fate"`    // what becomes of them
 	Confirm string         `json:"confirm"` // to be repeated as "confirm" in the real request
 	Warning string         `json:"warning,omitempty"`
+	Unable  string         `json:"unable,omitempty"` // why To cannot serve, as it said; it is given the role with AcceptUnable only
 }
 
 // HeldPosition is what one data node holds of a group.

@@ -98,7 +98,7 @@ type Step struct {
 	At     time.Time `json:"at"`               // when it was entered
 	Took   Duration  `json:"took,omitzero"`    // until the next one was entered, or the operation ended; 0 while it runs
 	Node   string    `json:"node,omitempty"`   // whose word or deed it began with; of the step hold the target, which was prepared
-	Detail string    `json:"detail,omitempty"` // what was found when it began; of the step open when it ended
+	Detail string    `json:"detail,omitempty"` // what was found when it began; of the steps prepare and open when it ended
 }
 
 // Check is one condition of a switch-over, with what was found and what is allowed.
@@ -147,6 +147,7 @@ type FailoverRequest struct {
 	AcceptLossBeyond  string `json:"accept_loss_beyond,omitempty"`  // Beyond of the forecast
 	AcceptLossHighest string `json:"accept_loss_highest,omitempty"` // Highest of the forecast; left out: however much lies beyond
 	AcceptEpoch       uint64 `json:"accept_epoch,omitempty"`        // Epoch of the forecast; left out: the one of the moment
+	AcceptUnable      bool   `json:"accept_unable,omitempty"`       // also a node that says that it cannot serve: the group may have no primary then
 	By                string `json:"by,omitempty"`                  // left out: the address that the request came from
 }
 

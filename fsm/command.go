@@ -221,8 +221,8 @@ type StartSwitch struct {
 type AdvanceSwitch struct {
 	Group     ident.GroupName `json:"group"`
 	Operation uint64          `json:"operation"`
-	From      string          `json:"from"` // the step that is finished; the operation must stand there
-	Detail    string          `json:"detail,omitempty"`
+	From      string          `json:"from"`             // the step that is finished; the operation must stand there
+	Detail    string          `json:"detail,omitempty"` // of what was prepared, or of what the drain begins with
 	Node      ident.NodeID    `json:"node"`
 }
 

@@ -34,6 +34,14 @@ func (o *Operation) enter(step string, at time.Time, node ident.NodeID, detail s
 	o.Steps = append(slices.Clip(slices.Clone(o.Steps)), Step{Name: step, At: at, Node: string(node), Detail: detail})
 }
 
+// tell gives the last step, which ends, its detail.
+func (o *Operation) tell(detail string) {
+	if last := len(o.Steps) - 1; last >= 0 && detail != "" {
+		o.Steps = slices.Clone(o.Steps)
+		o.Steps[last].Detail = detail
+	}
+}
+
 // date moves the beginning of the last step, if it has that name, to a later time that its node told afterwards.
 func (o *Operation) date(step string, began, latest time.Time) {
 	last := len(o.Steps) - 1

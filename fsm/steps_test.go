@@ -152,3 +152,21 @@ func TestHandoverHasALength(t *testing.T) {
 		})
 	}
 }
+
+// Proves CL-3: each step of a switch-over has its own detail: what was prepared stands at prepare, what the drain began with at drain.
+func TestStepsOfASwitchHaveTheirOwnDetail(t *testing.T) {
+	s := opened(t)
+	s.must(Command{StartSwitch: &StartSwitch{Group: "g", Epoch: 1, To: "b", MaxPause: time.Second, Deadline: noon.Add(time.Hour), Reason: "operator"}})
+	s.must(Command{AdvanceSwitch: &AdvanceSwitch{Group: "g", Operation: 1, From: StepPrepare, Node: "b", Detail: "receiver 7 attached"}})
+	s.must(Command{AdvanceSwitch: &AdvanceSwitch{Group: "g", Operation: 1, From: StepHold, Node: "a", Detail: "writes on their way: 3"}})
+	want := []Step{{Name: StepPrepare, Node: "a", Detail: "receiver 7 attached"}, {Name: StepHold, Node: "b"}, {Name: StepDrain, Node: "a", Detail: "writes on their way: 3"}}
+	got := s.group().Operation.Steps
+	if len(got) != len(want) {
+		t.Fatalf("%d steps: %+v", len(got), got)
+	}
+	for i, g := range got {
+		if g.Name != want[i].Name || g.Node != want[i].Node || g.Detail != want[i].Detail {
+			t.Errorf("step %d is %+v, want %+v", i, g, want[i])
+		}
+	}
+}

@@ -83,7 +83,12 @@ func (s *State) advanceSwitch(c *AdvanceSwitch, at time.Time) Result {
 	default:
 		return refuse(RefusedOperation, "step %s of a switch-over does not end this way", c.From)
 	}
-	g.editOperation().enter(next, at, c.Node, c.Detail)
+	edit, detail := g.editOperation(), c.Detail
+	if c.From == StepPrepare { // what was prepared; what a drain begins with is told of the drain
+		edit.tell(c.Detail)
+		detail = ""
+	}
+	edit.enter(next, at, c.Node, detail)
 	s.putGroup(g)
 	return Result{Operation: op.ID}
 }
@@ -182,10 +187,7 @@ func (s *State) finishSwitch(c *FinishSwitch, at time.Time) Result {
 	g.amendCertificate(g.Epoch, func(x *Certificate) { x.Opened = at })
 	edit := g.editOperation()
 	edit.date(StepOpen, normal(c.Began), at)
-	if c.Detail != "" {
-		edit.Steps = append([]Step(nil), edit.Steps...)
-		edit.Steps[len(edit.Steps)-1].Detail = c.Detail
-	}
+	edit.tell(c.Detail)
 	s.endOperation(g, OperationDone, at, "")
 	s.putGroup(g)
 	return Result{Operation: op.ID}

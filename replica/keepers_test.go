@@ -2,6 +2,7 @@ package replica
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -29,7 +30,7 @@ func TestWhoKeepsAFullJournal(t *testing.T) {
 	}
 	own, _ := a.rep.Journal("a")
 	oldest := own.Receivers()[0].Number
-	full := func(when string) {
+	full := func(when string, who ...string) {
 		t.Helper()
 		c.renew("a")
 		c.goesOn("a")
@@ -37,9 +38,14 @@ func TestWhoKeepsAFullJournal(t *testing.T) {
 			t.Fatalf("%s: %v", when, err)
 		}
 		told := a.rep.Status().Full(true)
-		for _, help := range []string{"bring the node back", "hold of a consumer", "program", "maximum_blocks"} {
+		for _, help := range append(who, "maximum_blocks") {
 			if !strings.Contains(told, help) {
 				t.Errorf("%s the status does not say %q: %s", when, help, told)
+			}
+		}
+		for _, other := range []string{"consumer reader", "node b", "hooks.before_delete"} {
+			if named := strings.Contains(told, other); named != slices.Contains(who, other) {
+				t.Errorf("%s: %s is named %v: %s", when, other, named, told)
 			}
 		}
 		if now := own.Receivers()[0].Number; now != oldest {
@@ -49,7 +55,7 @@ func TestWhoKeepsAFullJournal(t *testing.T) {
 			t.Errorf("%s: nobody was told that it is full", when)
 		}
 	}
-	full("with all three")
+	full("with all three", "consumer reader", "understudy journal holds orders --remove reader", "node b", "bring the node back", "journal_full=drop")
 	if g := c.plane.group(); len(g.Dropped) != 0 {
 		t.Fatalf("dropped although a consumer keeps the receiver: %+v", g.Dropped)
 	}
@@ -60,7 +66,7 @@ func TestWhoKeepsAFullJournal(t *testing.T) {
 	c.must(fsm.Command{RemoveHold: &fsm.RemoveHold{Group: orders, Name: "reader", Version: h.Version}})
 	c.eventually("the one that is away is dropped", func() bool { c.renew("a"); return len(c.plane.group().Dropped) == 1 })
 	c.eventually("the program objects", func() bool { c.renew("a"); _, ok := a.event(EventVetoed); return ok })
-	full("with the program alone")
+	full("with the program alone", "hooks.before_delete", deny.Error())
 	if e, _ := a.event(EventVetoed); !strings.Contains(e.Detail, deny.Error()) {
 		t.Errorf("told: %+v", e)
 	}

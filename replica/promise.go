@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/understudy-ha/understudy/fsm"
@@ -19,7 +20,17 @@ func (r *Replica) promise(ctx context.Context, e ident.Epoch, then func() error)
 			return &FencedError{Have: have, Want: e}
 		}
 		if due.Write {
-			if err := r.promised.write(e); err != nil {
+			err := r.promised.write(e)
+			var room *PromiseRoomError
+			if errors.As(err, &room) {
+				if !r.unpromised {
+					r.event(Event{Kind: EventNotPromised, Epoch: e, Detail: room.Error()})
+				}
+				r.unpromised = true
+				return err
+			}
+			r.unpromised = false
+			if err != nil {
 				return &FatalError{Part: "the promise file", Err: err}
 			}
 		}

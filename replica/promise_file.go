@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"slices"
+	"syscall"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -142,7 +143,7 @@ func (p *promiseFile) write(e ident.Epoch) error {
 	switch {
 	case err != nil:
 	case have.old > 0 || have.highest() == 0:
-		err = replaceFile(p.fs, p.dir, p.name, slices.Concat(promiseOf(e), promiseOf(e), promiseOf(e)))
+		err = p.replace(have, slices.Concat(promiseOf(e), promiseOf(e), promiseOf(e)))
 		p.named = err == nil
 	default:
 		err = p.overwrite(e)
@@ -155,6 +156,35 @@ func (p *promiseFile) write(e ident.Epoch) error {
 	}
 	return nil
 }
+
+// replace makes a file of the present version. Without room for it the error is a *PromiseRoomError when the file is what it was: nothing was promised, and
+// the file that was begun beside it counts for nothing.
+func (p *promiseFile) replace(have promises, content []byte) error {
+	err := replaceFile(p.fs, p.dir, p.name, content)
+	if !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
+		return err
+	}
+	if now, failed := p.read(); failed != nil || now != have {
+		return err
+	}
+	_ = p.fs.Remove(p.fs.PathJoin(p.dir, p.name+".tmp")) // made anew at the next try
+	return &PromiseRoomError{Path: p.path(), Bytes: len(content), Err: err}
+}
+
+// PromiseRoomError says that an epoch could not be promised since the disk has no space for the promise file. What was promised before holds, and the
+// same call may succeed later.
+type PromiseRoomError struct {
+	Path  string
+	Bytes int
+	Err   error
+}
+
+func (e *PromiseRoomError) Error() string {
+	return fmt.Sprintf("the disk has no space for the promise file %s, %d KiB: no new epoch can be promised by this node, so it takes no part in a failover until space is freed in the data directory; "+
+		"this is tried again by itself (%v)", e.Path, e.Bytes>>10, e.Err)
+}
+
+func (e *PromiseRoomError) Unwrap() error { return e.Err }
 
 // overwrite puts e into all slots.
 func (p promiseFile) overwrite(e ident.Epoch) error {

@@ -23,20 +23,21 @@ type Replica struct {
 	log  hclog.Logger
 	data *store.Group
 
-	gate     gate // what was promised, and the last gate of everything that changes a journal
-	promised promiseFile
-	shelf    *shelf
-	visitors visitors // shipping sessions that other nodes have here
-	sources  sources  // who fed this copy last
-	feeding  feeding  // what this backup feeds others
-	known    known    // what this life knows to be committed
-	fresh    freshness
-	undos    undoLog // what was undone in this life
-	retreat  retreat // how far the store could be taken back
-	moved    pulse   // the store's position, or what is held, changed
-	ships    atomic.Uint64
-	recalls  recalls
-	replays  atomic.Pointer[journal.Journal] // opened by the first role session that needs it
+	gate       gate // what was promised, and the last gate of everything that changes a journal
+	promised   promiseFile
+	unpromised bool // a promise waits for space on the disk, and that was told; whoever is alone in the gate has it
+	shelf      *shelf
+	visitors   visitors // shipping sessions that other nodes have here
+	sources    sources  // who fed this copy last
+	feeding    feeding  // what this backup feeds others
+	known      known    // what this life knows to be committed
+	fresh      freshness
+	undos      undoLog // what was undone in this life
+	retreat    retreat // how far the store could be taken back
+	moved      pulse   // the store's position, or what is held, changed
+	ships      atomic.Uint64
+	recalls    recalls
+	replays    atomic.Pointer[journal.Journal] // opened by the first role session that needs it
 
 	control atomic.Pointer[Control]
 	roles   chan struct{} // one token: at most one role session at a time

@@ -126,21 +126,10 @@ func (r *Replica) inspect(j *journal.Journal, space journal.Space) {
 	switch {
 	case !told:
 	case full:
-		r.event(Event{Kind: EventJournalFull, Journal: j.ID(), Detail: FullText(space.Full)})
+		r.event(Event{Kind: EventJournalFull, Journal: j.ID(), Detail: FullText(space.Full, r.Kept(j.ID().Node))})
 	default:
 		r.event(Event{Kind: EventJournalFree, Journal: j.ID(), Detail: fmt.Sprintf("journal %s has room again: it takes %.1f MiB", j.ID(), float64(space.Held)/(1<<20))})
 	}
-}
-
-// FullText says what is full, and what helps.
-func FullText(err error) string {
-	remedy := "free space in the data directory, writes then go on by themselves"
-	var full *journal.FullError
-	if errors.As(err, &full) && full.Reason == "maximum" {
-		remedy = "bring the node back that its receivers are kept for, move or remove the hold of a consumer that has not read them, see whether the program asked before a deletion " +
-			"objects, raise maximum_blocks of the group, or let journal_full drop a node that is away"
-	}
-	return fmt.Sprintf("%v: %s", err, remedy)
 }
 
 // full returns the journals that the status shows as full.
@@ -157,7 +146,7 @@ func (s Status) full() (out []JournalStatus) {
 func (s Status) Full(writes bool) string {
 	for _, j := range s.full() {
 		if !writes || j.Local && s.Role == RolePrimary {
-			return FullText(j.Space.Full)
+			return FullText(j.Space.Full, j.Kept)
 		}
 	}
 	return ""

@@ -82,6 +82,7 @@ type JournalStatus struct {
 	View      journal.View
 	Receivers int
 	Space     Space
+	Kept      []string // when it is full: who keeps its oldest receiver, and what helps
 }
 
 // TargetStatus is what the primary knows of one target. Sequences are those of the primary's journal.
@@ -141,6 +142,7 @@ const (
 	EventNoSync        EventKind = "NOSYNC"               // this primary holds or refuses writes: it has no in-sync secondary
 	EventSyncBack      EventKind = "SYNCBACK"             // and goes on
 	EventPromised      EventKind = "PROMISED"             // an epoch was promised on disk
+	EventNotPromised   EventKind = "PROMISE_WAITS"        // an epoch was not promised: the disk has no space for the promise file
 	EventRejournaled   EventKind = "REJOURNALED"          // the unconfirmed tail was deposited in the local journal
 	EventTrimmed       EventKind = "TRIMMED"              // the tail of a copy was removed
 	EventBackedOut     EventKind = "BACKEDOUT"            // entries were undone, see the report
@@ -252,6 +254,9 @@ func (r *Replica) Status() Status {
 		s.Journals = append(s.Journals, JournalStatus{
 			ID: j.ID(), Local: j.ID().Node == r.o.Node, State: j.State(), View: v, Receivers: len(j.Receivers()), Space: r.rooms.last(j.ID().Node),
 		})
+		if last := &s.Journals[len(s.Journals)-1]; last.Space.Full != nil {
+			last.Kept = r.Kept(j.ID().Node)
+		}
 	}
 	if a.Group == nil {
 		return s

@@ -29,6 +29,7 @@ type permit struct {
 	upTo   ident.ReceiverNumber // may go
 	oldest ident.ReceiverNumber // held when it was asked last
 	denied ident.ReceiverNumber // was vetoed last; 0: none
+	why    string               // what was said then
 	again  time.Time            // when it is asked for again
 }
 
@@ -77,9 +78,9 @@ func (r *Replica) ask(ctx context.Context, id ident.JournalID, p *permit, receiv
 		s.mu.Lock()
 		before := p.denied
 		if err == nil {
-			p.upTo, p.denied, p.again = x.Number, 0, time.Time{}
+			p.upTo, p.denied, p.why, p.again = x.Number, 0, "", time.Time{}
 		} else {
-			p.denied, p.again = x.Number, time.Now().Add(r.o.Timing.VetoRetry)
+			p.denied, p.why, p.again = x.Number, err.Error(), time.Now().Add(r.o.Timing.VetoRetry)
 		}
 		s.mu.Unlock()
 		if err == nil {

@@ -19,12 +19,15 @@ type file struct {
 	code uint64
 }
 
-// ownFiles lists the files that are local to this node. For another node there are none.
-func (s *session) ownFiles(ctx context.Context) ([]string, error) {
+// ownFiles lists the files that are local to this node from a cursor on: about most of them, the code of the first ones left out, and how many
+// there are in all. For another node there are none.
+func (s *session) ownFiles(ctx context.Context, cursor uint64, most int) (part []file, next uint64, all int, err error) {
 	if s.srv.o.Local == "" || s.peer {
-		return nil, nil
+		return nil, 0, 0, nil
 	}
-	return s.srv.o.Store.Files(ctx, s.srv.o.Local, true)
+	return s.srv.names.after(ctx, cursor, most, func(ctx context.Context) ([]string, error) {
+		return s.srv.o.Store.Files(ctx, s.srv.o.Local, true)
+	})
 }
 
 // window puts files in the order of a scan: those from a code on, and about most of them. next is the code of the first ones left out; 0: there
@@ -37,16 +40,7 @@ func window(names []string, from uint64, most int) (files []file, next uint64) {
 		}
 	}
 	slices.SortStableFunc(files, func(a, b file) int { return cmp.Compare(a.code, b.code) })
-	if len(files) <= most {
-		return files, 0
-	}
-	if next = files[most].code; next == files[0].code { // all of a code belong together
-		next++
-	}
-	if next > lastCode {
-		return files, 0
-	}
-	return files[:firstOf(files, next)], next
+	return cutWindow(files, most)
 }
 
 // firstOf is the place of the first file with a code, or with a higher one.
@@ -55,9 +49,12 @@ func firstOf(files []file, code uint64) int {
 	return at
 }
 
-// files lists the files of all groups, and own, from a code on, as window does.
-func (s *session) files(ctx context.Context, own []string, from uint64) ([]file, uint64, error) {
-	names, asked := slices.Clone(own), map[string][][]byte{} // groups, by the address of their primary
+// files lists the files of all groups, and own, from a code on, as window does. next is the code from which on own leaves some out; 0: none.
+func (s *session) files(ctx context.Context, own []file, next, from uint64) ([]file, uint64, error) {
+	names, asked := make([]string, 0, len(own)), map[string][][]byte{} // groups, by the address of their primary
+	for _, f := range own {
+		names = append(names, f.name)
+	}
 	for _, g := range s.srv.o.Roles.Groups() {
 		here, err := s.srv.o.Store.Files(ctx, g.Name, s.local())
 		switch other, is := elsewhere(err); {
@@ -68,7 +65,6 @@ func (s *session) files(ctx context.Context, own []string, from uint64) ([]file,
 		}
 		names = append(names, here...)
 	}
-	var next uint64 // of those that leave some out, the one that leaves out most
 	for address, groups := range asked {
 		r, err := s.ask(ctx, address, append([][]byte{[]byte("understudy"), []byte("files"), strconv.AppendUint(nil, from, 10)}, groups...))
 		if err != nil {
@@ -79,7 +75,7 @@ func (s *session) files(ctx context.Context, own []string, from uint64) ([]file,
 			return nil, 0, err
 		}
 		names = append(names, there...)
-		if left > 0 && (next == 0 || left < next) {
+		if left > 0 && (next == 0 || left < next) { // of those that leave some out, the one that leaves out most
 			next = left
 		}
 	}

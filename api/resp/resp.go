@@ -177,6 +177,7 @@ type Server struct {
 	sessions sessions
 	hub      hub
 	cursors  cursors
+	names    localNames
 	counters counters
 	began    time.Time
 	ids      atomic.Int64 // the last one given to a client

@@ -104,15 +104,20 @@ func (o *scanOptions) takes(name []byte, kind byte) bool {
 // scanHere does one step. What other nodes are primary of is asked of them; *Elsewhere says that one of them has to be asked again, or
 // that another node can do the whole step.
 func (s *session) scanHere(ctx context.Context, cursor uint64, o scanOptions) (f found, err error) {
-	own, err := s.ownFiles(ctx)
+	own, next, all, err := s.ownFiles(ctx, cursor, max(o.count, scanPage))
 	if err != nil {
 		return f, err
 	}
-	if other := s.onePrimary(); other != nil && len(own) == 0 {
+	defer func() {
+		if err != nil {
+			s.srv.names.forget() // a group may have taken some of them
+		}
+	}()
+	if other := s.onePrimary(); other != nil && all == 0 {
 		return f, other
 	}
 	begin, _, _ := splitCursor(cursor)
-	files, left, err := s.files(ctx, own, begin)
+	files, left, err := s.files(ctx, own, next, begin)
 	if err != nil {
 		return f, err
 	}

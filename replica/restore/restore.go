@@ -43,9 +43,10 @@ func (e *GapError) Error() string {
 	return s + "; add the data directory of a node that has them, or restore to an earlier position"
 }
 
-// Target is the point to restore to; the zero Target is the end of what is known to be committed. At most one field is set.
+// Target is the point to restore to; the zero Target is the end of what is known to be committed. At most one of Position, Time and Sequence is set.
 type Target struct {
 	Position ident.Position // the last fact that is wanted
+	Of       ident.NodeID   // with Options.Local: whose history Position is of, "": not said
 	Time     time.Time      // everything before the first transaction that is later
 	Sequence ident.Sequence // the last entry that is wanted, in the journal of Node
 	Node     ident.NodeID   // "": the only journal there is
@@ -56,6 +57,7 @@ type Options struct {
 	Group       ident.GroupName
 	Cluster     ident.ClusterID // of the archive; "": the only one that is there
 	To          Target
+	Local       bool // local files: each node has a history of its own, and positions name it
 	Uncommitted bool // beyond what is known to be committed, too: as far as the receivers go
 	Archive     *archive.Archive
 	Data        []string // data directories; they are only read
@@ -102,6 +104,10 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
+	history, err := x.history(&o)
+	if err != nil {
+		return Result{}, err
+	}
 	end, err := x.end(ctx, &o)
 	if err != nil {
 		return Result{}, err
@@ -110,12 +116,24 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	r := Result{Group: o.Group, Receivers: len(x.sources), Unusable: x.unusable, Out: o.Out, Committed: x.tip().Format(o.Group)}
+	r := Result{Group: o.Group, Receivers: len(x.sources), Unusable: x.unusable, Out: o.Out, Committed: x.tip().Format(history)}
 	r.Beyond = uint64(x.beyond(x.tip()).History - x.tip().History)
-	if err := r.write(ctx, &o, way, end); err != nil {
+	if err := r.write(ctx, &o, way, end, history); err != nil {
 		return Result{}, err
 	}
 	return r, nil
+}
+
+// history names the history that is restored: the group's, or that of one node's local files.
+func (x *index) history(o *Options) (ident.GroupName, error) {
+	if !o.Local {
+		return o.Group, nil
+	}
+	node := x.sources[0].header.ID.Node
+	if of := o.To.Of; of != "" && of != node {
+		return "", fmt.Errorf("%w: %s is of the local files of node %s, and the receivers here are of those of node %s", ErrTarget, o.To.Position.Format(o.Group.Of(of)), of, node)
+	}
+	return o.Group.Of(node), nil
 }
 
 // end returns the position to go to. With a time it is found on the way there.
@@ -193,7 +211,7 @@ func table(way []part) ident.HistoryTable {
 }
 
 // write replays the way into a new store.
-func (r *Result) write(ctx context.Context, o *Options, way []part, end ident.Position) (err error) {
+func (r *Result) write(ctx context.Context, o *Options, way []part, end ident.Position, history ident.GroupName) (err error) {
 	if err := o.FS.MkdirAll(o.Out, 0o755); err != nil {
 		return fmt.Errorf("make %s: %w", o.Out, err)
 	}
@@ -247,7 +265,7 @@ func (r *Result) write(ctx context.Context, o *Options, way []part, end ident.Po
 	if err != nil {
 		return err
 	}
-	r.Position, r.Files, r.Records, r.Bytes, r.Digest = d.Position.Format(o.Group), d.Files, d.Records, d.Bytes, d.Sum
+	r.Position, r.Files, r.Records, r.Bytes, r.Digest = d.Position.Format(history), d.Files, d.Records, d.Bytes, d.Sum
 	closed = true
 	if err := s.Close(); err != nil {
 		return err

@@ -340,3 +340,35 @@ func TestRestoreNamesWhatIsMissing(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Proves HB-2: what is restored of the local files of a node has positions of that node's history, and a position of another node's is refused.
+func TestLocalPositionsNameTheirNode(t *testing.T) {
+	fs := vfs.NewMem()
+	j, err := journal.Open(journal.Options{FS: fs, Dir: "data/journals/local/a", ID: ident.JournalID{Group: "local", Node: "a"}, Cluster: testCluster, ReceiverBytes: 6 << 10})
+	must(t, err)
+	must(t, j.SetState(journal.Active))
+	h, err := j.Deposit(journal.Draft{Session: 1, FactEpoch: 1, Time: 1_700_000_000_000_000_000, Entries: []entry.Entry{
+		{Code: entry.User, Type: entry.Switch, Data: []byte("{}")},
+		{Code: entry.Record, Type: entry.Put, File: "notes", Key: []byte("k"), Transaction: 1, After: &entry.Image{Value: []byte("v")}},
+	}})
+	must(t, err)
+	j.Mark(h.Last(), h.Last())
+	_, err = j.Deposit(journal.Draft{Session: 1, FactEpoch: 1, Before: ident.Position{Epoch: 1, History: 2}, Committed: h.Last(), Time: 1_700_000_000_000_001_000, Entries: []entry.Entry{
+		{Code: entry.Record, Type: entry.Put, File: "notes", Key: []byte("l"), Transaction: 1, After: &entry.Image{Value: []byte("v")}},
+	}})
+	must(t, err)
+	must(t, j.Close())
+	o := Options{Group: "local", Local: true, Data: []string{"data"}, FS: fs, Out: "out"}
+	r, err := Run(t.Context(), o)
+	if err != nil || r.Position != "local/a@1.2" || !strings.HasPrefix(r.Committed, "local/a@") || r.Records != 1 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	o.Out, o.To = "other", Target{Position: ident.Position{Epoch: 1, History: 2}, Of: "b"}
+	if _, err := Run(t.Context(), o); !errors.Is(err, ErrTarget) || !strings.Contains(err.Error(), "node b") {
+		t.Errorf("a position of another node: %v", err)
+	}
+	o.To.Of = "a"
+	if r, err := Run(t.Context(), o); err != nil || r.Position != "local/a@1.2" {
+		t.Errorf("%+v, %v", r, err)
+	}
+}

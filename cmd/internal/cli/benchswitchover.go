@@ -13,6 +13,9 @@ import (
 	"github.com/understudy-ha/understudy/cmd/internal/switchload"
 )
 
+// switchTries is how often a switch-over is asked for that never began since Raft's leader changed.
+const switchTries = 3
+
 type switchBenchOptions struct {
 	rounds, restarts int
 	connections      int
@@ -192,7 +195,13 @@ func (b *switchBencher) switchOnce(ctx context.Context) (r switchRound, err erro
 		return r, err
 	}
 	w = b.load.Watch()
-	op, err := b.d.client.Switchover(ctx, demoGroup, client.SwitchoverRequest{To: r.To}, switchLimit)
+	op, err := switcher{b.d.client, seekSwitch}.run(ctx, demoGroup, client.SwitchoverRequest{To: r.To}, switchLimit)
+	for range switchTries - 1 {
+		if client.OutcomeOf(err) != client.OutcomeUndecided || ctx.Err() != nil { // else Raft lost what was asked for
+			break
+		}
+		op, err = switcher{b.d.client, seekSwitch}.run(ctx, demoGroup, client.SwitchoverRequest{To: r.To}, switchLimit)
+	}
 	if err != nil {
 		return r, fmt.Errorf("switch over to %s: %w", r.To, err)
 	}

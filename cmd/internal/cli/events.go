@@ -29,6 +29,9 @@ func newEvents(a *app) *cobra.Command {
 			if !slices.Contains(severities(), severity) {
 				return usagef("--severity %q: want one of %s", severity, strings.Join(severities(), ", "))
 			}
+			if err := checkKinds(kinds); err != nil {
+				return err
+			}
 			q := client.EventQuery{Severity: severity, Group: group, Kinds: kinds}
 			return a.withTarget(cmd.Context(), on, func(cl *client.Client) error {
 				if follow {
@@ -57,6 +60,23 @@ func severities() []string {
 	return []string{client.SeverityInfo, client.SeverityWarning, client.SeverityError, client.SeverityCritical}
 }
 
+// checkKinds refuses kinds that no node tells.
+func checkKinds(kinds []string) error {
+	known := client.EventKinds()
+	for _, k := range kinds {
+		if slices.Contains(known, k) {
+			continue
+		}
+		for _, other := range known {
+			if distance(strings.ToUpper(k), other) <= 2 {
+				return usagef("--kind %q is no kind of events; did you mean %s?", k, other)
+			}
+		}
+		return usagef("--kind %q is no kind of events; want some of %s", k, strings.Join(known, ", "))
+	}
+	return nil
+}
+
 // followEvents prints events until ctx ends. The ids are those of one node and go on when it restarts; when another node
 // answers, they start anew.
 func (a *app) followEvents(ctx context.Context, cl *client.Client, q client.EventQuery) error {
@@ -67,6 +87,9 @@ func (a *app) followEvents(ctx context.Context, cl *client.Client, q client.Even
 			if err != nil {
 				if ctx.Err() != nil {
 					return nil
+				}
+				if client.CodeOf(err) == client.CodeInvalid { // it always will be
+					return err
 				}
 				if !complained {
 					reportError(a.err, err, a.output == "json")

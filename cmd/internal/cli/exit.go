@@ -147,6 +147,7 @@ func asCommands(remedy string) string {
 		"end the pause (DELETE /v1/pause)", "end it with `understudy resume`",
 		"use switchover with to", "use `understudy switchover GROUP --to NODE`",
 		`with "to"`, "with --to",
+		`With "accept_unable":true`, "With --accept-unable",
 		"leave `at` away", "leave --at away",
 		"see docs/openapi.yaml for the fields", "see `--help`",
 	).Replace(remedy)

@@ -22,6 +22,7 @@ type failoverOptions struct {
 	confirm   string
 	beyond    string
 	highest   string
+	unable    bool
 	wait      time.Duration
 }
 
@@ -51,6 +52,7 @@ then asks for the name of the group. A script looks with --dry-run and confirms 
 	f.StringVar(&o.confirm, "confirm", "", "with --allow-data-loss: the name of the group, instead of the question")
 	f.StringVar(&o.beyond, "accept-loss-beyond", "", "with --confirm: the position that --dry-run named; what lies beyond it may be lost")
 	f.StringVar(&o.highest, "accept-loss-up-to", "", "with --confirm: refuse if anybody holds more than this position")
+	f.BoolVar(&o.unable, "accept-unable", false, "with --allow-data-loss: also a node that says that it cannot serve; the group may have no primary then")
 	f.DurationVar(&o.wait, "wait", 30*time.Second, "wait this long for the end, then leave with exit code 75")
 	return cmd
 }
@@ -59,6 +61,8 @@ func (o failoverOptions) check(group string) error {
 	switch {
 	case o.to == "":
 		return usagef("--to is missing: name the node that takes over; `understudy status %s` shows which are in sync", group)
+	case !o.allowLoss && o.unable:
+		return usagef("--accept-unable belongs to --allow-data-loss")
 	case !o.allowLoss && (o.dryRun || o.confirm != "" || o.beyond != "" || o.highest != ""):
 		return usagef("--dry-run, --confirm and --accept-loss-* belong to --allow-data-loss")
 	case o.confirm == "" && (o.beyond != "" || o.highest != ""), o.confirm != "" && o.beyond == "":
@@ -73,6 +77,7 @@ func (a *app) failover(ctx context.Context, cl *client.Client, group string, o f
 	r := client.FailoverRequest{To: o.to, AllowDataLoss: o.allowLoss}
 	if o.allowLoss {
 		r.Confirm, r.AcceptLossBeyond, r.AcceptLossHighest, r.By = o.confirm, o.beyond, o.highest, operator()
+		r.AcceptUnable = o.unable
 	}
 	if o.allowLoss && (o.dryRun || o.confirm == "") {
 		ask, cancel := context.WithTimeout(ctx, askTimeout)
@@ -83,6 +88,16 @@ func (a *app) failover(ctx context.Context, cl *client.Client, group string, o f
 		}
 		if o.dryRun {
 			return a.show(f, func(w io.Writer) { writeForecast(w, f) })
+		}
+		if f.Unable != "" && !o.unable {
+			if a.output == "json" {
+				if err := a.show(f, nil); err != nil {
+					return err
+				}
+			} else {
+				writeForecast(a.err, f)
+			}
+			return exitWith(exitPrecondition, "nothing was changed: node %s says that it cannot serve; choose another one, or say --accept-unable, and nobody may serve then", f.To)
 		}
 		if err := a.confirmLoss(f); err != nil {
 			return err
@@ -149,6 +164,9 @@ func writeForecast(w io.Writer, f client.LossForecast) {
 	}
 	if f.Warning != "" {
 		writeProse(w, 2, "WARNING: "+f.Warning+".")
+	}
+	if f.Unable != "" {
+		writeProse(w, 2, fmt.Sprintf("WARNING: %s cannot serve: %s. With the role, nobody may serve.", f.To, f.Unable))
 	}
 	primary := f.Primary
 	if primary == "" {

@@ -59,6 +59,12 @@ func TestFailoverWithLoss(t *testing.T) {
 	wantRun(t, asked, 0, []string{`"beyond": "default@3.40"`}, "failover", "default", "--to", "c", "--allow-data-loss", "--dry-run", "-o", "json")
 	// Standard input is no terminal here: nobody can be asked.
 	wantRun(t, asked, 12, append(shown, "nothing was changed", "--confirm default --accept-loss-beyond default@3.40"), "failover", "default", "--to", "c", "--allow-data-loss")
+	cannot := forecastOfFive
+	cannot.Unable = "it needs priming"
+	unable := fakeNode(t, map[string]any{"POST /v1/groups/default/failover": cannot})
+	wantRun(t, unable, 0, []string{"WARNING: c cannot serve: it needs priming"}, "failover", "default", "--to", "c", "--allow-data-loss", "--dry-run")
+	wantRun(t, unable, 12, []string{"WARNING: c cannot serve", "nothing was changed", "--accept-unable"}, "failover", "default", "--to", "c", "--allow-data-loss")
+	wantRun(t, unable, 2, []string{"belongs to --allow-data-loss"}, "failover", "default", "--to", "c", "--accept-unable")
 	none := forecastOfFive
 	none.Loss, none.Entries, none.Exact, none.First = "none", 0, true, nil
 	level := fakeNode(t, map[string]any{"POST /v1/groups/default/failover": none})

@@ -73,6 +73,9 @@ func TestEventsAsksForWhatIsWanted(t *testing.T) {
 	}))
 	defer server.Close()
 	wantRun(t, server.URL, exitDone, []string{"SRSHADOWLOST", "alone"}, "events", "--severity", "warning", "--kind", "SRSHADOWLOST,SRPRIMARY", "--group", "orders")
+	wantRun(t, server.URL, exitUsage, []string{"NOPE", "ROT_FOUND"}, "events", "--kind", "NOPE")
+	wantRun(t, server.URL, exitUsage, []string{"did you mean SRPRIMARY?"}, "events", "--kind", "srprimery", "--follow")
+	wantRun(t, server.URL, exitUsage, []string{"critical"}, "events", "--severity", "loud")
 	if want := "group=orders&kind=SRSHADOWLOST%2CSRPRIMARY&severity=warning"; asked != want {
 		t.Errorf("asked for %s, want %s", asked, want)
 	}

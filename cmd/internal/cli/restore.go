@@ -46,6 +46,7 @@ failover are left out. NEWDIR gets a store of its own; journal restored prints i
 				return usagef("--group %s: each node has local files of its own, which have nothing to do with each other: "+
 					"name one --from-data, the directory `local` in that node's data directory", group)
 			}
+			o.Local = group == client.LocalGroup
 			o.Group, o.Cluster = ident.GroupName(group), ident.ClusterID(from.cluster)
 			if o.To, err = parsePoint(to, o.Group, time.Now()); err != nil {
 				return err
@@ -83,11 +84,14 @@ func parsePoint(s string, group ident.GroupName, now time.Time) (t restore.Targe
 		return t, nil
 	}
 	if g, p, err := ident.ParsePosition(s); err == nil {
-		_, local := strings.CutPrefix(string(g), client.LocalGroup+"/") // of one node, whose journal is the only one there
+		of, local := strings.CutPrefix(string(g), client.LocalGroup+"/") // of one node, whose journal is the only one there
 		if g != "" && g != group && !(local && group == client.LocalGroup) {
 			return t, usagef("--to %s is a position of group %s, not of %s", s, g, group)
 		}
-		return restore.Target{Position: p}, nil
+		if !local {
+			of = ""
+		}
+		return restore.Target{Position: p, Of: ident.NodeID(of)}, nil
 	}
 	node, number, found := strings.Cut(s, "/")
 	if !found {

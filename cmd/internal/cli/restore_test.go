@@ -155,6 +155,8 @@ func TestRestoreOfLocalFiles(t *testing.T) {
 	} {
 		if p, err := parsePoint(c.to, c.group, time.Now()); (err == nil) != c.valid || c.valid && p.Position.History != 5 {
 			t.Errorf("--group %s --to %s: %+v, %v", c.group, c.to, p, err)
+		} else if named := strings.HasPrefix(c.to, "local/"); c.valid && (p.Of == "a") != named {
+			t.Errorf("--to %s is of node %q", c.to, p.Of)
 		}
 	}
 	out := filepath.Join(t.TempDir(), "out")

@@ -104,7 +104,7 @@ func (a *app) switchover(ctx context.Context, group string, o switchOptions) err
 			}
 			return nil
 		}
-		op, err := cl.Switchover(ask, group, r, o.wait)
+		op, err := switcher{cl, min(seekSwitch, o.wait)}.run(ask, group, r, o.wait)
 		var ce *client.Error
 		if errors.As(err, &ce) && len(ce.Checks) > 0 && a.output != "json" {
 			writeChecks(a.err, ce.Checks)

@@ -263,7 +263,7 @@ func (n *Node) explain(group ident.GroupName, err error) error {
 		return &client.Error{Code: client.CodeNoSync, Detail: fmt.Sprintf("group %s has no in-sync secondary and on_no_sync does not allow writes without one", group),
 			Remedy: "start a second data node and wait until it is in sync"}
 	case errors.Is(err, replica.ErrJournalFull):
-		return &client.Error{Code: client.CodeJournalFull, Detail: fmt.Sprintf("the journal of group %s at its primary %s takes nothing now", group, n.config.Node), Reason: fullReason(err)}
+		return &client.Error{Code: client.CodeJournalFull, Detail: fmt.Sprintf("the journal of group %s at its primary %s takes nothing now", group, n.config.Node), Reason: fullReason(err), Remedy: n.fullRemedy(group, err)}
 	case errors.Is(err, replica.ErrQueueFull):
 		return &client.Error{Code: client.CodeUnavailable, Detail: "the primary's queue is full", Remedy: "send again later, or slower"}
 	case errors.Is(err, replica.ErrNotReconciled):

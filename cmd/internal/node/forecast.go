@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -196,7 +197,38 @@ func (r roles) forecast(ctx context.Context, name string, to ident.NodeID) (clie
 	p := st.Nodes[g.Primary]
 	f := forecast(g, to, holders, g.Phase == fsm.PhaseOpened && g.Primary != to && p != nil && r.n.serves(g, p))
 	f.First = append(f.First, r.first(ctx, g, to, holders)...)
+	f.Unable = r.unable(ctx, st, g, to)
 	return f, g, nil
+}
+
+// unable says why a node cannot serve the group, as it told the failover that runs or tells now; "" when nothing is known.
+func (r roles) unable(ctx context.Context, st *fsm.State, g *fsm.Group, id ident.NodeID) string {
+	n := st.Nodes[id]
+	if rep, ok := g.ReportOf(id); ok && rep.Epoch == g.Epoch && n.Lives(rep.Incarnation) && rep.Unable != "" {
+		return rep.Unable
+	}
+	ctx, cancel := context.WithTimeout(ctx, askHolders)
+	defer cancel()
+	status, err := client.Status{}, error(nil)
+	if id == r.n.config.Node {
+		status, err = r.Status(ctx, true)
+	} else {
+		status, err = r.n.peers.at(n.Addresses.HTTP).LocalStatus(ctx)
+	}
+	if err != nil {
+		r.n.log.Debug("whether a node can serve is not known", "group", g.Spec.Name, "peer", id, "error", err)
+		return ""
+	}
+	own, _ := status.Group(string(g.Spec.Name))
+	return cannotServe(own.Local)
+}
+
+// cannotServe says why a copy could not be a primary's; "" when nothing speaks against it.
+func cannotServe(c client.Copy) string {
+	if !c.NeedsPriming {
+		return ""
+	}
+	return cmp.Or(c.Priming, "its copy cannot be brought level by the journals: it needs priming")
 }
 
 // holders asks all data nodes at once.
@@ -298,6 +330,12 @@ func (r roles) accepted(ctx context.Context, name string, q client.FailoverReque
 	if err != nil {
 		return nil, 0, err
 	}
+	return acceptable(g, now, q)
+}
+
+// acceptable is accepted for a forecast. It is pure.
+func acceptable(g *fsm.Group, now client.LossForecast, q client.FailoverRequest) (*fsm.Acceptance, ident.Epoch, error) {
+	name := string(g.Spec.Name)
 	a := &fsm.Acceptance{Entries: now.Entries, By: q.By}
 	bad := func(field, text string) error {
 		return &client.Error{Code: client.CodeInvalid, Detail: fmt.Sprintf("%s: %q is not a position of group %s", field, text, name),
@@ -319,6 +357,9 @@ func (r roles) accepted(ctx context.Context, name string, q client.FailoverReque
 			return nil, 0, err
 		}
 	}
+	if now.Unable != "" && !q.AcceptUnable {
+		return nil, 0, cannot(name, now)
+	}
 	_, beyond, _ := ident.ParsePosition(now.Beyond)
 	_, highest, _ := ident.ParsePosition(now.Highest)
 	detail := ""
@@ -339,6 +380,12 @@ func (r roles) accepted(ctx context.Context, name string, q client.FailoverReque
 func unconfirmed(detail string, now client.LossForecast) error {
 	return &client.Error{Code: client.CodePrecondition, Detail: detail, Reason: fsm.RefusedLoss, Forecast: &now,
 		Remedy: "nothing was changed: look at the new forecast and confirm that one"}
+}
+
+// cannot refuses a failover to a node that says that it cannot serve.
+func cannot(group string, now client.LossForecast) error {
+	return &client.Error{Code: client.CodePrecondition, Detail: fmt.Sprintf("node %s cannot serve group %s: %s", now.To, group, now.Unable), Forecast: &now,
+		Remedy: "nothing was changed: choose another node, or give this one a new copy of the data. With \"accept_unable\":true it gets the role all the same, and nobody may serve then"}
 }
 
 // moved says that a forecast is about roles that are over.

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/understudy-ha/understudy/client"
 	"github.com/understudy-ha/understudy/fsm"
 	"github.com/understudy-ha/understudy/internal/ident"
 )
@@ -148,5 +149,33 @@ func TestReadinessNotesOrders(t *testing.T) {
 	a.Group.InSync = []ident.NodeID{"a", "b"}
 	if to, ok := switchTarget(a); ok {
 		t.Errorf("a switch-over goes to %q, which is in maintenance", to)
+	}
+}
+
+// Proves BX-4: a node that says that it cannot serve gets the role of a failover that accepts loss only when that is accepted, too.
+func TestFailoverToANodeThatCannotServe(t *testing.T) {
+	for _, c := range []struct {
+		copy client.Copy
+		why  string
+	}{{client.Copy{}, ""}, {client.Copy{NeedsPriming: true, Priming: "its store is outside"}, "its store is outside"}, {client.Copy{NeedsPriming: true}, "needs priming"}} {
+		if why := cannotServe(c.copy); !strings.Contains(why, c.why) || (why == "") != (c.why == "") {
+			t.Errorf("%+v: %q", c.copy, why)
+		}
+	}
+	g := &fsm.Group{Spec: fsm.GroupSpec{Name: "g"}, Epoch: 2}
+	now := client.LossForecast{Group: "g", To: "c", Epoch: 2, Beyond: "g@1.9", Highest: "g@1.9", Unable: "it needs priming"}
+	q := client.FailoverRequest{To: "c", AllowDataLoss: true, Confirm: "g", AcceptLossBeyond: "g@1.9"}
+	_, _, err := acceptable(g, now, q)
+	var told *client.Error
+	if !errors.As(err, &told) || told.Code != client.CodePrecondition || !strings.Contains(told.Detail, "it needs priming") || told.Forecast == nil || !strings.Contains(told.Remedy, "accept_unable") {
+		t.Fatalf("%v", err)
+	}
+	q.AcceptUnable = true
+	if _, e, err := acceptable(g, now, q); err != nil || e != 2 {
+		t.Errorf("epoch %s, %v", e, err)
+	}
+	now.Unable, q.AcceptUnable = "", false
+	if _, _, err := acceptable(g, now, q); err != nil {
+		t.Errorf("a node that can serve: %v", err)
 	}
 }

@@ -67,6 +67,11 @@ func (h Hooks) check() (p []error) {
 		case !strings.HasPrefix(x.Run[0], "/"):
 			add("run", "%q: name the program with its whole path", x.Run[0])
 		}
+		for _, k := range x.Kinds {
+			if known := client.EventKinds(); k != "*" && !slices.Contains(known, k) {
+				add("kinds", "%q is no kind of events: want \"*\" for all, or some of %s", k, strings.Join(known, ", "))
+			}
+		}
 		if x.Timeout < 0 || x.Timeout > maxHookTimeout {
 			add("timeout", "%s: want at most %s", x.Timeout, maxHookTimeout)
 		}

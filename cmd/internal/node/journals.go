@@ -80,7 +80,7 @@ func shownJournal(x replica.JournalStatus, kind string) client.Journal {
 		Bytes: x.View.Bytes, Position: x.View.After.Format(HistoryOf(x.ID))}
 	c.Spare, c.Limit, c.Free, c.Runway = x.Space.Spare, x.Space.Limit, x.Space.Free, runwaySeconds(runway(x))
 	if x.Space.Full != nil {
-		c.Full = replica.FullText(x.Space.Full)
+		c.Full = replica.FullText(x.Space.Full, x.Kept)
 	}
 	if x.View.Err != nil {
 		c.Error = x.View.Err.Error()

@@ -536,5 +536,8 @@ func localFull(j replica.JournalStatus) string {
 	if errors.As(j.Space.Full, &full) && full.Reason == "maximum" {
 		remedy = "raise local_journal.maximum_blocks of this node, or lower local_journal.keep_receivers"
 	}
+	if len(j.Kept) > 0 {
+		remedy += "; " + strings.Join(j.Kept, "; ")
+	}
 	return fmt.Sprintf("%v: %s", j.Space.Full, remedy)
 }

@@ -57,6 +57,7 @@ type Node struct {
 	resyncs   *resyncs
 	peers     *peers
 	leases    *leaseAges
+	hearsay   *hearsay
 	registry  *prometheus.Registry
 	timings   *timings
 	scrub     *scrubber
@@ -148,6 +149,7 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 	n.resyncs = newResyncs(o.Host.Clock.Now)
 	n.peers = newPeers(o.Host.Network)
 	n.leases = newLeaseAges(o.Host.Clock.Boot)
+	n.hearsay = newHearsay(n.ask)
 	n.timings = newTimings(c.Node)
 	n.mendNow = make(chan struct{}, 1)
 	n.chains = newChains(n)

@@ -67,7 +67,7 @@ func (m masters) Copies(ctx context.Context, group string) []resp.Node {
 		return nil
 	}
 	nodes := m.group(st, g).Nodes
-	there := m.n.completeStatus(ctx, st, g, m.n.ask)
+	there := m.n.completeStatus(ctx, st, g, m.n.hearsay.of)
 	if there.Stale {
 		return nodes
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/understudy-ha/understudy/client"
 	"github.com/understudy-ha/understudy/fsm"
+	"github.com/understudy-ha/understudy/internal/ident"
 	"github.com/understudy-ha/understudy/journal"
 	"github.com/understudy-ha/understudy/replica"
 	"github.com/understudy-ha/understudy/replica/core"
@@ -20,6 +21,16 @@ func fullReason(err error) string {
 		return full.Error()
 	}
 	return err.Error()
+}
+
+// fullRemedy names who keeps the receivers of a full journal, and what helps.
+func (n *Node) fullRemedy(group ident.GroupName, err error) string {
+	var kept []string
+	var full *journal.FullError
+	if rep := n.replicas.get(group); rep != nil && errors.As(err, &full) {
+		kept = rep.Kept(full.Journal.Node)
+	}
+	return "surely nothing was done: " + replica.FullRemedy(err, kept)
 }
 
 // runway is how long a journal lasts, if it grows at all: the journals of nodes that are not the primary do not, whatever they did a
@@ -67,23 +78,12 @@ func droppedNodes(g *fsm.Group) (out []client.DroppedNode) {
 	return out
 }
 
-// fullNotes says why a journal is full, and which consumers its receivers may be kept for: nobody is dropped for those.
-func fullNotes(why string, g *fsm.Group) (out []string) {
-	if why == "" {
-		return nil
-	}
-	out = append(out, why)
-	for _, h := range g.Consumers {
-		out = append(out, fmt.Sprintf("consumer %s holds what lies beyond %s until %s, and nobody is dropped for that: let it read on, or understudy journal holds %s --remove %s",
-			h.Name, h.Position.Format(g.Spec.Name), clock(h.Until), g.Spec.Name, h.Name))
-	}
-	return out
-}
-
 // spaceNotes says what is short of room, and who was dropped for that.
 func (n *Node) spaceNotes(g *fsm.Group) (out []string) {
 	if rep := n.replicas.get(g.Spec.Name); rep != nil {
-		out = fullNotes(rep.Status().Full(false), g)
+		if why := rep.Status().Full(false); why != "" {
+			out = append(out, why)
+		}
 	}
 	for _, d := range g.Dropped {
 		text := fmt.Sprintf("%s was dropped at %s (%s): it needs priming, or readmission if its copy still connects", d.Node, clock(d.At), d.Reason)

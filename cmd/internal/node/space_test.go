@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/understudy-ha/understudy/fsm"
+	"github.com/understudy-ha/understudy/internal/ident"
 	"github.com/understudy-ha/understudy/journal"
 	"github.com/understudy-ha/understudy/replica"
 )
@@ -24,28 +24,28 @@ func TestRunwayOfJournalsThatDoNotGrow(t *testing.T) {
 	}
 }
 
-// Proves TR-5: who looks at a full journal is told what helps, and which consumers hold receivers, with the command that lets them go.
-func TestNotesOfAFullJournal(t *testing.T) {
-	g := &fsm.Group{Spec: fsm.GroupSpec{Name: "orders"}, Consumers: []fsm.Hold{
-		{Name: "billing", Position: at(3, 42), Until: time.Unix(1e9, 0)}, {Name: "search", Position: at(4, 1), Until: time.Unix(2e9, 0)}}}
-	if notes := fullNotes("", g); len(notes) != 0 {
-		t.Errorf("with room: %v", notes)
-	}
-	cap := &journal.FullError{Reason: journal.FullMaximum, Bytes: 10, Limit: 9}
-	notes := fullNotes(replica.FullText(cap), g)
-	for i, parts := range [][]string{
-		{"is full", "maximum_blocks", "bring the node back", "hold of a consumer", "program asked", "journal_full"},
-		{"billing", "orders@3.42", "understudy journal holds orders --remove billing"},
-		{"search", "orders@4.1", "understudy journal holds orders --remove search"},
+// Proves TR-5: who looks at a full journal is told who keeps its receivers, with the command that lets them go; and what helps when nobody does.
+func TestTextOfAFullJournal(t *testing.T) {
+	full := &journal.FullError{Journal: ident.JournalID{Group: "orders", Node: "a"}, Reason: journal.FullMaximum, Bytes: 10, Limit: 9}
+	disk := &journal.FullError{Reason: journal.FullDisk, Err: errors.New("no space")}
+	for _, c := range []struct {
+		text        string
+		has, hasNot []string
+	}{
+		{replica.FullText(full, []string{"billing keeps it", "b keeps it"}), []string{"is full", "billing keeps it; b keeps it", "understudy group set orders maximum_blocks="}, []string{"bring the node back"}},
+		{replica.FullText(full, nil), []string{"is full", "maximum_blocks", "bring the node back", "hold of a consumer", "program asked", "journal_full"}, nil},
+		{replica.FullText(disk, nil), []string{"free space"}, []string{"maximum_blocks", "kept"}},
+		{replica.FullText(disk, []string{"b keeps it"}), []string{"free space", "b keeps it"}, []string{"maximum_blocks"}},
 	} {
-		for _, part := range parts {
-			if len(notes) != 3 || !strings.Contains(notes[i], part) {
-				t.Errorf("note %d without %q: %q", i, part, notes)
+		for _, part := range c.has {
+			if !strings.Contains(c.text, part) {
+				t.Errorf("without %q: %s", part, c.text)
 			}
 		}
-	}
-	disk := replica.FullText(&journal.FullError{Reason: journal.FullDisk, Err: errors.New("no space")})
-	if !strings.Contains(disk, "free space") || strings.Contains(disk, "maximum_blocks") {
-		t.Errorf("a full disk: %s", disk)
+		for _, part := range c.hasNot {
+			if strings.Contains(c.text, part) {
+				t.Errorf("with %q: %s", part, c.text)
+			}
+		}
 	}
 }

@@ -99,7 +99,7 @@ func (n *Node) replicaEvent(e replica.Event) {
 	switch e.Kind {
 	case replica.EventShadowLost, replica.EventSecondaryLost, replica.EventNoSync, replica.EventBackedOut, replica.EventRejournaled, replica.EventVetoed:
 		severity = "warning"
-	case replica.EventNeedsPriming, replica.EventJournalFull:
+	case replica.EventNeedsPriming, replica.EventJournalFull, replica.EventNotPromised:
 		severity = "error"
 	}
 	fields := map[string]string{}
