@@ -43,6 +43,11 @@ func (w *world) plan() {
 	if w.buries() {
 		w.after(w.between(50*ms, w.faults/2), w.absence)
 	}
+	if w.seed%4 == 2 { // the role goes to and fro
+		for range 1 + w.rng.IntN(4) {
+			w.after(w.between(50*ms, w.faults), w.switchOver)
+		}
+	}
 	if w.seed%2 == 1 { // the other worlds stay what they were
 		for range 1 + w.rng.IntN(2) {
 			w.after(w.between(50*ms, w.faults), w.leave)

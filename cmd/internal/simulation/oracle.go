@@ -290,6 +290,9 @@ func (o *oracle) fork(g ident.GroupName, t ident.HistoryTable, p ident.Position)
 
 // promises: from now on others rely on it.
 func (o *oracle) promises(c *copied, e ident.Epoch) {
+	if g := o.w.raft.truth.Groups[c.group]; e > g.Epoch {
+		o.w.fail("S1", "%s promises epoch %s, the log is at %s", c, e, g.Epoch)
+	}
 	l := o.of(c.group)
 	l.told[c.n.id] = max(l.told[c.n.id], e)
 }

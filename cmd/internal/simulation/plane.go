@@ -39,6 +39,10 @@ func (r *raft) append(w *world, cmd fsm.Command) {
 		w.trace.hash = mix(w.trace.hash, cmd.ID)
 	}
 	w.oracle.decided(before, cmd, res)
+	if cmd.StartSwitch != nil && res.Refused == "" && !w.healed && w.chance(0.4) {
+		w.stats.Waylaid++
+		w.after(w.between(0, aheadPatience), func() { w.waylay(cmd.StartSwitch) })
+	}
 	if cmd.Drop != nil && res.Refused == "" { // an operator who is told of it may be quick
 		for range 3 {
 			w.after(w.between(ms, lease), w.readmitAny)
