@@ -56,11 +56,15 @@ func (c *copied) lookAhead(g *fsm.Group) {
 
 func (c *copied) endAhead() { c.ahead.way = nil }
 
-// heardAhead takes an acknowledgement of what is brought.
-func (c *copied) heardAhead(durable ident.Sequence) {
-	if c.ahead.durable != durable {
-		c.ahead.durable = durable
+// heardAhead takes an acknowledgement of what is brought. It counts for no commit: nothing is brought any more when there is something to commit,
+// unless the rule for that is broken.
+func (c *copied) heardAhead(s *source, a acknowledgement) {
+	if c.ahead.durable != a.durable {
+		c.ahead.durable = a.durable
 		c.n.wake()
+	}
+	if p := c.primary; p != nil && p.roster.Heard(s.target.id, c.n.id, core.Acked{Durable: a.durable, Held: a.held}, a.applied) {
+		p.commit()
 	}
 }
 

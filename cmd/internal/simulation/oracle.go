@@ -363,6 +363,9 @@ func (o *oracle) commits(p *primary, b *bundle) {
 			if !o.holds(w.byID(id), c.group, b.After()) {
 				w.fail("S2", "%s commits %s at epoch %s, which %s in the set %v does not hold on its disk", c, b.After(), p.epoch, id, g.InSync)
 			}
+			if told := l.told[id]; told < p.epoch { // it would still acknowledge to the primary before
+				w.fail("S7", "%s commits %s at epoch %s with %s in the set %v, which has promised %s only", c, b.After(), p.epoch, id, g.InSync, told)
+			}
 		}
 	}
 	o.delivered(p, b)

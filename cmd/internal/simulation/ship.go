@@ -459,7 +459,7 @@ func (v *visit) acknowledge() {
 		s.heard = s.c.n.w.now
 		if s.p == nil {
 			if !s.over() {
-				s.c.heardAhead(a.durable)
+				s.c.heardAhead(s, a)
 			}
 			return
 		}
