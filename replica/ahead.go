@@ -45,7 +45,9 @@ func (s *ahead) reached(ctx context.Context, a fsm.Assignment, own *journal.Jour
 	if !core.BroughtAhead(ident.Sequence(s.durable.Load()), view.Last, time.Since(s.began), aheadPatience) {
 		return false
 	}
-	s.end()
+	if !core.ShipsAhead(a.Group, a.Self, s.op, true) {
+		s.end()
+	}
 	return true
 }
 

@@ -17,13 +17,14 @@ func AheadEpoch(g *fsm.Group) ident.Epoch {
 	return g.Epoch
 }
 
-// ShipsAhead tells whether a node that began to bring its journal ahead, for a switch-over, goes on: while that is prepared, and no longer. What it
-// deposits when the role is its own goes out under its own epoch, to those who promised that.
-func ShipsAhead(g *fsm.Group, self ident.NodeID, op uint64) bool {
+// ShipsAhead tells whether a node that began to bring its journal ahead, for a switch-over, goes on: until it has brought what it has, or had its
+// time, and no longer than the switch-over is prepared. What it deposits when the role is its own goes out under its own epoch, and is
+// acknowledged by those who promised that.
+func ShipsAhead(g *fsm.Group, self ident.NodeID, op uint64, brought bool) bool {
 	if mutant.On(mutant.AheadGoesOn) {
 		return true
 	}
-	return g.Phase == fsm.PhaseOpened && PreparesSwitch(g, self) && g.Operation.ID == op
+	return !brought && g.Phase == fsm.PhaseOpened && PreparesSwitch(g, self) && g.Operation.ID == op
 }
 
 // BroughtAhead tells whether the target need not wait any more: the primary has everything up to last on its disk, or had the time that it is given.

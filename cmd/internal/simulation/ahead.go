@@ -41,13 +41,15 @@ func (c *copied) bringAhead(g *fsm.Group) bool {
 			c.n.w.stats.NotBrought++
 		}
 	}
-	c.endAhead()
+	if !core.ShipsAhead(g, c.n.id, s.op, true) {
+		c.endAhead()
+	}
 	return true
 }
 
 // lookAhead ends what is not asked for any more.
 func (c *copied) lookAhead(g *fsm.Group) {
-	if c.ahead.way == nil || core.ShipsAhead(g, c.n.id, c.ahead.op) {
+	if c.ahead.way == nil || core.ShipsAhead(g, c.n.id, c.ahead.op, false) {
 		return
 	}
 	c.n.w.stats.AheadsCut++

@@ -170,10 +170,14 @@ func (w *world) crashAndReturn(n *node, d time.Duration, power bool) {
 	w.after(d, func() {
 		if !n.up {
 			w.stats.Restarts++
-			if w.chance(0.2) { // in between there was a life so short that all that is left of it is a renewal on its way
+			if w.chance(0.2) || w.belated() { // in between there was a life so short that all that is left of it is a renewal on its way
 				w.stats.LateLives++
 				late := n.renewal(ident.Incarnation(w.id()))
-				w.after(w.between(0, 3*lease), func() { w.order(late) })
+				if w.belated() {
+					n.late = &late
+				} else {
+					w.after(w.between(0, 3*lease), func() { w.order(late) })
+				}
 			}
 			n.start()
 		}
@@ -185,6 +189,9 @@ func (w *world) crashAndReturn(n *node, d time.Duration, power bool) {
 		})
 	}
 }
+
+// belated tells whether renewals of earlier lives come when the present one has a role, in this world: that is when they could do most.
+func (w *world) belated() bool { return w.seed%4 == 1 }
 
 // order gives a command from outside to Raft: an operator's, or a supervisor's.
 func (w *world) order(cmd fsm.Command) {

@@ -292,6 +292,10 @@ func (n *node) apply(end int) {
 func (n *node) given() {
 	for _, name := range n.w.groups {
 		g := n.state.Groups[name]
+		if late := n.late; late != nil && g != nil && g.Holds(n.id, n.life) {
+			n.late = nil
+			n.w.after(n.w.between(0, lease), func() { n.w.order(*late) })
+		}
 		switch {
 		case g == nil || !g.Holds(n.id, n.life):
 		case !n.leases.Holds(n.boot(), name, g.Epoch):
