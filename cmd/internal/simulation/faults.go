@@ -43,7 +43,7 @@ func (w *world) plan() {
 	if w.buries() {
 		w.after(w.between(50*ms, w.faults/2), w.absence)
 	}
-	if w.seed%4 == 2 { // the role goes to and fro
+	if w.swings() {
 		for range 1 + w.rng.IntN(4) {
 			w.after(w.between(50*ms, w.faults), w.switchOver)
 		}
@@ -249,6 +249,20 @@ func (w *world) ambush(n *node) {
 		}
 	}
 	w.after(w.between(0, lease/2), w.fence)
+}
+
+// swings tells whether the role goes to and fro in this world.
+func (w *world) swings() bool { return w.seed%4 == 2 }
+
+// isolate cuts off a node that was just given a role, whose lease may rest on nothing newer, and has the group fenced at once.
+func (w *world) isolate(n *node) {
+	for i := range w.nodes {
+		w.cut(n.i, i, lease)
+		w.cut(i, n.i, lease)
+	}
+	for range 2 {
+		w.after(w.between(0, lease/8), w.fence)
+	}
 }
 
 // heal ends all faults.

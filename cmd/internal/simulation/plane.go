@@ -301,6 +301,9 @@ func (n *node) given() {
 		case !n.leases.Holds(n.boot(), name, g.Epoch):
 			n.renew()
 			return
+		case n.w.swings() && !n.w.healed && n.w.chance(0.3):
+			n.w.isolate(n)
+			return
 		case !n.w.healed && n.w.chance(0.1):
 			n.w.ambush(n)
 			return
