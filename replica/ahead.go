@@ -7,9 +7,11 @@ import (
 	"time"
 
 	"github.com/understudy-ha/understudy/fsm"
+	"github.com/understudy-ha/understudy/internal/ident"
 	"github.com/understudy-ha/understudy/journal"
 	"github.com/understudy-ha/understudy/journal/remote"
 	"github.com/understudy-ha/understudy/journal/remote/wire"
+	"github.com/understudy-ha/understudy/replica/core"
 )
 
 // aheadPatience is how long the target of a switch-over tries to bring the primary the beginning of its receivers. Writes go on meanwhile.
@@ -40,10 +42,12 @@ func (s *ahead) reached(ctx context.Context, a fsm.Assignment, own *journal.Jour
 		s.begin(ctx, a, own)
 	}
 	view, _ := own.View()
-	if s.durable.Load() < uint64(view.Last) && time.Since(s.began) < aheadPatience {
+	if !core.BroughtAhead(ident.Sequence(s.durable.Load()), view.Last, time.Since(s.began), aheadPatience) {
 		return false
 	}
-	s.end()
+	if !core.ShipsAhead(a.Group, a.Self, s.op, true) {
+		s.end()
+	}
 	return true
 }
 
@@ -52,7 +56,7 @@ func (s *ahead) begin(ctx context.Context, a fsm.Assignment, own *journal.Journa
 	ship, stop := context.WithCancel(ctx)
 	s.stop = stop
 	o := remote.SourceOptions{
-		Cluster: r.o.Cluster, Self: r.o.Node, Target: primary, Life: r.o.Life, Epoch: a.Group.Epoch,
+		Cluster: r.o.Cluster, Self: r.o.Node, Target: primary, Life: r.o.Life, Epoch: core.AheadEpoch(a.Group),
 		Journal: own, Network: r.o.Network, Logger: r.log, Sessions: &r.ships, Heartbeat: r.o.Timing.Heartbeat, Timeout: r.o.Timing.Timeout,
 		Addr: func() string {
 			a, _ := s.control.Assignment()

@@ -113,7 +113,7 @@ func (b *backup) pass(ctx context.Context, a fsm.Assignment) error {
 	if err := r.shelf.failed(); err != nil {
 		return err
 	}
-	if !core.PreparesSwitch(g, a.Self) || g.Phase != fsm.PhaseOpened {
+	if !core.ShipsAhead(g, a.Self, b.ahead.op, false) {
 		b.ahead.end()
 	}
 	if core.OwesPromise(g, r.gate.epoch()) { // before the new primary's session asks for it

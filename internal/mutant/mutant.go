@@ -54,6 +54,8 @@ const (
 	EndHoldsEarly
 	KeepSetAcrossDelivery
 	GrowAcrossDelivery
+	AheadNextEpoch
+	AheadGoesOn
 	count
 )
 
@@ -113,6 +115,8 @@ func All() []Mutant {
 		{EndHoldsEarly, "end holds early", "the manager removes a hold before it is over", "S14"},
 		{KeepSetAcrossDelivery, "keep the set across a delivery", "the set stays what it was when the delivery changes", "S2 S8"},
 		{GrowAcrossDelivery, "grow across a delivery", "a growth that began under the other delivery goes on", "S9 S2"},
+		{AheadNextEpoch, "bring ahead as the next epoch", "the target of a switch-over has the primary promise the next epoch before the Handover", "S1 S7 S24"},
+		{AheadGoesOn, "go on bringing ahead", "the session that brought the target's journal ahead goes on when the role is the target's", "S7"},
 	}
 }
 

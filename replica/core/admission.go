@@ -44,6 +44,8 @@ func Admissible(g *fsm.Group, promised ident.Epoch, self ident.NodeID, c Caller)
 		return Ruling{Verdict: Fenced, Have: promised}
 	case c.From == self || c.Author == self:
 		return Ruling{Verdict: NotSource, Text: "a node takes neither its own sessions nor its own journal back"}
+	case mutant.On(mutant.AheadNextEpoch) && c.Epoch == AheadEpoch(g) && BringsAhead(g, self, c):
+		return Ruling{}
 	case c.Epoch > g.Epoch:
 		return Ruling{Verdict: TooEarly, Text: fmt.Sprintf("epoch %s is not known here yet, only %s: try again", c.Epoch, g.Epoch)}
 	case c.Epoch == g.Epoch && g.Phase != fsm.PhaseFenced && g.Primary == c.From:
@@ -55,7 +57,7 @@ func Admissible(g *fsm.Group, promised ident.Epoch, self ident.NodeID, c Caller)
 		return Ruling{} // until this node promises the newer epoch
 	case c.Epoch == g.Epoch && MayFeed(g, c.From, self):
 		return Ruling{}
-	case c.Epoch == g.Epoch && BringsAhead(g, self, c):
+	case c.Epoch == AheadEpoch(g) && BringsAhead(g, self, c):
 		return Ruling{}
 	case c.Epoch < g.Epoch:
 		return Ruling{Verdict: Fenced, Have: g.Epoch}

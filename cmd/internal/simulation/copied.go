@@ -32,6 +32,7 @@ type copied struct {
 	proposing bool
 	asked     uint64 // switch-over it prepares for
 	level     ident.Position
+	ahead     ahead
 }
 
 func newCopied(n *node, g ident.GroupName) *copied {
@@ -56,19 +57,14 @@ func (c *copied) open(first bool) {
 	c.at, c.promised = c.flushed, c.promise
 	c.known, c.undo = core.Known{}, core.UndoLog{}
 	c.visits = make([]*visit, len(c.n.w.nodes))
-	c.primary, c.conducted, c.lacks, c.proposing, c.asked = nil, 0, "", false, 0
+	c.primary, c.conducted, c.lacks, c.proposing, c.asked, c.ahead = nil, 0, "", false, 0, ahead{}
 	for _, j := range c.journals {
 		if j != nil {
 			j.found = j.last()
 		}
 	}
 	if !first { // J IN: an event, which moves sequences only
-		j := c.own()
-		b := &bundle{}
-		b.First, b.Count, b.Session, b.Before = j.last()+1, 1, c.promised, j.after()
-		b.Durable, b.Committed = j.durable, j.committed // as every bundle says
-		b.chain = b.link(j.chain())
-		j.add(b, c.promised)
+		c.event()
 	}
 }
 
@@ -125,6 +121,9 @@ func (c *copied) moved() {
 	if p := c.primary; p != nil {
 		p.ship()
 	}
+	if s := c.ahead.way; s != nil {
+		s.ship()
+	}
 	c.n.wake()
 }
 
@@ -137,6 +136,7 @@ func (c *copied) look() {
 	if c.primary != nil && !core.Mine(a.Group, c.primary.epoch, a.Self, a.Life) {
 		c.primary.end()
 	}
+	c.lookAhead(a.Group)
 	if a.PromiseDue() && !c.proposing && c.n.leases.Cover(c.n.boot(), c.group) == 0 {
 		c.report(a)
 	}
@@ -361,8 +361,9 @@ func (c *copied) prepare(a fsm.Assignment) {
 	}
 	if c.asked != g.Operation.ID {
 		c.asked, c.level = g.Operation.ID, c.known.Committed(g.History)
+		c.event() // a receiver is attached
 	}
-	if c.known.Epoch() != g.OpenEpoch || c.at.History < c.level.History {
+	if c.known.Epoch() != g.OpenEpoch || c.at.History < c.level.History || !c.bringAhead(g) {
 		return
 	}
 	c.proposing = true

@@ -44,6 +44,11 @@ func (w *world) plan() {
 	if w.buries() {
 		w.after(w.between(50*ms, w.faults/2), w.absence)
 	}
+	if w.swings() {
+		for range 1 + w.rng.IntN(4) {
+			w.after(w.between(50*ms, w.faults), w.switchOver)
+		}
+	}
 	if w.seed%2 == 1 { // the other worlds stay what they were
 		for range 1 + w.rng.IntN(2) {
 			w.after(w.between(50*ms, w.faults), w.leave)
@@ -166,10 +171,14 @@ func (w *world) crashAndReturn(n *node, d time.Duration, power bool) {
 	w.after(d, func() {
 		if !n.up {
 			w.stats.Restarts++
-			if w.chance(0.2) { // in between there was a life so short that all that is left of it is a renewal on its way
+			if w.chance(0.2) || w.belated() { // in between there was a life so short that all that is left of it is a renewal on its way
 				w.stats.LateLives++
 				late := n.renewal(ident.Incarnation(w.id()))
-				w.after(w.between(0, 3*lease), func() { w.order(late) })
+				if w.belated() {
+					n.late = &late
+				} else {
+					w.after(w.between(0, 3*lease), func() { w.order(late) })
+				}
 			}
 			n.start()
 		}
@@ -181,6 +190,9 @@ func (w *world) crashAndReturn(n *node, d time.Duration, power bool) {
 		})
 	}
 }
+
+// belated tells whether renewals of earlier lives come when the present one has a role, in this world: that is when they could do most.
+func (w *world) belated() bool { return w.seed%4 == 1 }
 
 // order gives a command from outside to Raft: an operator's, or a supervisor's.
 func (w *world) order(cmd fsm.Command) {
@@ -238,6 +250,20 @@ func (w *world) ambush(n *node) {
 		}
 	}
 	w.after(w.between(0, lease/2), w.fence)
+}
+
+// swings tells whether the role goes to and fro in this world.
+func (w *world) swings() bool { return w.seed%4 == 2 }
+
+// isolate cuts off a node that was just given a role, whose lease may rest on nothing newer, and has the group fenced at once.
+func (w *world) isolate(n *node) {
+	for i := range w.nodes {
+		w.cut(n.i, i, lease)
+		w.cut(i, n.i, lease)
+	}
+	for range 2 {
+		w.after(w.between(0, lease/8), w.fence)
+	}
 }
 
 // heal ends all faults.

@@ -20,7 +20,8 @@ type node struct {
 	disk   time.Duration // how slow, 1 is fast
 	hung   time.Duration // its disk does nothing until then
 
-	snap   *fsm.State // Raft's snapshot on disk: a restart begins there
+	late   *fsm.Command // a renewal of an earlier life, on its way until the present one is given a role
+	snap   *fsm.State   // Raft's snapshot on disk: a restart begins there
 	snapAt int
 	copies []*copied // by group; each has a part on disk
 

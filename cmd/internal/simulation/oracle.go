@@ -289,6 +289,9 @@ func (o *oracle) fork(g ident.GroupName, t ident.HistoryTable, p ident.Position)
 
 // promises: from now on others rely on it.
 func (o *oracle) promises(c *copied, e ident.Epoch) {
+	if g := o.w.raft.truth.Groups[c.group]; e > g.Epoch {
+		o.w.fail("S1", "%s promises epoch %s, the log is at %s", c, e, g.Epoch)
+	}
 	l := o.of(c.group)
 	l.told[c.n.id] = max(l.told[c.n.id], e)
 }
@@ -358,6 +361,9 @@ func (o *oracle) commits(p *primary, b *bundle) {
 		for _, id := range g.InSync {
 			if !o.holds(w.byID(id), c.group, b.After()) {
 				w.fail("S2", "%s commits %s at epoch %s, which %s in the set %v does not hold on its disk", c, b.After(), p.epoch, id, g.InSync)
+			}
+			if told := l.told[id]; told < p.epoch { // it would still acknowledge to the primary before
+				w.fail("S7", "%s commits %s at epoch %s with %s in the set %v, which has promised %s only", c, b.After(), p.epoch, id, g.InSync, told)
 			}
 		}
 	}

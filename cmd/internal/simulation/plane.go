@@ -39,6 +39,10 @@ func (r *raft) append(w *world, cmd fsm.Command) {
 		w.trace.hash = mix(w.trace.hash, cmd.ID)
 	}
 	w.oracle.decided(before, cmd, res)
+	if cmd.StartSwitch != nil && res.Refused == "" && !w.healed && w.chance(0.4) {
+		w.stats.Waylaid++
+		w.after(w.between(0, aheadPatience), func() { w.waylay(cmd.StartSwitch) })
+	}
 	if cmd.Drop != nil && res.Refused == "" { // an operator who is told of it may be quick
 		for range 3 {
 			w.after(w.between(ms, lease), w.readmitAny)
@@ -288,10 +292,17 @@ func (n *node) apply(end int) {
 func (n *node) given() {
 	for _, name := range n.w.groups {
 		g := n.state.Groups[name]
+		if late := n.late; late != nil && g != nil && g.Holds(n.id, n.life) {
+			n.late = nil
+			n.w.after(n.w.between(0, lease), func() { n.w.order(*late) })
+		}
 		switch {
 		case g == nil || !g.Holds(n.id, n.life):
 		case !n.leases.Holds(n.boot(), name, g.Epoch):
 			n.renew()
+			return
+		case n.w.swings() && !n.w.healed && n.w.chance(0.3):
+			n.w.isolate(n)
 			return
 		case !n.w.healed && n.w.chance(0.1):
 			n.w.ambush(n)

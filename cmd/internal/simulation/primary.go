@@ -229,7 +229,7 @@ func (p *primary) cover(a fsm.Assignment) {
 		}
 		for _, j := range p.c.journals {
 			if j != nil && j.author != n.id && p.roster.Add(n.id, j.author) {
-				s := &source{p: p, target: n, j: j}
+				s := &source{c: p.c, epoch: p.epoch, p: p, target: n, j: j}
 				p.ways = append(p.ways, s)
 				s.begin()
 			}
@@ -240,13 +240,7 @@ func (p *primary) cover(a fsm.Assignment) {
 // ship sends what is new to everybody.
 func (p *primary) ship() {
 	for _, s := range p.ways {
-		if s.open {
-			if c := s.target.copyOf(p.c.group); c != nil {
-				if v := c.visits[int(s.j.author[0]-'a')]; v != nil && v.src == s && v.caller.Session == s.number {
-					s.stream(v)
-				}
-			}
-		}
+		s.ship()
 	}
 }
 

@@ -9,9 +9,12 @@ import (
 	"github.com/understudy-ha/understudy/replica/core"
 )
 
-// source is one journal's way from a primary to another node. It begins a session again and again.
+// source is one journal's way from a primary to another node, or from the target of a switch-over to the primary. It begins a session again and
+// again.
 type source struct {
-	p      *primary
+	c      *copied
+	epoch  ident.Epoch
+	p      *primary // nil: the target of a switch-over brings its journal ahead
 	target *node
 	j      *journal
 	number uint64        // of the present session; a message of another one is nobody's
@@ -53,7 +56,7 @@ type acknowledgement struct {
 
 // carry sends a message of a session: in order, or, when one got lost, no more at all.
 func (s *source) carry(there bool, number uint64, run func()) {
-	from, to, l := s.target, s.p.c.n, &s.lines[1]
+	from, to, l := s.target, s.c.n, &s.lines[1]
 	if there {
 		from, to, l = to, from, &s.lines[0]
 	}
@@ -74,33 +77,56 @@ func (s *source) carry(there bool, number uint64, run func()) {
 	to.at(l.last-w.now, run)
 }
 
+// over tells whether nothing is shipped this way any more.
+func (s *source) over() bool {
+	if s.p == nil {
+		return s.c.ahead.way != s
+	}
+	return s.p.over
+}
+
+// stands tells where the session stands.
+func (s *source) stands(st core.Standing) {
+	if s.p != nil {
+		s.p.roster.Stands(s.target.id, s.j.author, st)
+	}
+}
+
+// introduces tells the primary's roster of a new session, and whether nobody waits for the target.
+func (s *source) introduces() (free bool) {
+	if s.p == nil {
+		return false
+	}
+	a := s.c.state()
+	g := a.Group
+	if !core.Mine(g, s.epoch, a.Self, a.Life) {
+		g = nil
+	}
+	s.p.roster.Began(s.target.id, s.j.author)
+	s.stands(core.Standing{Phase: core.ShipConnecting})
+	return s.p.roster.Free(s.target.id, s.j.author, g, s.epoch)
+}
+
 // begin says Hello, in a new session.
 func (s *source) begin() {
-	p, n := s.p, s.p.c.n
-	if p.over {
+	n := s.c.n
+	if s.over() {
 		return
 	}
 	n.sessions++
 	s.number, s.open, s.idle, s.lines, s.heard = n.sessions, false, false, [2]wire{}, n.w.now
-	a := p.c.state()
-	g := a.Group
-	if !core.Mine(g, p.epoch, a.Self, a.Life) {
-		g = nil
-	}
-	p.roster.Began(s.target.id, s.j.author)
-	p.roster.Stands(s.target.id, s.j.author, core.Standing{Phase: core.ShipConnecting})
-	free := p.roster.Free(s.target.id, s.j.author, g, p.epoch)
-	caller := core.Caller{From: n.id, Author: s.j.author, Epoch: p.epoch, Life: n.life, Session: s.number}
+	free := s.introduces()
+	caller := core.Caller{From: n.id, Author: s.j.author, Epoch: s.epoch, Life: n.life, Session: s.number}
 	number, list := s.number, s.j.list[:len(s.j.list):len(s.j.list)]
 	base, baseAt, baseChain := s.j.base, s.j.baseAt, s.j.baseChain
 	s.carry(true, number, func() {
-		if c := s.target.copyOf(p.c.group); c != nil {
+		if c := s.target.copyOf(s.c.group); c != nil {
 			c.greet(s, caller, free, list, base, baseAt, baseChain)
 		}
 	})
 	var watch func()
 	watch = func() {
-		if s.number != number || p.over {
+		if s.number != number || s.over() {
 			return
 		}
 		if n.w.now-s.heard > shipTimeout {
@@ -117,14 +143,14 @@ func (s *source) begin() {
 
 // again ends the session and begins a new one after a pause.
 func (s *source) again() {
-	n := s.p.c.n
+	n := s.c.n
 	s.number, s.open = 0, false
 	n.sessions++
 	mark := n.sessions
 	s.number = mark
 	s.pause = min(max(2*s.pause, 10*ms), 160*ms)
 	n.at(s.pause, func() {
-		if s.number == mark && !s.p.over {
+		if s.number == mark && !s.over() {
 			s.begin()
 		}
 	})
@@ -146,7 +172,7 @@ func (c *copied) greet(s *source, who core.Caller, free bool, list []*bundle, ba
 	refuse := func(over bool) {
 		s.carry(false, who.Session, func() {
 			if s.number == who.Session {
-				s.p.roster.Stands(c.n.id, s.j.author, core.Standing{Phase: core.ShipRefused, Over: over, Failed: true})
+				s.stands(core.Standing{Phase: core.ShipRefused, Over: over, Failed: true})
 				s.again()
 			}
 		})
@@ -170,7 +196,8 @@ func (c *copied) greet(s *source, who core.Caller, free bool, list []*bundle, ba
 	j := c.hold(who.Author)
 	v := &visit{c: c, src: s, caller: who, j: j, silent: w.now}
 	c.visits[i] = v
-	if len(j.list) == 0 && j.base == 0 && base > 0 { // an empty copy may begin at any receiver
+	relay := s.p == nil                                        // it cannot know what the primary still has
+	if len(j.list) == 0 && j.base == 0 && base > 0 && !relay { // an empty copy may begin at any receiver
 		j.base, j.baseAt, j.baseChain, j.durable, j.confirmed = base, baseAt, baseChain, base, base
 	}
 	end := base
@@ -179,13 +206,13 @@ func (c *copied) greet(s *source, who core.Caller, free bool, list []*bundle, ba
 	}
 	common, ok := j.common(list, base, baseChain)
 	if !ok {
-		if w.oracle.wasDropped(c) { // it was readmitted too late: found out here, and it needs priming
+		if !relay && w.oracle.wasDropped(c) { // it was readmitted too late: found out here, and it needs priming
 			c.lacks = "what its copy goes on from was deleted while it was dropped"
 		}
 		refuse(true) // what the copy goes on from was deleted
 		return
 	}
-	shorter := common == end && who.From != who.Author
+	shorter := common == end && (relay || who.From != who.Author)
 	if j.last() > common && !shorter {
 		rule := c.cutRule(g, who.Author)
 		rule.Free = core.FreeHere(g, c.n.id, who, free)
@@ -259,12 +286,12 @@ func (v *visit) begin(common ident.Sequence, idle bool) {
 // started is Start at the source.
 func (s *source) started(v *visit, common ident.Sequence, idle bool) {
 	s.full = false
-	s.open, s.idle, s.sent, s.heard, s.pause = true, idle, uint64(common), s.p.c.n.w.now, 0
+	s.open, s.idle, s.sent, s.heard, s.pause = true, idle, uint64(common), s.c.n.w.now, 0
 	s.said, s.durab = 0, 0
-	s.p.roster.Stands(s.target.id, s.j.author, core.Standing{Phase: core.ShipLive, Over: true})
+	s.stands(core.Standing{Phase: core.ShipLive, Over: true})
 	s.progressTo(v) // of what both have, before a bundle that may find no room
 	s.stream(v)
-	s.p.c.n.wake()
+	s.c.n.wake()
 }
 
 // stream sends what the target lacks.
@@ -279,15 +306,30 @@ func (s *source) stream(v *visit) {
 	}
 	for i := s.j.index(ident.Sequence(s.sent) + 1); i < len(s.j.list); i++ {
 		b := s.j.list[i]
+		if s.p == nil && b.Last() > s.j.durable {
+			break // who is not the primary ships what is on its disk
+		}
 		s.sent = uint64(b.Last())
 		s.carry(true, s.number, func() { v.take(b) })
 	}
 	s.progressTo(v)
 }
 
+// ship sends what is new, in a session that has begun.
+func (s *source) ship() {
+	if !s.open {
+		return
+	}
+	if c := s.target.copyOf(s.c.group); c != nil {
+		if v := c.visits[int(s.j.author[0]-'a')]; v != nil && v.src == s && v.caller.Session == s.number {
+			s.stream(v)
+		}
+	}
+}
+
 // progress tells the target how far the source is, also when nothing moves.
 func (s *source) progress() {
-	if c := s.target.copyOf(s.p.c.group); c != nil {
+	if c := s.target.copyOf(s.c.group); c != nil {
 		if v := c.visits[int(s.j.author[0]-'a')]; v != nil && v.src == s && v.caller.Session == s.number {
 			s.stream(v)
 			s.carry(true, s.number, func() { v.silent = v.c.n.w.now; v.said = acknowledgement{}; v.acknowledge() })
@@ -298,16 +340,16 @@ func (s *source) progress() {
 }
 
 func (s *source) progressTo(v *visit) {
-	w := s.p.c.n.w
+	w := s.c.n.w
 	durable, committed := min(s.j.durable, ident.Sequence(s.sent)), min(s.j.committed, ident.Sequence(s.sent))
-	if s.j.author != s.p.c.n.id {
+	if s.j.author != s.c.n.id {
 		durable = min(s.j.confirmed, ident.Sequence(s.sent))
 	}
 	if durable == s.durab && committed == s.said {
 		return
 	}
 	if committed < s.said {
-		w.fail("S15", "%s: the committed end told of journal %s goes from %s to %s within epoch %s", s.p.c, s.j.author, s.said, committed, s.p.epoch)
+		w.fail("S15", "%s: the committed end told of journal %s goes from %s to %s within epoch %s", s.c, s.j.author, s.said, committed, s.epoch)
 	}
 	s.durab, s.said = durable, committed
 	var at ident.Position
@@ -316,8 +358,8 @@ func (s *source) progressTo(v *visit) {
 	} else {
 		at = s.j.baseAt
 	}
-	if s.j.author == s.p.c.n.id && committed > s.j.durable {
-		w.fail("S15", "%s tells %s committed, only %s is on its disk", s.p.c, committed, s.j.durable)
+	if s.j.author == s.c.n.id && committed > s.j.durable {
+		w.fail("S15", "%s tells %s committed, only %s is on its disk", s.c, committed, s.j.durable)
 	}
 	s.carry(true, s.number, func() { v.progress(durable, committed, at) })
 }
@@ -334,7 +376,7 @@ func (v *visit) counts() bool {
 	s, number := v.src, v.caller.Session
 	s.carry(false, number, func() {
 		if s.number == number {
-			s.p.roster.Stands(v.c.n.id, s.j.author, core.Standing{Phase: core.ShipRefused, Failed: true})
+			s.stands(core.Standing{Phase: core.ShipRefused, Failed: true})
 			s.again()
 		}
 	})
@@ -354,7 +396,7 @@ func (v *visit) take(b *bundle) {
 		s.carry(false, number, func() {
 			if s.number == number {
 				s.full = true
-				s.p.roster.Stands(v.c.n.id, s.j.author, core.Standing{Phase: core.ShipRefused, Failed: true})
+				s.stands(core.Standing{Phase: core.ShipRefused, Failed: true})
 				s.again()
 			}
 		})
@@ -369,6 +411,9 @@ func (v *visit) take(b *bundle) {
 			}
 		})
 		return
+	}
+	if v.src.p == nil {
+		v.c.n.w.stats.AheadBundles++
 	}
 	v.j.add(b, v.caller.Epoch)
 	v.c.n.wake()
@@ -411,7 +456,13 @@ func (v *visit) acknowledge() {
 		if s.number != number {
 			return
 		}
-		s.heard = s.p.c.n.w.now
+		s.heard = s.c.n.w.now
+		if s.p == nil {
+			if !s.over() {
+				s.c.heardAhead(s, a)
+			}
+			return
+		}
 		if s.p.roster.Heard(v.c.n.id, s.j.author, core.Acked{Durable: a.durable, Held: a.held}, a.applied) {
 			s.p.commit()
 			s.p.c.n.wake()

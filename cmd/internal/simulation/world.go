@@ -87,6 +87,8 @@ type Stats struct {
 	ToAsync, ToSync, Respecs, RespecsRefused, FullWrites, FullCopies            uint64
 	Leaves, Left                                                                uint64 // Left: taken out of a set before it stopped
 	Buried                                                                      uint64 // forced failovers to nodes that were dropped
+	Aheads, Brought, NotBrought, AheadsCut                                      uint64 // journals brought ahead; AheadsCut: their switch-over ended meanwhile
+	AheadBundles, Waylaid                                                       uint64 // Waylaid: something was made to go wrong while a switch-over was prepared
 }
 
 // Result is the end of one run.
