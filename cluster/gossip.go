@@ -37,6 +37,7 @@ type Member struct {
 type gossip struct {
 	self      ident.NodeID
 	directory ident.DirectoryID
+	protocol  ident.Protocol
 	log       hclog.Logger
 	transport memberlist.Transport
 	bound     int                    // port
@@ -108,7 +109,7 @@ func BindGossip(bind string, log hclog.Logger) (memberlist.Transport, int, error
 // bindGossip binds the gossip port, so that its number is known before the node is registered.
 func bindGossip(o Options) (*gossip, error) {
 	g := &gossip{
-		self: o.Node, directory: o.Directory, log: o.Logger.Named("gossip"),
+		self: o.Node, directory: o.Directory, protocol: o.Protocol, log: o.Logger.Named("gossip"),
 		kick: make(chan struct{}, 1), events: make(chan gossipEvent, 256), stop: make(chan struct{}),
 		nodes: map[ident.NodeID]contact{},
 	}
@@ -132,7 +133,7 @@ func (g *gossip) start(ctx context.Context, label ident.ClusterID, advertise str
 	}
 	c := memberlist.DefaultLANConfig()
 	c.Name = string(g.self)
-	c.Label = string(label)
+	c.Label = gossipLabel(label, g.protocol)
 	c.Transport = g.transport
 	c.BindPort = g.port() // the default port of addresses without one
 	if addr.IP != nil {
