@@ -88,6 +88,7 @@ func (c *Cluster) open(ctx context.Context) (err error) {
 	if c.gossip, err = bindGossip(c.o); err != nil {
 		return err
 	}
+	c.gossip.doorman = c.doorman
 	if host, p, err := net.SplitHostPort(c.o.Addresses.Gossip); err == nil && p == "0" {
 		c.o.Addresses.Gossip = net.JoinHostPort(host, strconv.Itoa(c.gossip.port()))
 	}

@@ -38,6 +38,7 @@ type gossip struct {
 	self      ident.NodeID
 	directory ident.DirectoryID
 	protocol  ident.Protocol
+	doorman   *doorman // set before start
 	log       hclog.Logger
 	transport memberlist.Transport
 	bound     int                    // port
@@ -242,6 +243,9 @@ func (g *gossip) apply(e gossipEvent) {
 	}
 	g.nodes[e.node] = c
 	g.mu.Unlock()
+	if e.kind == eventAlive { // others are not heard
+		g.doorman.saw(e.node, g.protocol, "")
+	}
 	if c.state != before && e.node != g.self {
 		g.log.Info("node is "+string(c.state), "peer", e.node)
 		select {
