@@ -279,7 +279,7 @@ func (c *Cluster) Alive(n ident.NodeID) bool {
 	if seen.state == MemberAlive {
 		return seen.directory == node.Directory
 	}
-	return c.leases.renewedSince(n, seen.lost)
+	return !c.doorman.keepsOut(n) && c.leases.renewedSince(n, seen.lost)
 }
 
 // RaftStats returns Raft's own figures, for people.

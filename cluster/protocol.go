@@ -34,6 +34,7 @@ const (
 	knockForgotten = time.Minute // a node that was not seen for so long is not shown any more, and told of again when it returns
 	surveyPatience = time.Second // for the members' answers before a start
 	inquiry        = time.Second // for one member's answer
+	roundsApart    = 2           // inquiries; a leader that is lost, or just found, is not seen in both
 )
 
 // doorman remembers which nodes of other protocols knocked.
@@ -108,6 +109,14 @@ func (d *doorman) list() []Knock {
 	}
 	slices.SortFunc(out, func(a, b Knock) int { return strings.Compare(string(a.Node), string(b.Node)) })
 	return out
+}
+
+// keepsOut tells whether a node was met lately with another protocol.
+func (d *doorman) keepsOut(node ident.NodeID) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	_, known := d.knocks[node]
+	return known
 }
 
 // version is byte 1 of a hello.
@@ -202,8 +211,10 @@ func (c *Cluster) otherProtocol(peer string, r response, failures map[string]err
 	return nil
 }
 
-// inquire asks the registered nodes that gossip does not reach which build they are, so that one which runs apart is shown.
+// inquire asks the registered nodes that gossip does not reach which build they are, so that one which runs apart is shown. The one that
+// is apart, since it knows no leader while another protocol has one for some time, ends itself: it was left running, or had nobody to ask.
 func (c *Cluster) inquire() {
+	apart := 0 // rounds in a row
 	tick := time.NewTicker(c.timing.Rejoin)
 	defer tick.Stop()
 	for {
@@ -212,6 +223,7 @@ func (c *Cluster) inquire() {
 		case <-c.ctx.Done():
 			return
 		}
+		var runs *ident.OtherProtocolError
 		st, _ := c.board.read()
 		for id, n := range st.Nodes {
 			if id == c.o.Node || c.gossip.state(id).state == MemberAlive {
@@ -220,9 +232,20 @@ func (c *Cluster) inquire() {
 			ctx, cancel := context.WithTimeout(c.ctx, inquiry)
 			r, err := c.port.call(ctx, c.book.of(n), c.question())
 			cancel()
-			if err == nil && r.Info != nil && r.Info.Node == id && r.Info.Directory == n.Directory {
-				c.doorman.saw(id, r.Info.Protocol, n.Addresses.Raft)
+			if err != nil || r.Info == nil || r.Info.Node != id || r.Info.Directory != n.Directory {
+				continue
 			}
+			c.doorman.saw(id, r.Info.Protocol, n.Addresses.Raft)
+			if r.Info.Protocol != c.o.Protocol && r.Leader != "" {
+				runs = &ident.OtherProtocolError{Node: id, Theirs: r.Info.Protocol, Ours: c.o.Protocol}
+			}
+		}
+		apart++
+		if runs == nil || c.leaderHint() != "" {
+			apart = 0
+		}
+		if apart == roundsApart {
+			c.fatal(runs)
 		}
 	}
 }

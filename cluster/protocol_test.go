@@ -211,6 +211,50 @@ func TestOtherProtocolDoesNotJoin(t *testing.T) {
 	c.speaks = 5
 	c.start(join(a.raftAddr))
 	c.play()
-	knocks := func(m *machine) bool { return slices.ContainsFunc(m.Knocks(), func(k Knock) bool { return k.Node == "c" }) }
+	knocks := func(m *machine) bool {
+		return slices.ContainsFunc(m.Knocks(), func(k Knock) bool { return k.Node == "c" })
+	}
 	eventually(t, "c is back", func() bool { return a.Alive("c") && b.Alive("c") && !knocks(a) && !knocks(b) })
+}
+
+// Proves CL-7: a node that was left running when the others were stopped, and come back with another protocol, has no part in what they
+// do; they show it, and it ends itself.
+func TestNodeLeftBehindEndsItself(t *testing.T) {
+	ended := make(chan error, 1)
+	a, b, c := trio(t, func(m *machine) {
+		m.speaks = 5
+		if m.name == "c" {
+			m.ended = func(err error) { ended <- err }
+		}
+	})
+	for _, m := range []*machine{a, b} {
+		m.stop(true)
+	}
+	eventually(t, "c has no leader", func() bool { return c.Leader() == "" })
+	opened := make(chan *Cluster, 1)
+	a.speaks, b.speaks = 6, 6
+	go func() {
+		n, err := Open(context.Background(), a.options())
+		if err != nil {
+			t.Error(err)
+		}
+		opened <- n
+	}()
+	b.start()
+	a.Cluster = <-opened
+	if a.Cluster == nil {
+		t.FailNow()
+	}
+	t.Cleanup(func() { a.stop(false) })
+	leader(t, a, b)
+	var other *ident.OtherProtocolError
+	if err := <-ended; !errors.As(err, &other) || other.Theirs != 6 || other.Ours != 5 {
+		t.Fatalf("it ended with %v", err)
+	}
+	for _, m := range []*machine{a, b} {
+		eventually(t, "it is shown", func() bool { k := m.Knocks(); return len(k) == 1 && k[0].Node == "c" && k[0].Protocol == 5 })
+		if m.Alive("c") {
+			t.Errorf("%s takes it for alive", m.name)
+		}
+	}
 }
