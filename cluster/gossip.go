@@ -134,7 +134,7 @@ func (g *gossip) start(ctx context.Context, label ident.ClusterID, advertise str
 	}
 	c := memberlist.DefaultLANConfig()
 	c.Name = string(g.self)
-	c.Label = gossipLabel(label, g.protocol)
+	c.Label = GossipLabel(label, g.protocol)
 	c.Transport = g.transport
 	c.BindPort = g.port() // the default port of addresses without one
 	if addr.IP != nil {

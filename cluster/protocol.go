@@ -189,8 +189,8 @@ func question(o Options) request {
 	return request{Info: &infoRequest{Node: o.Node, Name: o.Name, Protocol: o.Protocol}}
 }
 
-// gossipLabel keeps the packets of other clusters and other protocols apart: memberlist drops them unread.
-func gossipLabel(id ident.ClusterID, p ident.Protocol) string {
+// GossipLabel keeps the packets of other clusters and other protocols apart: memberlist drops them unread.
+func GossipLabel(id ident.ClusterID, p ident.Protocol) string {
 	if p == 0 {
 		return string(id)
 	}
