@@ -258,3 +258,12 @@ func TestNodeLeftBehindEndsItself(t *testing.T) {
 		}
 	}
 }
+
+// Gossip of one protocol is not heard by another; builds before the number have the cluster's id alone.
+func TestGossipLabel(t *testing.T) {
+	for p, want := range map[ident.Protocol]string{0: "id", 3: "id/3", 4: "id/4"} {
+		if got := GossipLabel("id", p); got != want {
+			t.Errorf("protocol %s: label %q, want %q", p, got, want)
+		}
+	}
+}
