@@ -11,11 +11,13 @@ import (
 
 	"github.com/understudy-ha/understudy/client"
 	"github.com/understudy-ha/understudy/internal/host"
+	"github.com/understudy-ha/understudy/internal/ident"
 )
 
 // Options are what an API needs. Data, Roles, Journals and Logger are required.
 type Options struct {
-	Node       string // this node's id, for answers and for "local" in paths
+	Node       string         // this node's id, for answers and for "local" in paths
+	Protocol   ident.Protocol // of all nodes; zero: that of builds before there was a number
 	Data       Data
 	Roles      Roles
 	Journals   Journals
@@ -92,6 +94,8 @@ type API struct {
 	handler  http.Handler
 	gathered http.Handler // answers /metrics
 	peers    *http.Client // forwards
+	protocol string       // what stands behind the slash of headerHops; "": no slash
+	hops     [maxHops + 1]string
 	bodies   *budget
 	streams  *budget // a byte each
 	counters counters
@@ -109,7 +113,10 @@ func New(o Options) *API {
 	if o.Gatherer == nil {
 		o.Gatherer = prometheus.NewRegistry()
 	}
-	a := &API{o: o, peers: newPeers(o.Network), bodies: &budget{limit: o.Limits.Bodies}, streams: &budget{limit: o.Limits.Streams}, counters: newCounters()}
+	a := &API{o: o, protocol: protocolOf(o.Protocol), peers: newPeers(o.Network), bodies: &budget{limit: o.Limits.Bodies}, streams: &budget{limit: o.Limits.Streams}, counters: newCounters()}
+	for n := range a.hops {
+		a.hops[n] = hopsOf(n, a.protocol)
+	}
 	if o.Registerer != nil {
 		if err := a.counters.register(o.Registerer); err != nil {
 			o.Logger.Warn("the metrics of the API are missing", "error", err) // registered twice: no reason not to serve

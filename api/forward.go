@@ -125,7 +125,7 @@ func (a *API) forward(r *request, address string) (reply, error) {
 	}
 	out.URL.Path, out.URL.RawPath, out.URL.RawQuery = r.URL.Path, r.URL.RawPath, query.Encode()
 	copyHeaders(out.Header, r.Header)
-	out.Header.Set(headerHops, strconv.Itoa(r.hops+1))
+	out.Header.Set(headerHops, a.hops[r.hops+1])
 
 	resp, err := a.peers.Do(out)
 	switch {
@@ -137,6 +137,10 @@ func (a *API) forward(r *request, address string) (reply, error) {
 	}
 	a.counters.forwarded.Inc()
 	if resp.StatusCode == http.StatusMisdirectedRequest || resp.StatusCode == http.StatusRequestTimeout { // the latter: see parting.go
+		closeBody(resp)
+		return nil, errNotThere
+	}
+	if a.older(resp) {
 		closeBody(resp)
 		return nil, errNotThere
 	}

@@ -23,6 +23,7 @@ func (a *API) handle(rt route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer a.recovered(w, r)
 		a.common(w)
+		a.tellProtocol(w, r)
 		release, err := a.bodies.take(bodyBytes(r, rt.body))
 		if err != nil {
 			a.problem(w, r, toError(err, false))
@@ -75,7 +76,7 @@ func (a *API) read(w http.ResponseWriter, r *http.Request, rt route) (*request, 
 	if err != nil {
 		return nil, nil, err
 	}
-	hops, err := checkHops(r.Header)
+	hops, err := a.checkHops(r.Header)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -136,7 +136,7 @@ func TestOpenAPIMatchesTypes(t *testing.T) {
 		"Check": client.Check{}, "Copy": client.Copy{}, "DepositRequest": client.DepositRequest{}, "Digest": client.Digest{}, "Entry": client.Entry{},
 		"Error": problem{Error: &client.Error{}}, "Event": client.Event{}, "FailoverRequest": client.FailoverRequest{}, "GroupHealth": client.GroupHealth{},
 		"GroupSpec": client.GroupSpec{}, "GroupStatus": client.GroupStatus{}, "Health": client.Health{}, "Image": client.Image{},
-		"Journal": client.Journal{}, "NodeStatus": client.NodeStatus{}, "Operation": client.Operation{}, "Readiness": client.Readiness{},
+		"Journal": client.Journal{}, "Knock": client.Knock{}, "NodeStatus": client.NodeStatus{}, "Operation": client.Operation{}, "Readiness": client.Readiness{},
 		"Receipt": client.Receipt{}, "Receiver": client.Receiver{}, "Record": client.Record{}, "RecordPage": client.RecordPage{}, "Release": client.Release{}, "ReleaseRequest": client.ReleaseRequest{}, "Resync": client.Resync{}, "Status": client.Status{},
 		"Step": client.Step{}, "SwitchoverRequest": client.SwitchoverRequest{}, "Target": client.Target{}, "Verification": client.Verification{},
 		"ArchivePage": client.ArchivePage{}, "ArchivedReceiver": client.ArchivedReceiver{}, "ArchiveStatus": client.ArchiveStatus{},

@@ -20,9 +20,6 @@ import (
 	"github.com/understudy-ha/understudy/client"
 )
 
-// headerHops counts how often nodes have passed a request on.
-const headerHops = "Understudy-Hops"
-
 // maxHops bounds the forwarding of one request.
 const maxHops = 3
 
@@ -68,19 +65,6 @@ func checkQuery(rt route, raw string) (url.Values, error) {
 		}
 	}
 	return q, nil
-}
-
-// checkHops reads the count of hops.
-func checkHops(h http.Header) (int, error) {
-	text := h.Get(headerHops)
-	if text == "" {
-		return 0, nil
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 0 {
-		return 0, invalid(fmt.Sprintf("header %s: %q is not a number", headerHops, shorten(text)), "leave it out: nodes set it")
-	}
-	return n, nil
 }
 
 // readBody reads at most limit bytes of body.

@@ -23,6 +23,7 @@ type Status struct {
 	ClusterID  string        `json:"cluster_id"`  // its random identity
 	RaftLeader string        `json:"raft_leader"` // "" when the answering node knows none
 	Version    string        `json:"version"`     // of the answering node's program
+	Protocol   uint8         `json:"protocol"`    // what it speaks with other nodes; nodes of another number are kept out
 	Started    time.Time     `json:"started"`     // when its process started
 	Nodes      []NodeStatus  `json:"nodes"`       // by id
 	Groups     []GroupStatus `json:"groups"`      // by order number, then by name
@@ -31,6 +32,17 @@ type Status struct {
 	LocalFiles *LocalFiles   `json:"local_files"` // what the answering node keeps for itself; null: nothing, see local_files of its configuration
 
 	Planned []PlannedGroup `json:"planned,omitempty"` // groups that will be created
+
+	Knocking []Knock `json:"knocking,omitempty"` // nodes of other builds that were kept out within the last minute
+}
+
+// Knock is a node that must not take part, since it runs a build of another protocol.
+type Knock struct {
+	Node     string    `json:"node"`
+	Protocol uint8     `json:"protocol"` // 0: a build from before there was a number
+	Address  string    `json:"address"`  // where it was seen
+	Since    time.Time `json:"since"`
+	Last     time.Time `json:"last"`
 }
 
 // Group returns the group's status, and whether it stands in s.

@@ -32,11 +32,12 @@ type Cluster struct {
 	raft   *raft.Raft
 	trans  *heartbeats // of raft, which closes it
 
-	board  *board
-	book   *addressBook
-	leases *leases
-	ready  atomic.Pointer[raft.Raft] // set when Raft runs, for the requests of others
-	hurry  chan struct{}             // buffered by one: renew now
+	board   *board
+	book    *addressBook
+	doorman *doorman
+	leases  *leases
+	ready   atomic.Pointer[raft.Raft] // set when Raft runs, for the requests of others
+	hurry   chan struct{}             // buffered by one: renew now
 
 	admission chan struct{} // one token: who took it admits a node. No mutex: it is held over the network, and waiting for it can end
 	fatalOnce sync.Once
@@ -65,6 +66,7 @@ func Open(ctx context.Context, o Options) (*Cluster, error) {
 		c.o.Gossip = BindGossip
 	}
 	c.book = &addressBook{board: c.board, self: o.Directory, own: o.Addresses.Raft, moved: map[ident.DirectoryID]move{}}
+	c.doorman = newDoorman(o)
 	c.leases = newLeases(o.Node, o.Incarnation, o.Host, c.timing)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.renewal = func() {}
@@ -80,12 +82,13 @@ func Open(ctx context.Context, o Options) (*Cluster, error) {
 func (c *Cluster) open(ctx context.Context) (err error) {
 	c.port = &port{
 		listener: c.o.RaftListener, network: c.o.Host.Network, address: advertised(c.o.Addresses.Raft),
-		log: c.log.Named("port"), cluster: c.clusterID, control: c.serve,
+		log: c.log.Named("port"), cluster: c.clusterID, control: c.serve, protocol: c.o.Protocol, doorman: c.doorman,
 	}
 	c.port.start()
 	if c.gossip, err = bindGossip(c.o); err != nil {
 		return err
 	}
+	c.gossip.doorman = c.doorman
 	if host, p, err := net.SplitHostPort(c.o.Addresses.Gossip); err == nil && p == "0" {
 		c.o.Addresses.Gossip = net.JoinHostPort(host, strconv.Itoa(c.gossip.port()))
 	}
@@ -117,6 +120,7 @@ func (c *Cluster) open(ctx context.Context) (err error) {
 	renewing, stop := context.WithCancel(c.ctx)
 	c.renewal = stop
 	c.spawn(func() { c.renew(renewing) })
+	c.spawn(c.inquire)
 	if founds {
 		return c.createGroups(ctx)
 	}
@@ -275,7 +279,7 @@ func (c *Cluster) Alive(n ident.NodeID) bool {
 	if seen.state == MemberAlive {
 		return seen.directory == node.Directory
 	}
-	return c.leases.renewedSince(n, seen.lost)
+	return !c.doorman.keepsOut(n) && c.leases.renewedSince(n, seen.lost)
 }
 
 // RaftStats returns Raft's own figures, for people.

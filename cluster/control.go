@@ -33,7 +33,7 @@ func (c *Cluster) serve(ctx context.Context, foreign bool, r request) response {
 func (c *Cluster) info() *info {
 	i := &info{
 		Node: c.o.Node, Directory: c.o.Directory, Name: c.o.Name, Bootstrap: c.o.Bootstrap,
-		Cluster: c.clusterID(), Nodes: map[ident.NodeID]ident.DirectoryID{},
+		Cluster: c.clusterID(), Protocol: c.o.Protocol, Nodes: map[ident.NodeID]ident.DirectoryID{},
 	}
 	st, _ := c.board.read()
 	for id, n := range st.Nodes {
@@ -135,7 +135,7 @@ func (c *Cluster) admit(ctx context.Context, j joinRequest) response {
 func (c *Cluster) reachable(ctx context.Context, reg fsm.RegisterNode) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	r, err := c.port.call(ctx, reg.Addresses.Raft, request{Info: &infoRequest{Node: c.o.Node}})
+	r, err := c.port.call(ctx, reg.Addresses.Raft, c.question())
 	if err != nil {
 		return fmt.Errorf("node %q cannot be reached at its advertised raft address: %w", reg.ID, err)
 	}

@@ -15,18 +15,21 @@ import (
 // A connection to the Raft port begins with a hello, then carries either Raft's own stream or one control exchange:
 //
 //	byte 0     'R' Raft, 'C' control
-//	byte 1     version of this format, 1
+//	byte 1     1 in a question, which every build answers; else the inter-node protocol of the sender, ident.Protocol.
+//	           Builds before that number send 1 in any case
 //	byte 2     length n of the cluster id; 0 only in 'C', from a node that has joined none
 //	3..3+n     cluster id
 //
-// The acceptor of an 'R' connection answers one byte, helloAccepted or helloRefused. A control exchange is one request
+// The acceptor of an 'R' connection answers one byte: helloAccepted, helloRefused, or helloOther and one more with its own
+// protocol. Every later build reads the hello as it stands here. A control exchange is one request
 // and one response, each a 32-bit little-endian length and that many bytes of JSON.
 const (
 	helloRaft     = 'R'
 	helloControl  = 'C'
-	helloVersion  = 1
+	helloQuestion = 1
 	helloAccepted = 'A'
 	helloRefused  = 'X'
+	helloOther    = 'P'
 
 	maxFrame        = 1 << 20  // a request or response of a member
 	maxForeignFrame = 64 << 10 // a request of a node that is not a member
@@ -34,6 +37,7 @@ const (
 
 type hello struct {
 	kind    byte
+	version uint8 // helloQuestion, or the sender's protocol
 	cluster ident.ClusterID
 }
 
@@ -41,7 +45,7 @@ func writeHello(w io.Writer, h hello) error {
 	if len(h.cluster) > 255 {
 		return fmt.Errorf("cluster id of %d bytes is too long", len(h.cluster))
 	}
-	b := append([]byte{h.kind, helloVersion, byte(len(h.cluster))}, h.cluster...)
+	b := append([]byte{h.kind, h.version, byte(len(h.cluster))}, h.cluster...)
 	_, err := w.Write(b)
 	return err
 }
@@ -56,14 +60,14 @@ func readHello(r io.Reader) (hello, error) {
 	if b[0] != helloRaft && b[0] != helloControl {
 		return hello{}, errHello
 	}
-	if b[1] != helloVersion {
-		return hello{}, fmt.Errorf("%w: version %d, want %d", errHello, b[1], helloVersion)
+	if b[1] == 0 {
+		return hello{}, errHello
 	}
 	id := make([]byte, b[2])
 	if _, err := io.ReadFull(r, id); err != nil {
 		return hello{}, err
 	}
-	return hello{kind: b[0], cluster: ident.ClusterID(id)}, nil
+	return hello{kind: b[0], version: b[1], cluster: ident.ClusterID(id)}, nil
 }
 
 // request is what one node asks of another. Exactly one of the pointers is set.
@@ -75,7 +79,9 @@ type request struct {
 
 // infoRequest asks who the peer is and what cluster it belongs to.
 type infoRequest struct {
-	Node ident.NodeID `json:"node"` // who asks, for logs
+	Node     ident.NodeID   `json:"node"`           // who asks
+	Name     string         `json:"name,omitempty"` // of the cluster it is configured for
+	Protocol ident.Protocol `json:"protocol,omitempty"`
 }
 
 // joinRequest asks the Raft leader to register a node, or to update its registration, and to let it vote.
@@ -95,6 +101,7 @@ const (
 	codeRefused   = "refused"
 	codeBusy      = "busy" // surely not done, try again
 	codeInvalid   = "invalid"
+	codeProtocol  = "other_protocol" // surely not done; Info says who refuses, and Leader whether its cluster runs
 )
 
 type response struct {
@@ -113,6 +120,7 @@ type info struct {
 	Name      string                             `json:"name"`
 	Cluster   ident.ClusterID                    `json:"cluster"` // "" while it belongs to none
 	Bootstrap bool                               `json:"bootstrap"`
+	Protocol  ident.Protocol                     `json:"protocol,omitempty"`
 	Nodes     map[ident.NodeID]ident.DirectoryID `json:"nodes,omitempty"` // registered
 }
 

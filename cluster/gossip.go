@@ -37,6 +37,8 @@ type Member struct {
 type gossip struct {
 	self      ident.NodeID
 	directory ident.DirectoryID
+	protocol  ident.Protocol
+	doorman   *doorman // set before start
 	log       hclog.Logger
 	transport memberlist.Transport
 	bound     int                    // port
@@ -108,7 +110,7 @@ func BindGossip(bind string, log hclog.Logger) (memberlist.Transport, int, error
 // bindGossip binds the gossip port, so that its number is known before the node is registered.
 func bindGossip(o Options) (*gossip, error) {
 	g := &gossip{
-		self: o.Node, directory: o.Directory, log: o.Logger.Named("gossip"),
+		self: o.Node, directory: o.Directory, protocol: o.Protocol, log: o.Logger.Named("gossip"),
 		kick: make(chan struct{}, 1), events: make(chan gossipEvent, 256), stop: make(chan struct{}),
 		nodes: map[ident.NodeID]contact{},
 	}
@@ -132,7 +134,7 @@ func (g *gossip) start(ctx context.Context, label ident.ClusterID, advertise str
 	}
 	c := memberlist.DefaultLANConfig()
 	c.Name = string(g.self)
-	c.Label = string(label)
+	c.Label = GossipLabel(label, g.protocol)
 	c.Transport = g.transport
 	c.BindPort = g.port() // the default port of addresses without one
 	if addr.IP != nil {
@@ -241,6 +243,9 @@ func (g *gossip) apply(e gossipEvent) {
 	}
 	g.nodes[e.node] = c
 	g.mu.Unlock()
+	if e.kind == eventAlive { // others are not heard
+		g.doorman.saw(e.node, g.protocol, "")
+	}
 	if c.state != before && e.node != g.self {
 		g.log.Info("node is "+string(c.state), "peer", e.node)
 		select {

@@ -75,6 +75,8 @@ type machine struct {
 	raftAddr  string // kept over restarts
 	rate      float64
 	timing    Timing
+	speaks    ident.Protocol
+	ended     func(error) // OnFatal
 	renewFail atomic.Bool
 	link      *link
 	log       hclog.Logger
@@ -139,7 +141,7 @@ func (m *machine) options(opts ...option) Options {
 	}
 	m.life = max(m.life+1, ident.Incarnation(time.Now().UnixNano()))
 	o := Options{
-		Node: m.name, Directory: m.directory, Kind: fsm.KindData, Priority: 100, Name: "demo", Identity: m.identity,
+		Node: m.name, Directory: m.directory, Kind: fsm.KindData, Priority: 100, Name: "demo", Protocol: m.speaks, OnFatal: m.ended, Identity: m.identity,
 		Addresses:    fsm.Addresses{HTTP: "127.0.0.1:1", Gossip: "127.0.0.1:0", Raft: ln.Addr().String(), Ship: "127.0.0.1:2"},
 		RaftListener: linkedListener{Listener: ln, link: m.link}, GossipBind: "127.0.0.1:0", Dir: m.dir, Incarnation: m.life, Host: h, Logger: m.log, Timing: m.timing,
 		Flushed: func() map[ident.GroupName]ident.Position {

@@ -131,7 +131,7 @@ func (c *Cluster) ask(ctx context.Context, peers []string) (map[string]info, map
 	defer cancel()
 	for _, peer := range peers {
 		wg.Go(func() {
-			r, err := c.port.call(ctx, peer, request{Info: &infoRequest{Node: c.o.Node}})
+			r, err := c.port.call(ctx, peer, c.question())
 			mu.Lock()
 			defer mu.Unlock()
 			switch {
@@ -165,6 +165,8 @@ func (c *Cluster) judge(answers map[string]info) (ident.ClusterID, error) {
 			return "", &refusal{fmt.Errorf("`bootstrap: true` is set on this node and on %q at %s: set it on exactly one node of a new cluster", a.Node, peer)}
 		case a.Cluster == "":
 			continue
+		case a.Protocol != c.o.Protocol:
+			return "", &refusal{&ident.OtherProtocolError{Node: a.Node, Theirs: a.Protocol, Ours: c.o.Protocol}}
 		case found != "" && found != a.Cluster:
 			return "", &refusal{fmt.Errorf("%s belongs to cluster %s, %s to %s, both named %q: `join` must name members of one cluster", by, found, peer, a.Cluster, a.Name)}
 		}
@@ -235,6 +237,12 @@ func (c *Cluster) join(ctx context.Context, peers []string, failures map[string]
 			if r.Leader != "" && r.Leader != peer && r.Leader != reg.Addresses.Raft {
 				failures[peer] = errors.New(peer + ": leader is " + r.Leader)
 				return r.Leader, nil
+			}
+			continue
+		}
+		if r.Code == codeProtocol {
+			if err := c.otherProtocol(peer, r, failures); err != nil {
+				return "", err
 			}
 			continue
 		}

@@ -25,7 +25,8 @@ type Options struct {
 	Directory ident.DirectoryID // also the Raft server id
 	Kind      fsm.NodeKind
 	Priority  int
-	Name      string // the operator's name of the cluster
+	Name      string         // the operator's name of the cluster
+	Protocol  ident.Protocol // of all nodes of the cluster; zero: that of builds before there was a number
 	Identity  Identity
 
 	Addresses    fsm.Addresses // as advertised; a gossip port 0 is replaced by the one that was bound
@@ -44,6 +45,7 @@ type Options struct {
 	Timing      Timing                                    // zero fields get the defaults
 	Flushed     func() map[ident.GroupName]ident.Position // travels with each renewal; nil for a witness
 	Copies      func() map[ident.GroupName]fsm.Ends       // as Flushed
+	OnOther     func(Knock)                               // told when a node of another protocol is met, once until it has been away for a while; must not block; nil: only logged
 	OnFatal     func(error)                               // told once when Raft's disk hangs, Raft ends by itself, or this life is over; nil: only logged
 }
 

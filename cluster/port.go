@@ -31,6 +31,8 @@ type port struct {
 	address  advertised
 	log      hclog.Logger
 	cluster  func() ident.ClusterID
+	protocol ident.Protocol
+	doorman  *doorman // hears of nodes of other builds; nil: nobody does
 	control  func(ctx context.Context, foreign bool, r request) response
 
 	ctx     context.Context // ends with close
@@ -141,6 +143,10 @@ func (p *port) greet(conn net.Conn) {
 		_ = conn.Close()
 		return
 	}
+	if theirs := ident.Spoken(uint16(h.version)); theirs != p.protocol {
+		p.refuseRaft(conn, theirs)
+		return
+	}
 	if _, err := conn.Write([]byte{helloAccepted}); err != nil {
 		_ = conn.Close()
 		return
@@ -171,7 +177,10 @@ func (p *port) exchange(conn net.Conn, h hello) {
 	var reply response
 	if id := p.cluster(); !foreign && id != h.cluster && r.Info == nil {
 		reply = response{Code: codeOf(id), Detail: fmt.Sprintf("this node belongs to cluster %s, the request to %s", id, h.cluster)}
+	} else if theirs := ident.Spoken(uint16(h.version)); r.Info == nil && theirs != p.protocol {
+		reply = p.refuseControl(conn, theirs, r)
 	} else {
+		p.sawQuestion(conn, h, r.Info)
 		ctx, cancel := context.WithTimeout(p.ctx, controlTimeout-helloTimeout)
 		reply = p.control(ctx, foreign, r)
 		cancel()
@@ -205,7 +214,7 @@ func (p *port) call(ctx context.Context, addr string, r request) (reply response
 		deadline = d
 	}
 	_ = conn.SetDeadline(deadline)
-	if err := writeHello(conn, hello{kind: helloControl, cluster: p.cluster()}); err != nil {
+	if err := writeHello(conn, hello{kind: helloControl, version: p.version(r.Info != nil), cluster: p.cluster()}); err != nil {
 		return response{}, &callError{Peer: addr, Err: err}
 	}
 	if err := writeFrame(conn, r); err != nil {
@@ -255,12 +264,15 @@ func (s streams) Dial(address raft.ServerAddress, timeout time.Duration) (net.Co
 
 func (s streams) greet(conn net.Conn) error {
 	id := s.port.cluster()
-	if err := writeHello(conn, hello{kind: helloRaft, cluster: id}); err != nil {
+	if err := writeHello(conn, hello{kind: helloRaft, version: s.port.version(false), cluster: id}); err != nil {
 		return err
 	}
 	var answer [1]byte
 	if _, err := io.ReadFull(conn, answer[:]); err != nil {
 		return err
+	}
+	if answer[0] == helloOther {
+		return s.port.otherAt(conn)
 	}
 	if answer[0] != helloAccepted {
 		return fmt.Errorf("it does not belong to cluster %s", id)

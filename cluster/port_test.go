@@ -18,7 +18,7 @@ import (
 )
 
 func TestHello(t *testing.T) {
-	for _, h := range []hello{{helloControl, ""}, {helloRaft, "0123456789abcdef"}, {helloControl, ident.ClusterID(strings.Repeat("x", 255))}} {
+	for _, h := range []hello{{helloControl, 1, ""}, {helloRaft, 3, "0123456789abcdef"}, {helloControl, 255, ident.ClusterID(strings.Repeat("x", 255))}} {
 		var b bytes.Buffer
 		if err := writeHello(&b, h); err != nil {
 			t.Fatal(err)
@@ -35,11 +35,11 @@ func TestHello(t *testing.T) {
 	}
 	if raw := []byte{'C', 1, 2, 'i', 'd'}; true { // golden bytes
 		var b bytes.Buffer
-		if _ = writeHello(&b, hello{helloControl, "id"}); !bytes.Equal(b.Bytes(), raw) {
+		if _ = writeHello(&b, hello{helloControl, helloQuestion, "id"}); !bytes.Equal(b.Bytes(), raw) {
 			t.Fatalf("%q", b.Bytes())
 		}
 	}
-	for _, raw := range []string{"GET / HTTP/1.1\r\n\r\n", "C\x02\x00", "\x00\x00\x00\x00"} {
+	for _, raw := range []string{"GET / HTTP/1.1\r\n\r\n", "C\x00\x00", "\x00\x00\x00\x00"} {
 		if _, err := readHello(strings.NewReader(raw)); !errors.Is(err, errHello) {
 			t.Fatalf("%q: %v", raw, err)
 		}
@@ -111,7 +111,7 @@ func TestPortBounds(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if err := writeHello(conn, hello{kind: helloControl}); err != nil {
+	if err := writeHello(conn, hello{kind: helloControl, version: helloQuestion}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := conn.Write(binary.LittleEndian.AppendUint32(nil, maxForeignFrame+1)); err != nil {

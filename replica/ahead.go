@@ -56,7 +56,7 @@ func (s *ahead) begin(ctx context.Context, a fsm.Assignment, own *journal.Journa
 	ship, stop := context.WithCancel(ctx)
 	s.stop = stop
 	o := remote.SourceOptions{
-		Cluster: r.o.Cluster, Self: r.o.Node, Target: primary, Life: r.o.Life, Epoch: core.AheadEpoch(a.Group),
+		Cluster: r.o.Cluster, Self: r.o.Node, Protocol: r.o.Protocol, Target: primary, Life: r.o.Life, Epoch: core.AheadEpoch(a.Group),
 		Journal: own, Network: r.o.Network, Logger: r.log, Sessions: &r.ships, Heartbeat: r.o.Timing.Heartbeat, Timeout: r.o.Timing.Timeout,
 		Addr: func() string {
 			a, _ := s.control.Assignment()

@@ -120,7 +120,7 @@ func (f *feeder) close() {
 func (f *feeder) source(ctx context.Context, s *feedShip, j *journal.Journal, e ident.Epoch) {
 	r, fs := f.r, &f.r.feeding
 	o := remote.SourceOptions{
-		Cluster: r.o.Cluster, Self: r.o.Node, Target: s.key.target, Life: r.o.Life, Epoch: e,
+		Cluster: r.o.Cluster, Self: r.o.Node, Protocol: r.o.Protocol, Target: s.key.target, Life: r.o.Life, Epoch: e,
 		Journal: j, Network: r.o.Network, Logger: r.log, Sessions: &r.ships, Heartbeat: r.o.Timing.Heartbeat, Timeout: r.o.Timing.Timeout,
 		Addr: func() string { return f.address(s.key.target) },
 		OnAck: func(a wire.Ack) {

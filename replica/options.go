@@ -19,6 +19,7 @@ type Options struct {
 	Cluster       ident.ClusterID
 	Node          ident.NodeID
 	Group         ident.GroupName
+	Protocol      ident.Protocol // see remote.SourceOptions
 	Life          ident.Incarnation
 	FS            vfs.FS
 	Dir           string // the data directory of the node

@@ -135,7 +135,7 @@ func (t *targets) source(ctx context.Context, tg *target, s *shipment) {
 func (t *targets) sourceOptions(tg *target, s *shipment, j *journal.Journal, change func(*remote.SourceOptions)) remote.SourceOptions {
 	r := t.p.r
 	o := remote.SourceOptions{
-		Cluster: r.o.Cluster, Self: r.o.Node, Target: tg.node, Life: r.o.Life, Epoch: t.p.epoch,
+		Cluster: r.o.Cluster, Self: r.o.Node, Protocol: r.o.Protocol, Target: tg.node, Life: r.o.Life, Epoch: t.p.epoch,
 		Journal: j, Author: s.author == r.o.Node, Network: r.o.Network, Logger: r.log, Sessions: &r.ships,
 		Heartbeat: r.o.Timing.Heartbeat, Timeout: r.o.Timing.Timeout,
 		Addr:      func() string { return t.address(tg.node) },

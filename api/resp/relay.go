@@ -11,6 +11,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/understudy-ha/understudy/internal/ident"
 )
 
 // peerCommands are spoken between nodes. They allow nothing that other commands do not: a client that sends them gets less.
@@ -21,6 +23,7 @@ func peerCommands() []command {
 // ownUnderstudy answers
 //
 //	UNDERSTUDY RELAY ms                     from now on nothing is relayed again and nothing waits for a primary; commands have that long
+//	UNDERSTUDY RELAY 0 protocol             what a node says first; it is answered with this node's protocol, and refused if that is another one
 //	UNDERSTUDY POSITIONS key …              of the last changes, for WATCH: group@position; -group@position: where the history stood that has no such record
 //	UNDERSTUDY WATCHED key position         of that form: EXEC is not done when the key has changed since, or is another group's
 //	UNDERSTUDY POSITION group               of the last write over this connection, for WAIT
@@ -33,12 +36,20 @@ func ownUnderstudy(s *session, args [][]byte) reply {
 		if !valid || ms < 0 {
 			return errNotInteger
 		}
+		if !s.peer {
+			if other := s.srv.otherProtocol(args[3:]); other != nil {
+				return failure("OTHERBUILD " + other.Error())
+			}
+		}
 		s.peer, s.wait = true, min(time.Duration(min(ms, 1<<32))*time.Millisecond, s.srv.o.Limits.Wait)
 		s.endMulti() // of a batch that broke off
 		if old := s.identity.Load(); !old.peer {
 			next := *old
 			next.peer = true
 			s.identity.Store(&next)
+		}
+		if len(args) > 3 {
+			return integer(s.srv.o.Protocol)
 		}
 		return ok
 	case is(args[1], "POSITIONS"):
@@ -313,14 +324,14 @@ func (p *peers) dial(ctx context.Context, address string, proto int) (*peerConn,
 		return nil, fmt.Errorf("dial %s: %w", address, err)
 	}
 	c := &peerConn{address: address, proto: proto, conn: conn, in: bufio.NewReaderSize(conn, 16<<10), out: bufio.NewWriterSize(conn, 16<<10), limits: &p.o.Limits}
-	if err := c.greet(ctx, p.o.PeerSecret); err != nil {
+	if err := c.greet(ctx, p.o.PeerSecret, p.o.Protocol); err != nil {
 		_ = conn.Close()
 		return nil, fmt.Errorf("speak to %s: %w", address, err)
 	}
 	return c, nil
 }
 
-func (c *peerConn) greet(ctx context.Context, secret string) error {
+func (c *peerConn) greet(ctx context.Context, secret string, protocol ident.Protocol) error {
 	end, _ := ctx.Deadline()
 	if err := c.conn.SetDeadline(end); err != nil {
 		return err
@@ -330,9 +341,13 @@ func (c *peerConn) greet(ctx context.Context, secret string) error {
 		hello = append(hello, []byte("auth"), []byte("default"), []byte(secret))
 	}
 	relay := [][]byte{[]byte("understudy"), []byte("relay"), []byte("0")} // from now on it says farewell
+	if protocol != 0 {
+		relay = append(relay, strconv.AppendInt(nil, int64(protocol), 10))
+	}
 	if _, err := c.conn.Write(wire(wire(nil, hello...), relay...)); err != nil {
 		return err
 	}
+	var said reply
 	for range 2 {
 		r, err := readReply(c.in, 1<<16)
 		if err != nil {
@@ -341,6 +356,10 @@ func (c *peerConn) greet(ctx context.Context, secret string) error {
 		if f, is := r.(failure); is {
 			return f
 		}
+		said = r
+	}
+	if said != integer(protocol) && protocol != 0 { // a build from before the number says OK
+		return &ident.OtherProtocolError{Ours: protocol}
 	}
 	return nil
 }

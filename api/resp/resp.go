@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/understudy-ha/understudy/internal/host"
+	"github.com/understudy-ha/understudy/internal/ident"
 )
 
 // NotPrimary says what a node does with commands for a group whose primary is another node.
@@ -42,6 +43,9 @@ const allRights = MayRead | MayWrite | MayOperate
 type Options struct {
 	Node    string // this node's id
 	Cluster string // for INFO
+
+	Protocol ident.Protocol // of all nodes; zero: that of builds before there was a number
+
 	Version string // for INFO and HELLO: a Redis version whose commands these are; "": 7.2.0
 	Local   string // what Store.Group says of keys that this node keeps for itself, which nobody is asked for; "": there are none
 	Store   Store

@@ -57,6 +57,8 @@ func (p *shipment) match(ctx context.Context) (wire.Start, error) {
 func (p *shipment) goesOn(offer wire.Offer) error {
 	n := len(offer.Points)
 	switch {
+	case p.s.o.Protocol != 0 && !offer.Checked:
+		return &Refusal{wire.CodeVersion, (&ident.OtherProtocolError{Node: p.s.o.Target, Ours: p.s.o.Protocol}).Error()}
 	case n == 0 || !offer.Last && n < wire.MaxOffer:
 		return &wire.FormatError{Type: wire.TypeOffer, Reason: fmt.Sprintf("%d points, and more to come", n)}
 	case p.offered > 0 && offer.Points[0].Sequence >= p.offered,

@@ -294,7 +294,7 @@ func (in *inbound) match(ctx context.Context, view journal.View) (out matching, 
 // offer lists ends at or below the given one. The first offer begins with the end of the copy and then skips what lies
 // beyond the end of the source, where no common point can be.
 func (in *inbound) offer(below, base ident.Sequence, first bool) (wire.Offer, error) {
-	var o wire.Offer
+	o := wire.Offer{Checked: in.server.o.Protocol != 0}
 	add := func(from ident.Sequence, n int) (exhausted bool, err error) {
 		ends, err := in.copy.EndsBelow(from, n)
 		if err != nil {

@@ -132,7 +132,7 @@ func (p *shipment) run(ctx context.Context) error {
 	o.OnSession()
 	view, _ := o.Journal.View()
 	hello := wire.Hello{
-		Version: wire.Newest, Cluster: o.Cluster, Journal: o.Journal.ID(), From: o.Self, To: o.Target,
+		Version: o.Protocol.Version(wire.Newest), Cluster: o.Cluster, Journal: o.Journal.ID(), From: o.Self, To: o.Target,
 		Epoch: o.Epoch, Session: o.Sessions.Add(1), Life: o.Life, End: view.Last, Free: o.Free(),
 	}
 	p.helloEnd = hello.End

@@ -20,6 +20,7 @@ import (
 type SourceOptions struct {
 	Cluster      ident.ClusterID
 	Self, Target ident.NodeID
+	Protocol     ident.Protocol // of all nodes; zero: that of builds before there was a number
 	Life         ident.Incarnation
 	Epoch        ident.Epoch // the epoch of every session; a new epoch takes a new RunSource
 	Journal      *journal.Journal

@@ -69,7 +69,8 @@ const (
 type ServeOptions struct {
 	Cluster     ident.ClusterID
 	Self        ident.NodeID
-	Logger      hclog.Logger // nil: none
+	Protocol    ident.Protocol // of all nodes; zero: that of builds before there was a number
+	Logger      hclog.Logger   // nil: none
 	Timeouts    Timeouts
 	MaxSessions int   // sessions at a time, those without Hello included; default DefaultSessions
 	Window      int64 // bytes per session that may be received and not yet durable; default DefaultWindow
@@ -164,6 +165,9 @@ func (s *server) check(h wire.Hello) error {
 		return &wire.VersionError{Have: wire.Version, Want: h.Version}
 	case h.Cluster != s.o.Cluster:
 		return &Refusal{wire.CodeCluster, fmt.Sprintf("node %s belongs to cluster %s, not %s: check the addresses of the source", s.o.Self, s.o.Cluster, h.Cluster)}
+	case ident.Spoken(h.Version) != s.o.Protocol:
+		other := &ident.OtherProtocolError{Node: s.o.Self, Theirs: s.o.Protocol, Ours: ident.Spoken(h.Version)}
+		return &Refusal{wire.CodeVersion, other.Error()} // as the source will read it
 	case h.To != s.o.Self:
 		return &Refusal{wire.CodeNode, fmt.Sprintf("this is node %s, not %s: check the ship address of %s", s.o.Self, h.To, h.To)}
 	case h.Epoch == 0 || h.Session == 0 || h.Journal.Group == "" || h.Journal.Node == "" || h.From == "":

@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/understudy-ha/understudy/cmd/internal/node"
+	"github.com/understudy-ha/understudy/internal/ident"
 )
 
 func newServer(a *app) *cobra.Command {
@@ -208,15 +209,16 @@ func advertised(listen, advertise string) string {
 func newVersion(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
-		Short: "Print the version of this program",
+		Short: "Print the version of this program and its inter-node protocol",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			v := struct {
 				Version  string `json:"version"`
+				Protocol uint8  `json:"protocol"` // what it speaks with other nodes
 				Revision string `json:"revision,omitempty"`
 				Go       string `json:"go"`
 				Platform string `json:"platform"`
-			}{Version: "unknown", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+			}{Version: "unknown", Protocol: uint8(ident.CurrentProtocol), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 			if info, ok := debug.ReadBuildInfo(); ok {
 				v.Version = info.Main.Version
 				for _, s := range info.Settings {
@@ -227,6 +229,7 @@ func newVersion(a *app) *cobra.Command {
 			}
 			return a.show(v, func(w io.Writer) {
 				fmt.Fprintf(w, "understudy %s (%s, %s)\n", v.Version, v.Go, v.Platform)
+				fmt.Fprintf(w, "inter-node protocol %d: all nodes of a cluster run builds of one number\n", v.Protocol)
 			})
 		},
 	}

@@ -125,6 +125,7 @@ func writeStatus(w io.Writer, st client.Status) {
 			concerns = append(concerns, fmt.Sprintf("node %s does not renew its lease", n.ID))
 		}
 	}
+	concerns = append(concerns, buildConcerns(st)...)
 	concerns = append(concerns, concernsOf(st.Groups)...)
 	concerns = append(concerns, plannedConcerns(st.Planned, st.Nodes)...)
 	concerns = append(concerns, rotConcerns(st.Node, st.Scrub)...)

@@ -20,9 +20,14 @@ type identity struct {
 	Name      string            `json:"cluster"`
 	Cluster   ident.ClusterID   `json:"cluster_id,omitempty"`
 	Directory ident.DirectoryID `json:"directory"`
+	Protocol  ident.Protocol    `json:"protocol,omitempty"` // of the build that started from it last; since format 2
 }
 
-const identityFormat = 1
+// identityFormat is 2 since the identity knows the protocol: builds from before it must not start from what a later one wrote.
+const (
+	identityFormat   = 2
+	identityUnstated = 1 // without a protocol
+)
 
 // directory is the locked data directory of one node: its identity and the life that uses it.
 type directory struct {
@@ -30,16 +35,17 @@ type directory struct {
 	path string
 	life ident.Incarnation
 	lock io.Closer
-	here place  // where it is
-	from string // why it counted as a copy, when the operator said that it was moved; else ""
+	here place          // where it is
+	own  ident.Protocol // of this build
+	from string         // why it counted as a copy, when the operator said that it was moved; else ""
 
 	mu host.Turn // held while the identity is written
 	id identity
 }
 
-// openDirectory locks path, checks that it belongs to this node and cluster and is no copy, and records a new life in it.
-// moved: the operator vouches for a directory that looks like one.
-func openDirectory(fs vfs.FS, path string, node ident.NodeID, cluster string, moved bool, h host.Host) (_ *directory, err error) {
+// openDirectoryFor locks path, checks that no newer build than one of the given protocol used it, that it belongs to this node and
+// cluster and is no copy, and records a new life in it. moved: the operator vouches for a directory that looks like one.
+func openDirectoryFor(protocol ident.Protocol, fs vfs.FS, path string, node ident.NodeID, cluster string, moved bool, h host.Host) (_ *directory, err error) {
 	if err := fs.MkdirAll(path, 0o750); err != nil {
 		return nil, &PreconditionError{fmt.Errorf("create data directory %s: correct `data`, or let this user write there: %w", path, err)}
 	}
@@ -50,7 +56,7 @@ func openDirectory(fs vfs.FS, path string, node ident.NodeID, cluster string, mo
 	if err != nil {
 		return nil, &PreconditionError{fmt.Errorf("data directory %s is in use by another process: stop it first, or give this node a directory of its own: %w", path, err)}
 	}
-	d := &directory{fs: fs, path: path, lock: lock, mu: host.NewTurn()}
+	d := &directory{fs: fs, path: path, lock: lock, own: protocol, mu: host.NewTurn()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, lock.Close())
@@ -70,8 +76,12 @@ func openDirectory(fs vfs.FS, path string, node ident.NodeID, cluster string, mo
 		if err := json.Unmarshal(raw, &d.id); err != nil {
 			return nil, fmt.Errorf("%s is damaged; restore it from a save of this directory, or start the node with an empty directory: %w", d.file("identity.json"), err)
 		}
-		if d.id.Format != identityFormat {
+		if d.id.Format != identityFormat && d.id.Format != identityUnstated {
 			return nil, &PreconditionError{fmt.Errorf("data directory %s has format %d, this program writes %d: use the version that wrote it", path, d.id.Format, identityFormat)}
+		}
+		if d.id.Protocol > protocol {
+			return nil, &PreconditionError{fmt.Errorf("data directory %s of node %s was used by a newer build: its protocol is %s, this build's is %s; nothing was changed: start the newer build "+
+				"(`understudy version` prints the number), or restore a save of the directory from before", path, d.id.Node, d.id.Protocol, protocol)}
 		}
 		if d.id.Node != node {
 			return nil, &PreconditionError{fmt.Errorf("data directory %s belongs to node %q, the configuration says node %q: correct `data` or `node`, or empty the directory if %q never held records there", path, d.id.Node, node, d.id.Node)}
@@ -150,6 +160,19 @@ func (d *directory) SetClusterID(c ident.ClusterID) error {
 		return fmt.Errorf("data directory %s belongs to cluster %s, not to %s", d.path, d.id.Cluster, c)
 	}
 	d.id.Cluster = c
+	d.id.Format, d.id.Protocol = identityFormat, d.own
+	return d.save()
+}
+
+// adopt records that this build starts from the directory: no older one may after it. It is called when nothing speaks against the
+// start, before anything else is written.
+func (d *directory) adopt() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.id.Cluster == "" || d.id.Format == identityFormat && d.id.Protocol == d.own {
+		return nil
+	}
+	d.id.Format, d.id.Protocol = identityFormat, d.own
 	return d.save()
 }
 

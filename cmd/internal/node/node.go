@@ -3,6 +3,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +23,7 @@ import (
 	"github.com/understudy-ha/understudy/cluster"
 	"github.com/understudy-ha/understudy/fsm"
 	"github.com/understudy-ha/understudy/internal/host"
+	"github.com/understudy-ha/understudy/internal/ident"
 	"github.com/understudy-ha/understudy/internal/watchdog"
 	"github.com/understudy-ha/understudy/journal/remote"
 	"github.com/understudy-ha/understudy/replica/store"
@@ -36,6 +38,7 @@ type Options struct {
 	Timing  cluster.Timing // zero fields: the defaults, lease and renewal from the configuration
 	Logger  hclog.Logger
 
+	Protocol      ident.Protocol       // what it speaks with other nodes; 0: ident.CurrentProtocol
 	Raft          cluster.Disk         // nil: files in RaftDir
 	Gossip        cluster.GossipBinder // nil: TCP and UDP
 	MemTableBytes int64                // 0: the store's default
@@ -44,6 +47,7 @@ type Options struct {
 // Node is one running node.
 type Node struct {
 	config    Config
+	protocol  ident.Protocol
 	host      host.Host
 	log       hclog.Logger
 	started   time.Time
@@ -142,12 +146,13 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 	if o.RaftDir == "" {
 		o.RaftDir = o.FS.PathJoin(c.Data, "raft")
 	}
+	protocol := cmp.Or(o.Protocol, ident.CurrentProtocol)
 	log := o.Logger.With("node", string(c.Node))
 	run, cancel := context.WithCancelCause(context.Background())
-	n := &Node{config: c, host: o.Host, log: log, started: o.Host.Clock.Now(), cancel: cancel, failed: make(chan error, 1),
+	n := &Node{config: c, protocol: protocol, host: o.Host, log: log, started: o.Host.Clock.Now(), cancel: cancel, failed: make(chan error, 1),
 		registry: prometheus.NewRegistry(), events: newEvents(log.Named("event"), string(c.Node), o.Host.Clock.Now)}
 	n.resyncs = newResyncs(o.Host.Clock.Now)
-	n.peers = newPeers(o.Host.Network)
+	n.peers = newPeers(o.Host.Network, protocol)
 	n.leases = newLeaseAges(o.Host.Clock.Boot)
 	n.hearsay = newHearsay(n.ask)
 	n.timings = newTimings(c.Node)
@@ -173,12 +178,16 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 	dog := watchdog.New("data disk", c.Timing.Watchdog, n.fail)
 	undo.add(dog.Close)
 	o.FS = dog.FS(o.FS)
-	if n.directory, err = openDirectory(o.FS, c.Data, c.Node, c.Cluster, c.Moved, o.Host); err != nil {
+	if n.directory, err = openDirectoryFor(protocol, o.FS, c.Data, c.Node, c.Cluster, c.Moved, o.Host); err != nil {
 		return nil, err
 	}
 	undo.add(n.directory.Close)
 	if n.directory.from != "" {
 		log.Warn("the data directory counts as moved here, as the operator said", "data", c.Data, "because", n.directory.from)
+	}
+	advertise := n.advertised()
+	if err := n.survey(ctx, advertise, log); err != nil {
+		return nil, err
 	}
 	kept, err := n.events.keep(o.FS, n.directory.file("events"))
 	if err != nil {
@@ -187,7 +196,6 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 	undo.add(kept.close)
 	n.warnOfFileSystem(c.Data)
 	undo.add(runHooks(n.events, c.Hooks, log.Named("hook")).close)
-	advertise := n.advertised()
 
 	if c.Kind == fsm.KindData {
 		n.store, err = store.Open(store.Options{FS: o.FS, Dir: n.directory.file("store"), Logger: log.Named("store"), OnFatal: n.fail, MemTableBytes: o.MemTableBytes})
@@ -215,10 +223,11 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 		Node: c.Node, Directory: n.directory.id.Directory, Kind: c.Kind, Priority: c.Priority, Name: c.Cluster, Identity: n.directory,
 		Addresses: advertise, RaftListener: n.listeners.raft, GossipBind: c.Listen.Gossip, Bootstrap: c.Bootstrap, Join: c.Join,
 		Groups: c.Groups, Dir: o.RaftDir, Disk: o.Raft, Gossip: o.Gossip, Incarnation: n.directory.life, Host: o.Host, Logger: log.Named("cluster"), Timing: timing,
-		Flushed: n.replicas.flushed, Copies: n.replicas.copies, OnFatal: n.fail,
+		Flushed: n.replicas.flushed, Copies: n.replicas.copies, OnFatal: n.fail, Protocol: protocol, OnOther: n.keptOut,
 	})
 	if err != nil {
-		if n.directory.ClusterID() == "" { // nothing was written that binds anybody
+		var other *ident.OtherProtocolError
+		if n.directory.ClusterID() == "" || errors.As(err, &other) { // nothing was written that binds anybody
 			err = &PreconditionError{err}
 		}
 		return nil, err
@@ -247,7 +256,7 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 	}
 	n.spawn(func() error {
 		return remote.Serve(run, n.listeners.ship, n.replicas, remote.ServeOptions{
-			Cluster: n.directory.ClusterID(), Self: c.Node, Logger: log.Named("ship")})
+			Cluster: n.directory.ClusterID(), Self: c.Node, Protocol: protocol, Logger: log.Named("ship")})
 	})
 	n.local.await(localPatience)
 	if n.local.on() {
@@ -259,7 +268,7 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 		n.registry.MustRegister(newArchiveMetrics(n))
 	}
 	interfaces := api.New(api.Options{
-		Node: string(c.Node), Data: data{n}, Roles: roles{n}, Journals: journals{n}, Network: o.Host.Network,
+		Node: string(c.Node), Protocol: protocol, Data: data{n}, Roles: roles{n}, Journals: journals{n}, Network: o.Host.Network,
 		Changed:  func() <-chan struct{} { _, changed := n.cluster.State(); return changed },
 		Gatherer: n.registry, Registerer: n.registry, Logger: log.Named("api"), Now: o.Host.Clock.Now,
 	})

@@ -36,8 +36,8 @@ func (r Redis) check() (p []error) {
 func (n *Node) redisServer() *resp.Server {
 	r := n.config.Redis
 	return resp.New(resp.Options{
-		Local: string(localGroup),
-		Node:  string(n.config.Node), Cluster: n.config.Cluster, Store: records{n}, Roles: masters{n}, Network: n.host.Network, Clock: n.host.Clock.Now,
+		Local: string(localGroup), Protocol: n.protocol,
+		Node: string(n.config.Node), Cluster: n.config.Cluster, Store: records{n}, Roles: masters{n}, Network: n.host.Network, Clock: n.host.Clock.Now,
 		NotPrimary: r.NotPrimary, OnRoleChange: r.OnRoleChange, LocalReads: r.LocalReads, Registerer: n.registry, Logger: n.log.Named("redis"),
 	})
 }

@@ -96,7 +96,7 @@ func (r *replicas) start(name ident.GroupName, spec fsm.GroupSpec) (*sessions, e
 	}
 	rep, err := replica.Open(replica.Options{
 		Archive: kept, KeepLocal: n.config.Archive.KeepLocal,
-		Cluster: n.directory.ClusterID(), Node: n.config.Node, Group: name, FS: r.fs, Dir: n.config.Data, Store: n.store,
+		Cluster: n.directory.ClusterID(), Node: n.config.Node, Protocol: n.protocol, Group: name, FS: r.fs, Dir: n.config.Data, Store: n.store,
 		Host: n.host, Logger: log, Life: n.directory.life, ReceiverBytes: spec.ReceiverBytes, Network: n.host.Network,
 		Timing: replica.Timing{ShrinkAfter: n.config.Timing.ShrinkAfter}, Events: n.replicaEvent,
 		Replays: replica.ReplaysKept{Bytes: int64(n.config.Replays.Bytes), Age: n.config.Replays.Age},

@@ -22,7 +22,7 @@ func (r roles) Status(ctx context.Context, local bool) (client.Status, error) {
 	n := r.n
 	st, _ := n.cluster.State()
 	out := client.Status{Node: string(n.config.Node), Cluster: n.config.Cluster, ClusterID: string(n.cluster.ID()), RaftLeader: string(n.cluster.Leader()),
-		Version: version(), Started: n.started, Nodes: n.nodes(st), Groups: []client.GroupStatus{}, Planned: plannedGroups(st), Pause: pauseOf(st)}
+		Version: version(), Protocol: uint8(n.protocol), Knocking: n.knocking(), Started: n.started, Nodes: n.nodes(st), Groups: []client.GroupStatus{}, Planned: plannedGroups(st), Pause: pauseOf(st)}
 	if n.config.Kind == fsm.KindData {
 		out.Scrub = n.scrub.now()
 	}

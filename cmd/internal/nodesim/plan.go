@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/understudy-ha/understudy/client"
+	"github.com/understudy-ha/understudy/cluster"
+	"github.com/understudy-ha/understudy/internal/ident"
 )
 
 // step is one fault of a schedule.
@@ -400,8 +402,9 @@ func forgeGossip(w *world, s step, _ *machine, rng *rand.Rand) func() {
 			to, victim, from := w.machines[rng.IntN(3)], w.machines[rng.IntN(3)], w.machines[rng.IntN(3)]
 			label := ""
 			if _, n := to.running(); n != nil {
-				st, _ := n.State()
-				label = string(st.Cluster)
+				if st, _ := n.State(); st.Cluster != "" {
+					label = cluster.GossipLabel(st.Cluster, ident.CurrentProtocol)
+				}
 			}
 			if label != "" {
 				kind := []byte{forgeDead, forgeDead, forgeSuspect, forgeAlive}[rng.IntN(4)]

@@ -69,6 +69,8 @@ type Node struct {
 	fs      *vfs.MemFS
 	disk    *disk
 
+	protocol ident.Protocol // 0: this build's
+
 	running *node.Node
 	client  *client.Client
 }
@@ -252,19 +254,26 @@ func (c *Cluster) stop() {
 }
 
 func (n *Node) open() {
+	if err := n.try(); err != nil {
+		n.cluster.t.Errorf("start node %s: %v", n.ID, err)
+	}
+}
+
+// try starts the node, and returns why it does not start.
+func (n *Node) try() error {
 	h := host.Real()
 	h.Network = view{network: n.cluster.network, self: n.ID}
 	h.Failpoint = n.disk.failpoint
 	log := hclog.New(&hclog.LoggerOptions{Name: string(n.ID), Output: n.cluster.logs, Level: hclog.Debug})
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	running, err := node.Open(ctx, node.Options{Config: n.config, FS: stallFS{n.fs, n.disk}, RaftDir: n.dir, Host: h, Timing: n.cluster.options.Timing, Logger: log})
+	running, err := node.Open(ctx, node.Options{Config: n.config, FS: stallFS{n.fs, n.disk}, RaftDir: n.dir, Host: h, Timing: n.cluster.options.Timing, Logger: log, Protocol: n.protocol})
 	if err != nil {
-		n.cluster.t.Errorf("start node %s: %v", n.ID, err)
-		return
+		return err
 	}
 	n.running = running
 	n.client = client.NewWith(client.Options{Addresses: []string{running.HTTP()}, Retry: -1})
+	return nil
 }
 
 // Start runs the node again after Crash or Stop.

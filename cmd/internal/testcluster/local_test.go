@@ -246,7 +246,7 @@ func TestLocalFilesDoNotMix(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	q.Header.Set("Understudy-Hops", "1")
+	q.Header.Set("Understudy-Hops", fmt.Sprintf("1/%d", ident.CurrentProtocol))
 	resp, err := http.DefaultTransport.RoundTrip(q)
 	if err != nil {
 		t.Fatal(err)

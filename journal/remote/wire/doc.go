@@ -26,7 +26,7 @@
 //
 //	 1 Hello      source   version u16, flags u8 (1 free), epoch u64, session u64, life u64, end u64,
 //	                       cluster, group, node, from, to: strings
-//	 2 Offer      target   flags u8 (1 last), count u16 (at most 512), count x (sequence u64, chain u64), descending
+//	 2 Offer      target   flags u8 (1 last, 2 checked), count u16 (at most 512), count x (sequence u64, chain u64), descending
 //	 3 Match      source   flags u8 (1 found, 2 shorter), sequence u64, chain u64, end u64
 //	 4 Start      target   flags u8 (1 idle, 2 ranges), from u64, window u64
 //	 5 Receiver   source   the 4096 bytes of a receiver's header

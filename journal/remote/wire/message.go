@@ -18,7 +18,7 @@ type Message interface {
 
 // Hello opens a session: the source says who it is, which journal it serves, and in which epoch.
 type Hello struct {
-	Version  uint16 // highest version of the format that the source speaks
+	Version  uint16 // the source's ident.Protocol; below that: highest version of the format that it speaks, a build from before the protocol
 	Cluster  ident.ClusterID
 	Journal  ident.JournalID
 	From, To ident.NodeID
@@ -37,8 +37,9 @@ type Point struct {
 
 // Offer lists ends of bundles that the target has, highest first.
 type Offer struct {
-	Points []Point // at most MaxOffer
-	Last   bool    // the target has none below
+	Points  []Point // at most MaxOffer
+	Last    bool    // the target has none below
+	Checked bool    // the target has compared the protocols; builds from before them do not
 }
 
 // Match answers an Offer: the highest offered point that the source has with the same chain.
@@ -181,7 +182,7 @@ func (m Offer) appendPayload(dst []byte) ([]byte, error) {
 	if len(m.Points) > MaxOffer {
 		return dst, &FormatError{Type: TypeOffer, Reason: fmt.Sprintf("%d points, at most %d", len(m.Points), MaxOffer)}
 	}
-	dst = appendFlags(dst, m.Last)
+	dst = appendFlags(dst, m.Last, m.Checked)
 	dst = binary.LittleEndian.AppendUint16(dst, uint16(len(m.Points)))
 	for _, p := range m.Points {
 		dst = appendWords(dst, uint64(p.Sequence), uint64(p.Chain))
@@ -419,7 +420,8 @@ func (d *decoder) hello() Hello {
 }
 
 func (d *decoder) offer() Offer {
-	m := Offer{Last: d.flags(1) != 0}
+	f := d.flags(2)
+	m := Offer{Last: f&1 != 0, Checked: f&2 != 0}
 	n := int(d.half())
 	if n > MaxOffer || len(d.b) != 16*n { // the points are there before room is made for them
 		if d.err == nil {
