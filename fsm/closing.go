@@ -147,7 +147,7 @@ func (s *State) closeGroup(c *CloseGroup, at time.Time) Result {
 	}
 	g.Closing = &Closing{ID: s.Applied * maxPlanned, By: c.By, At: at}
 	s.putGroup(g)
-	return Result{Epoch: g.Epoch}
+	return Result{Epoch: g.Epoch, Operation: g.Closing.ID}
 }
 
 // closing returns a group in that closing, for changing.

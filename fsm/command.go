@@ -63,7 +63,7 @@ type Result struct {
 	Detail    string            `json:"detail,omitempty"`    // for people
 	Covers    []ident.GroupName `json:"covers,omitempty"`    // Renew: groups whose primary role the renewal covers
 	Ended     []ident.GroupName `json:"ended,omitempty"`     // Release, Renew by a new life, Handover, AnswerClosing: groups whose old cover ended with this command
-	Operation uint64            `json:"operation,omitempty"` // StartSwitch, Fence: id of the operation
+	Operation uint64            `json:"operation,omitempty"` // StartSwitch, Fence: id of the operation; CloseGroup: of the closing
 	Epoch     ident.Epoch       `json:"epoch,omitempty"`     // Fence, Handover: the new epoch
 	Passed    bool              `json:"passed,omitempty"`    // Renew: a later renewal of the life was applied before it, so it covers nothing and tells nothing
 }

@@ -269,7 +269,7 @@ func TestProperties(t *testing.T) {
 // unreached lists the kinds of commands of which none was accepted.
 func unreached(reached map[string]int) (out []string) {
 	for _, kind := range []string{"renew", "release", "group", "fence", "promise", "promote", "open", "set", "start", "advance", "handover", "abort", "finish", "pause", "maintenance",
-		"spec", "hold", "unhold", "drop", "readmit", "leave", "schedule", "delay", "cancel", "due"} {
+		"spec", "hold", "unhold", "drop", "readmit", "leave", "schedule", "delay", "cancel", "due", "close", "closing", "drop closing"} {
 		if reached[kind] == 0 {
 			out = append(out, kind)
 		}
@@ -378,6 +378,7 @@ func kindOf(c Command) string {
 		"promote": c.Promote != nil, "open": c.Open != nil, "set": c.ChangeSet != nil, "start": c.StartSwitch != nil, "advance": c.AdvanceSwitch != nil,
 		"handover": c.Handover != nil, "abort": c.AbortSwitch != nil, "finish": c.FinishSwitch != nil, "pause": c.SetPause != nil, "maintenance": c.SetMaintenance != nil,
 		"spec": c.ChangeSpec != nil, "hold": c.SetHold != nil, "unhold": c.RemoveHold != nil, "drop": c.Drop != nil, "readmit": c.Readmit != nil, "leave": c.Leave != nil,
+		"close": c.CloseGroup != nil, "closing": c.AnswerClosing != nil, "drop closing": c.DropClosing != nil,
 	} {
 		if set {
 			return kind

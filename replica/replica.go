@@ -66,7 +66,7 @@ func Open(o Options) (*Replica, error) {
 	r := &Replica{o: o, log: o.Logger.With("group", o.Group, "node", o.Node), roles: make(chan struct{}, 1)}
 	r.data = o.Store.Group(o.Group)
 	r.shelf = newShelf(&r.o)
-	r.promised = promiseFile{fs: o.FS, dir: o.FS.PathJoin(o.Dir, "promises"), name: string(o.Group)}
+	r.promised = promiseFile{fs: o.FS, dir: o.FS.PathJoin(o.Dir, promisesDir), name: string(o.Group)}
 	if err := r.recover(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open group %s: %w", o.Group, err), r.shelf.close())
 	}
