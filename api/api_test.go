@@ -180,6 +180,11 @@ func (f *fake) EndMaintenance(ctx context.Context, node string) (client.Maintena
 	return client.MaintenanceState{Node: node}, f.note(ctx, "end maintenance %s", node)
 }
 
+func (f *fake) DeleteGroup(_ context.Context, group string, dryRun bool, by string) (client.GroupDeletion, error) {
+	f.note("delete group %s dry=%t", group, dryRun)
+	return client.GroupDeletion{Group: group, Deleted: !dryRun, Epoch: 3, Blockers: []client.DeletionBlocker{}}, nil
+}
+
 func (f *fake) ChangeGroup(ctx context.Context, group string, keys []string, spec client.GroupSpec, ifVersion *uint64, by string) (client.GroupChange, error) {
 	version := uint64(0)
 	if ifVersion != nil {

@@ -35,6 +35,7 @@ var everyCommand = map[string]spoken{
 	"understudy failover":               {"default --to b", 0},
 	"understudy get":                    {"orders k1", 0},
 	"understudy group create":           {"other --files other", 0},
+	"understudy group delete":           {"default", 0},
 	"understudy group list":             {"", 0},
 	"understudy group readmit":          {"default c", 0},
 	"understudy group set":              {"default delivery=async", 0},
