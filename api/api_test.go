@@ -180,9 +180,8 @@ func (f *fake) EndMaintenance(ctx context.Context, node string) (client.Maintena
 	return client.MaintenanceState{Node: node}, f.note(ctx, "end maintenance %s", node)
 }
 
-func (f *fake) DeleteGroup(_ context.Context, group string, dryRun bool, by string) (client.GroupDeletion, error) {
-	f.note("delete group %s dry=%t", group, dryRun)
-	return client.GroupDeletion{Group: group, Deleted: !dryRun, Epoch: 3, Blockers: []client.DeletionBlocker{}}, nil
+func (f *fake) DeleteGroup(ctx context.Context, group string, dryRun bool, by string) (client.GroupDeletion, error) {
+	return client.GroupDeletion{Group: group, Deleted: !dryRun, Epoch: 3, Blockers: []client.DeletionBlocker{}}, f.note(ctx, "delete group %s dry=%t", group, dryRun)
 }
 
 func (f *fake) ChangeGroup(ctx context.Context, group string, keys []string, spec client.GroupSpec, ifVersion *uint64, by string) (client.GroupChange, error) {
