@@ -17,9 +17,9 @@ import (
 // orders creates the group orders for the files of that name, with b as its primary.
 func (c *Cluster) ordersGroup() {
 	c.t.Helper()
-	if err := c.Node("a").Client().CreateGroup(c.t.Context(), client.GroupSpec{Name: "orders", Files: []string{"orders*"}, Preferred: "b"}); err != nil {
-		c.t.Fatal(err)
-	}
+	c.eventually("the group is created", func() error { // b may have no lease yet
+		return c.Node("a").Client().CreateGroup(c.t.Context(), client.GroupSpec{Name: "orders", Files: []string{"orders*"}, Preferred: "b"})
+	})
 	c.primaries("a", map[string]string{"default": "a", "orders": "b"})
 }
 
@@ -105,8 +105,19 @@ func TestDeletedGroup(t *testing.T) {
 	if _, err := c.Node("c").fs.Stat("/c/journals/orders"); err != nil {
 		t.Errorf("what is away has nothing to lose: %v", err)
 	}
-	c.Node("c").Start()
-	c.forgotten(c.Node("c"), "orders")
+	away := c.Node("c")
+	away.Disk().Pause("node.discard:orders")
+	away.Start()
+	c.Wait("c has noted that it removes the group", 60*time.Second, func() error {
+		_, err := away.fs.Stat("/c/deleted/orders")
+		return err
+	})
+	away.Crash() // in the middle
+	if _, err := away.fs.Stat("/c/deleted/orders"); err != nil {
+		t.Errorf("what it began is forgotten: %v", err)
+	}
+	away.Start()
+	c.forgotten(away, "orders")
 	for _, id := range []ident.NodeID{"a", "b", "c"} {
 		c.Node(id).Stop()
 	}
