@@ -82,6 +82,7 @@ func TestWritesRaceClosing(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	var looked atomic.Uint64 // odd: the primary has looked and found nothing, and nobody has said yet that the group stays
+	var acknowledged atomic.Int64
 	var writing sync.WaitGroup
 	stop := make(chan struct{})
 	for i := range 3 {
@@ -98,18 +99,21 @@ func TestWritesRaceClosing(t *testing.T) {
 				switch {
 				case err == nil && before%2 == 1 && looked.Load() == before:
 					t.Error("acknowledged after the look")
-				case !errors.Is(err, ErrClosing):
+				case err != nil && !errors.Is(err, ErrClosing):
 					t.Error(err)
 					return
 				}
 				if err == nil {
+					acknowledged.Add(1)
 					w.Delete = !w.Delete
 				}
 			}
 		})
 	}
 	empty, full := 0, 0
-	for range 60 {
+	for i := range 60 {
+		more := acknowledged.Load() + int64(i%4)
+		c.eventually("writes are acknowledged again", func() bool { return acknowledged.Load() > more })
 		id := c.closing()
 		if err := a.rep.Drain(ctx); err != nil {
 			t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -121,15 +122,20 @@ func TestDeletedGroup(t *testing.T) {
 	for _, id := range []ident.NodeID{"a", "b", "c"} {
 		c.Node(id).Stop()
 	}
+	var opening sync.WaitGroup // none is open before a majority is
 	for _, id := range []ident.NodeID{"a", "b", "c"} {
-		c.Node(id).open()
+		opening.Go(c.Node(id).open)
 	}
-	c.primaries("b", map[string]string{"default": "a"})
+	opening.Wait()
 	for _, id := range []ident.NodeID{"a", "b", "c"} {
 		c.forgotten(c.Node(id), "orders")
-		if r, err := c.Node(id).Client().Get(ctx, "orders", []byte("2"), client.ReadOptions{Wait: 30 * time.Second}); err != nil || string(r.Value) != "apples" {
-			t.Errorf("%s: %+v, %v", id, r, err)
-		}
+		c.eventually("the record is read at "+string(id), func() error {
+			r, err := c.Node(id).Client().Get(ctx, "orders", []byte("2"), client.ReadOptions{Wait: 30 * time.Second})
+			if err == nil && string(r.Value) != "apples" {
+				t.Errorf("%s: %+v", id, r)
+			}
+			return err
+		})
 	}
 	if err := c.Node("b").Client().CreateGroup(ctx, client.GroupSpec{Name: "orders", Files: []string{"x"}, Preferred: "b"}); !errors.Is(err, client.ErrExists) {
 		t.Errorf("created again after the restart: %v", err)
