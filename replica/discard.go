@@ -21,6 +21,7 @@ var groupDirs = []string{recallDir, "replays", "backouts", "journals"}
 // Retire closes the replica of a group that was deleted. Its role session must have ended; sessions of other nodes end here.
 func (r *Replica) Retire(ctx context.Context) error {
 	r.closed.Store(true)
+	r.retired.Store(true)
 	r.visitors.end()
 	if err := r.gate.exclusive(ctx, func() error { return nil }); err != nil { // who was inside has left
 		return fmt.Errorf("end the sessions of group %s: %w", r.o.Group, err)

@@ -48,7 +48,8 @@ type Replica struct {
 	handing sync.WaitGroup // queues of sessions whose role was handed over
 	closing sync.Once
 	closed  atomic.Bool
-	err     error // of Close
+	retired atomic.Bool // the group was deleted: nothing is promised any more
+	err     error       // of Close
 }
 
 // turn is what primary sessions of this life leave to the next one. Whoever has the role token uses it.

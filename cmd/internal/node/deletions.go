@@ -49,7 +49,8 @@ func (n *Node) deletable(ctx context.Context, st *fsm.State, g *fsm.Group) (clie
 			var records int64
 			if records, err = n.counts.count(ctx, name, rep); err == nil {
 				out.Records = uint64(records)
-				out.Blockers = append(out.Blockers, client.DeletionBlocker{Code: blockedByRecords, Text: fmt.Sprintf("%s (records: %d; one that has expired counts until its deletion is journaled): delete them, or copy them elsewhere", heldText(name, held), records)})
+				text := fmt.Sprintf("%s (records: %d; one that has expired counts until its deletion is journaled): delete them, or copy them elsewhere", heldText(name, held), records)
+				out.Blockers = append(out.Blockers, client.DeletionBlocker{Code: blockedByRecords, Text: text})
 			}
 		}
 		if err != nil {

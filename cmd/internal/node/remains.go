@@ -100,7 +100,7 @@ func (p *parts) retired(st *fsm.State) []ident.GroupName {
 	p.doomed = nil
 	for _, names := range [][]ident.GroupName{slices.Collect(maps.Keys(p.running)), slices.Collect(maps.Keys(p.left))} {
 		for _, name := range names {
-			if _, deleted := st.Retirement(name); deleted && !p.gone[name] {
+			if _, deleted := st.Retirement(name); deleted && !p.gone[name] && name != localGroup { // whose records are in the same store
 				p.gone[name] = true
 				all = append(all, name)
 			}

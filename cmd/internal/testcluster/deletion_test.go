@@ -184,3 +184,48 @@ func TestPrimaryDiesWhileItsGroupIsDeleted(t *testing.T) {
 	b.Start()
 	c.primaries("a", map[string]string{"default": "a"})
 }
+
+// Proves TR-7, I8: a write that waits at the primary when its group is to be deleted is not taken there any more; it becomes one of the group
+// that owns its record afterwards. Nothing is lost, and nothing is done twice.
+func TestWriteWhileItsGroupIsDeleted(t *testing.T) {
+	c := Start(t, Options{Group: fsm.GroupSpec{Preferred: "a"}, Watchdog: time.Minute})
+	ctx := t.Context()
+	c.ordersGroup()
+	b := c.Node("b")
+	waiting := func(n int) {
+		t.Helper()
+		c.Wait(fmt.Sprintf("%d requests wait at b", n), 30*time.Second, func() error {
+			if g, err := b.Client().Group(ctx, "orders"); err != nil || g.Held != n {
+				return fmt.Errorf("%d, %v", g.Held, err)
+			}
+			return nil
+		})
+	}
+	b.Disk().Pause("replica.seal:orders")
+	wrote := make(chan string, 1)
+	go func() {
+		w, err := b.Client().Put(ctx, "orders", []byte("k"), []byte("v"), client.WriteOptions{Wait: 30 * time.Second, IfAbsent: true})
+		if err != nil {
+			t.Errorf("the write: %v", err)
+		}
+		wrote <- w.Position
+	}()
+	waiting(1)
+	deleted := make(chan error, 1)
+	go func() {
+		_, err := c.Node("c").Client().DeleteGroup(ctx, "orders")
+		deleted <- err
+	}()
+	waiting(2) // what proves that nothing is on its way comes behind the write
+	b.Disk().Resume("replica.seal:orders")
+	if err := <-deleted; err != nil {
+		t.Errorf("the group was not deleted: %v", err)
+	}
+	if at := <-wrote; !strings.HasPrefix(at, "default@") {
+		t.Errorf("written at %s", at)
+	}
+	if r, err := c.Node("c").Client().Get(ctx, "orders", []byte("k"), client.ReadOptions{Wait: 30 * time.Second}); err != nil || string(r.Value) != "v" {
+		t.Errorf("%+v, %v", r, err)
+	}
+	c.forgotten(b, "orders")
+}
