@@ -199,6 +199,7 @@ func everyRoute(t *testing.T) map[string]any {
 		"GET /v1/groups":                     list(g),
 		"POST /v1/groups":                    map[string]any{},
 		"GET /v1/groups/default":             g,
+		"DELETE /v1/groups/default":          client.GroupDeletion{Group: "default", Deleted: true, Blockers: []client.DeletionBlocker{}},
 		"PATCH /v1/groups/default":           client.GroupChange{Group: "default", Changed: []string{"delivery"}},
 		"GET /v1/groups/default/why":         client.Readiness{Group: "default", Ready: true},
 		"GET /v1/groups/default/history":     list(client.Certificate{Kind: "create", Epoch: 1}),
