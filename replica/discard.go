@@ -2,7 +2,7 @@ package replica
 
 import (
 	"context"
-
+	"errors"
 	"fmt"
 	"slices"
 
@@ -23,10 +23,11 @@ func (r *Replica) Retire(ctx context.Context) error {
 	r.closed.Store(true)
 	r.retired.Store(true)
 	r.visitors.end()
-	if err := r.gate.exclusive(ctx, func() error { return nil }); err != nil { // who was inside has left
-		return fmt.Errorf("end the sessions of group %s: %w", r.o.Group, err)
+	err := r.gate.exclusive(ctx, func() error { return nil }) // who was inside has left
+	if err != nil {
+		err = fmt.Errorf("end the sessions of group %s: %w", r.o.Group, err)
 	}
-	return r.Close()
+	return errors.Join(err, r.Close())
 }
 
 // Held is the first record of users' files that is left in this node's store, what has expired and is not deleted yet included.
