@@ -155,7 +155,7 @@ func (n *Node) tellParting(st *fsm.State, p parting, late bool) {
 		severity = "info"
 	}
 	warn := func(groups []ident.GroupName, kind, format string) {
-		for _, g := range groups { // by the same state
+		for _, g := range groups {
 			n.events.add(severity, string(g), kind, fmt.Sprintf(format, n.config.Node, g), map[string]string{"on_no_sync": st.Groups[g].Spec.OnNoSync})
 		}
 	}
