@@ -180,6 +180,10 @@ func (f *fake) EndMaintenance(ctx context.Context, node string) (client.Maintena
 	return client.MaintenanceState{Node: node}, f.note(ctx, "end maintenance %s", node)
 }
 
+func (f *fake) DeleteGroup(ctx context.Context, group string, dryRun bool, by string) (client.GroupDeletion, error) {
+	return client.GroupDeletion{Group: group, Deleted: !dryRun, Epoch: 3, Blockers: []client.DeletionBlocker{}}, f.note(ctx, "delete group %s dry=%t", group, dryRun)
+}
+
 func (f *fake) ChangeGroup(ctx context.Context, group string, keys []string, spec client.GroupSpec, ifVersion *uint64, by string) (client.GroupChange, error) {
 	version := uint64(0)
 	if ifVersion != nil {

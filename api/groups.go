@@ -17,6 +17,9 @@ type Groups interface {
 	// ChangeGroup gives the named keys of a group the values in spec; ifVersion, when it is not nil, must be the spec's.
 	// Codes unknown_group, invalid, precondition.
 	ChangeGroup(ctx context.Context, group string, keys []string, spec client.GroupSpec, ifVersion *uint64, by string) (client.GroupChange, error)
+	// DeleteGroup deletes a group without records, or, on a dry run, says what keeps it from that. Codes unknown_group; exists when it
+	// holds records; busy, precondition.
+	DeleteGroup(ctx context.Context, group string, dryRun bool, by string) (client.GroupDeletion, error)
 	// Readmit lets a dropped node take part again; code precondition when its copy does not connect.
 	Readmit(ctx context.Context, group, node, by string) (client.Readmission, error)
 	// Holds lists the holds of a group by name.
@@ -77,6 +80,22 @@ func (a *API) changeGroup(r *request) (reply, error) {
 func specKeys() []string {
 	return []string{"name", "order", "files", "keys", "preferred", "delivery", "secondaries", "on_no_sync", "auto_failover", "images", "receiver_bytes", "keep_receivers",
 		"switchback", "switchback_after", "blocks", "maximum_blocks", "journal_full", "receiver_age", "compression", "journal_replays", "feeds"}
+}
+
+func (a *API) deleteGroup(r *request) (reply, error) {
+	group, err := r.group()
+	if err != nil {
+		return nil, err
+	}
+	dry, err := r.flag("dry_run")
+	if err != nil {
+		return nil, err
+	}
+	d, err := a.o.Roles.DeleteGroup(r.Context(), group, dry, origin(r.RemoteAddr))
+	if err == nil && !dry {
+		a.asked(r, group)
+	}
+	return answer(d, err)
 }
 
 func (a *API) readmit(r *request) (reply, error) {

@@ -144,7 +144,7 @@ func TestOpenAPIMatchesTypes(t *testing.T) {
 		"WriteResult": client.WriteResult{},
 		"Change":      client.Change{}, "ChangeResult": client.ChangeResult{}, "Condition": client.Condition{}, "FailedCondition": client.FailedCondition{},
 		"Transaction": client.Transaction{}, "TransactionResult": client.TransactionResult{},
-		"DroppedNode": client.DroppedNode{}, "GroupChange": client.GroupChange{}, "Hold": client.Hold{}, "HoldRequest": client.HoldRequest{}, "Readmission": client.Readmission{}, "CopyStart": client.CopyStart{}, "CopyStartRequest": client.CopyStartRequest{},
+		"DroppedNode": client.DroppedNode{}, "GroupChange": client.GroupChange{}, "GroupDeletion": client.GroupDeletion{}, "DeletionBlocker": client.DeletionBlocker{}, "Hold": client.Hold{}, "HoldRequest": client.HoldRequest{}, "Readmission": client.Readmission{}, "CopyStart": client.CopyStart{}, "CopyStartRequest": client.CopyStartRequest{},
 		"GroupPatch": struct {
 			client.GroupSpec
 			IfVersion uint64 `json:"if_version"`

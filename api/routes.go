@@ -69,6 +69,7 @@ func routes() []route {
 		{method: post, path: "/v1/groups", body: jsonBody, wait: 15 * time.Second, serve: (*API).createGroup},
 		{method: get, path: group, serve: (*API).group},
 		{method: patch, path: group, body: jsonBody, serve: (*API).changeGroup},
+		{method: del, path: group, params: []string{"dry_run"}, wait: 20 * time.Second, serve: (*API).deleteGroup},
 		{method: post, path: group + "/nodes/{node}/readmit", serve: (*API).readmit},
 		{method: get, path: group + "/holds", serve: (*API).holds},
 		{method: put, path: group + "/holds/{name}", body: jsonBody, serve: (*API).setHold},

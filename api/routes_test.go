@@ -144,6 +144,15 @@ func routeCases() map[string]routeCase {
 			},
 			asks: []string{"group default"}, want: is("a"),
 		},
+		"DELETE /v1/groups/{group}": {
+			call: func(ctx context.Context, c *client.Client) (any, error) {
+				if _, err := c.DryRunDelete(ctx, "orders"); err != nil {
+					return nil, err
+				}
+				return pick(func(d client.GroupDeletion) any { return d.Deleted })(c.DeleteGroup(ctx, "orders"))
+			},
+			asks: []string{"delete group orders dry=true", "delete group orders dry=false"}, want: is(true),
+		},
 		"GET /v1/groups/{group}/resync": {
 			call: func(ctx context.Context, c *client.Client) (any, error) { return c.Resync(ctx, "default") },
 			asks: []string{"resync default"}, want: is(client.Resync{Phase: "replay", Percent: 50}),

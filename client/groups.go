@@ -86,3 +86,33 @@ func (c *Client) RemoveHold(ctx context.Context, group, name string) error {
 	_, err := c.do(ctx, exchange{method: http.MethodDelete, path: pathOf("v1", "groups", group, "holds", name), query: url.Values{}})
 	return err
 }
+
+// GroupDeletion is what the deletion of a group has done, or what keeps it from being done.
+type GroupDeletion struct {
+	Group    string            `json:"group"`
+	Deleted  bool              `json:"deleted"`
+	At       *time.Time        `json:"at,omitempty"`   // when it was deleted
+	Epoch    uint64            `json:"epoch"`          // the last one
+	Blockers []DeletionBlocker `json:"blockers"`       // of a dry run: all that keeps it from being deleted now
+	Records  uint64            `json:"records"`        // that it holds, those that have expired and are not deleted yet included
+	File     string            `json:"file,omitempty"` // of one of them
+	Key      string            `json:"key,omitempty"`  // of that record, with replacement characters where it is not text
+	Note     string            `json:"note"`           // what becomes of its files
+}
+
+// DeletionBlocker is a reason for which a group is not deleted.
+type DeletionBlocker struct {
+	Code string `json:"code"` // "records", or the reason that the control plane gives
+	Text string `json:"text"` // with what helps
+}
+
+// DeleteGroup deletes a group without records, for ever: its name is never used again. ErrExists names a record that it holds;
+// ErrPrecondition and ErrBusy list in Error.Checks what else keeps it. Nothing has changed then.
+func (c *Client) DeleteGroup(ctx context.Context, group string) (GroupDeletion, error) {
+	return ask[GroupDeletion](ctx, c, exchange{method: http.MethodDelete, path: pathOf("v1", "groups", group), query: url.Values{}})
+}
+
+// DryRunDelete says what keeps a group from being deleted; nothing is changed.
+func (c *Client) DryRunDelete(ctx context.Context, group string) (GroupDeletion, error) {
+	return ask[GroupDeletion](ctx, c, exchange{method: http.MethodDelete, path: pathOf("v1", "groups", group), query: url.Values{"dry_run": {"true"}}})
+}

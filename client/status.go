@@ -126,6 +126,7 @@ type GroupStatus struct {
 	Stale     bool              `json:"stale"`       // the primary could not be asked: its numbers are missing or old
 
 	SpecVersion uint64        `json:"spec_version"`      // counts changes of the spec
+	Closing     bool          `json:"closing,omitempty"` // it is being deleted: its writes wait until it is known whether it holds records
 	Dropped     []DroppedNode `json:"dropped,omitempty"` // nodes that nothing is kept for
 	Holds       []Hold        `json:"holds,omitempty"`   // what consumers hold of the journals
 	Full        string        `json:"full,omitempty"`    // why the primary refuses writes with journal_full, and what helps

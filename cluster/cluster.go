@@ -224,6 +224,10 @@ func (c *Cluster) CheckLease(g ident.GroupName, e ident.Epoch) error { return c.
 // the clock again after an abort. The lease goes on all the same.
 func (c *Cluster) Yield(g ident.GroupName, e ident.Epoch, yes bool) { c.leases.yield(g, e, yes) }
 
+// Withhold makes CheckLease fail for g at e, before this node says that the group is empty: once it is deleted others may own its
+// records. It is taken back when the group stays. The lease goes on all the same.
+func (c *Cluster) Withhold(g ident.GroupName, e ident.Epoch, yes bool) { c.leases.withhold(g, e, yes) }
+
 // CoverEnded tells whether, by this node's own count, no lease can cover the primary of g any more; else for about how
 // long one may. The channel is closed when a cover ends before its time. A later call may find a cover again, since a new
 // primary renews.

@@ -86,9 +86,14 @@ func (c *Cluster) planGroups(ctx context.Context) ([]fsm.GroupSpec, error) {
 	st, _ := c.board.read()
 	known := func(st *fsm.State, name ident.GroupName) bool {
 		_, planned := st.Plan(name)
-		return planned || st.Groups[name] != nil
+		_, deleted := st.Retirement(name)
+		return planned || deleted || st.Groups[name] != nil
 	}
 	for _, spec := range c.o.Groups {
+		if gone, deleted := st.Retirement(spec.Name); deleted {
+			c.log.Info("a configured group was deleted, and is not created again", "group", spec.Name, "deleted", gone.At)
+			continue
+		}
 		if spec.Preferred == "" {
 			spec.Preferred = c.o.Node
 		}

@@ -20,13 +20,14 @@ type leases struct {
 	count *core.Leases
 	cut   map[ident.GroupName]chan struct{} // closed when a cover ends before its time
 	given map[ident.GroupName]ident.Epoch   // see yield
+	shut  map[ident.GroupName]ident.Epoch   // see withhold
 }
 
 func newLeases(self ident.NodeID, life ident.Incarnation, h host.Host, t Timing) *leases {
 	return &leases{
 		self: self, clock: h.Clock, trace: h.Trace,
 		count: core.NewLeases(self, life, h.Clock.Boot(), t.Lease, t.Margin),
-		cut:   map[ident.GroupName]chan struct{}{}, given: map[ident.GroupName]ident.Epoch{},
+		cut:   map[ident.GroupName]chan struct{}{}, given: map[ident.GroupName]ident.Epoch{}, shut: map[ident.GroupName]ident.Epoch{},
 	}
 }
 
@@ -80,10 +81,22 @@ func (l *leases) yield(g ident.GroupName, e ident.Epoch, yes bool) {
 	}
 }
 
+// withhold makes check fail for g at e, or not any more, whatever is yielded.
+func (l *leases) withhold(g ident.GroupName, e ident.Epoch, yes bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case yes:
+		l.shut[g] = e
+	case l.shut[g] == e:
+		delete(l.shut, g)
+	}
+}
+
 // check compares clocks now: nil only if this life holds g at e, and has not given it away.
 func (l *leases) check(g ident.GroupName, e ident.Epoch) error {
 	l.mu.Lock()
-	ok := l.count.Holds(l.clock.Boot(), g, e) && l.given[g] != e
+	ok := l.count.Holds(l.clock.Boot(), g, e) && l.given[g] != e && l.shut[g] != e
 	l.mu.Unlock()
 	l.trace("lease.check", "node", l.self, "group", g, "epoch", e, "ok", ok)
 	if !ok {

@@ -115,6 +115,8 @@ func (c *Cluster) act(ctx context.Context, cmd fsm.Command) bool {
 		c.log.Info("switch-back started", "group", cmd.StartSwitch.Group, "operation", res.Operation, "peer", cmd.StartSwitch.To)
 	case cmd.CreateGroup != nil:
 		c.log.Info("a planned group was created", "group", cmd.CreateGroup.Spec.Name, "peer", cmd.CreateGroup.Spec.Preferred)
+	case cmd.DropClosing != nil:
+		c.log.Warn("a group is not deleted", "group", cmd.DropClosing.Group, "reason", cmd.DropClosing.Reason)
 	case cmd.SetPause != nil:
 		c.log.Info("the pause is over: automatic actions may begin again")
 	case cmd.SetMaintenance != nil:

@@ -80,6 +80,12 @@ func (s *State) Apply(c Command) Result {
 		return s.answerPlan(c.AnswerPlan)
 	case c.DropPlan != nil:
 		return s.dropPlan(c.DropPlan)
+	case c.CloseGroup != nil:
+		return s.closeGroup(c.CloseGroup, at)
+	case c.AnswerClosing != nil:
+		return s.answerClosing(c.AnswerClosing, at)
+	case c.DropClosing != nil:
+		return s.dropClosing(c.DropClosing)
 	case c.ScheduleSwitch != nil:
 		return s.scheduleSwitch(c.ScheduleSwitch, at)
 	case c.DelaySchedule != nil:
@@ -108,6 +114,7 @@ func (c *Command) count() (n int) {
 		c.ChangeSpec != nil, c.SetHold != nil, c.RemoveHold != nil, c.Drop != nil, c.Readmit != nil,
 		c.PlanGroups != nil, c.AnswerPlan != nil, c.DropPlan != nil, c.Leave != nil,
 		c.ScheduleSwitch != nil, c.DelaySchedule != nil, c.CancelSchedule != nil,
+		c.CloseGroup != nil, c.AnswerClosing != nil, c.DropClosing != nil,
 	} {
 		if set {
 			n++

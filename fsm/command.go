@@ -48,6 +48,10 @@ type Command struct {
 	CancelSchedule *CancelSchedule `json:"cancel_schedule,omitempty"`
 
 	Leave *Leave `json:"leave,omitempty"`
+
+	CloseGroup    *CloseGroup    `json:"close_group,omitempty"`
+	AnswerClosing *AnswerClosing `json:"answer_closing,omitempty"`
+	DropClosing   *DropClosing   `json:"drop_closing,omitempty"`
 }
 
 // CommandVersion is the version this code writes; commands of a newer version are skipped and alarmed, never guessed.
@@ -58,8 +62,8 @@ type Result struct {
 	Refused   string            `json:"refused,omitempty"`   // one of the Refused constants; "" when applied
 	Detail    string            `json:"detail,omitempty"`    // for people
 	Covers    []ident.GroupName `json:"covers,omitempty"`    // Renew: groups whose primary role the renewal covers
-	Ended     []ident.GroupName `json:"ended,omitempty"`     // Release, Renew by a new life, Handover: groups whose old cover ended with this command
-	Operation uint64            `json:"operation,omitempty"` // StartSwitch, Fence: id of the operation
+	Ended     []ident.GroupName `json:"ended,omitempty"`     // Release, Renew by a new life, Handover, AnswerClosing: groups whose old cover ended with this command
+	Operation uint64            `json:"operation,omitempty"` // StartSwitch, Fence: id of the operation; CloseGroup: of the closing
 	Epoch     ident.Epoch       `json:"epoch,omitempty"`     // Fence, Handover: the new epoch
 	Passed    bool              `json:"passed,omitempty"`    // Renew: a later renewal of the life was applied before it, so it covers nothing and tells nothing
 }
@@ -84,6 +88,8 @@ const (
 	RefusedDrop        = "not_to_be_dropped"    // the policy or the state does not let this node be dropped
 	RefusedDropped     = "dropped"              // the node was dropped from the group
 	RefusedSelection   = "selections_overlap"   // it would not be clear which group owns a record
+	RefusedRetired     = "name_retired"         // a group of that name was deleted
+	RefusedInUse       = "group_in_use"         // somebody depends on the group
 )
 
 // CreateCluster is the first command of a cluster.

@@ -35,6 +35,7 @@ func (s *State) fence(c *Fence, at time.Time) Result {
 		}
 	}
 	g.Epoch++
+	s.reopen(g, fmt.Sprintf("epoch %s was taken meanwhile: %s", g.Epoch, c.Reason))
 	g.Phase = PhaseFenced
 	g.Reports = nil
 	op := s.failoverOperation(g, c, at)

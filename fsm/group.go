@@ -185,6 +185,9 @@ func (s *State) createGroup(c *CreateGroup, at time.Time) Result {
 		}
 		return refuse(RefusedExists, "group %s exists with another spec", spec.Name)
 	}
+	if r := s.unused(spec.Name); r != nil {
+		return *r
+	}
 	if c.Planned {
 		if r := s.asPlanned(&spec); r != nil {
 			return *r

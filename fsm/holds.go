@@ -59,6 +59,9 @@ func (s *State) setHold(c *SetHold, at time.Time) Result {
 	if r != nil {
 		return *r
 	}
+	if r := g.whileOpen(); r != nil {
+		return *r
+	}
 	i, found := slices.BinarySearchFunc(g.Consumers, c.Name, compareHold)
 	h := Hold{Name: c.Name, Since: at}
 	if found {

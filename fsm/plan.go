@@ -17,7 +17,7 @@ type Plan struct {
 	Ask  []ident.GroupName `json:"ask,omitempty"` // whose primaries have yet to answer, sorted; empty: the group may be created
 }
 
-// Declined is a plan that was given up.
+// Declined is a plan, or the closing of a group, that was given up.
 type Declined struct {
 	Plan   uint64          `json:"plan"`
 	Group  ident.GroupName `json:"group"`
@@ -69,7 +69,7 @@ func (s *State) planOf(name ident.GroupName) (int, bool) {
 	return slices.BinarySearchFunc(s.Planned, name, func(p Plan, n ident.GroupName) int { return cmp.Compare(p.Spec.Name, n) })
 }
 
-// WhyDeclined returns the reason for which a plan was given up; "" when that is not known.
+// WhyDeclined returns the reason for which a plan or a closing was given up; "" when that is not known.
 func (s *State) WhyDeclined(plan uint64) string {
 	for _, d := range s.Declined {
 		if d.Plan == plan {
@@ -109,6 +109,9 @@ func (s *State) planGroup(spec GroupSpec, id uint64, ask bool) refusal {
 		}
 		return refused(RefusedExists, "group %s exists with another spec", spec.Name)
 	}
+	if r := s.unused(spec.Name); r != nil {
+		return r
+	}
 	at, planned := s.planOf(spec.Name)
 	if planned && !sameSelection(&s.Planned[at].Spec, &spec) {
 		return refused(RefusedExists, "group %s is planned with other files, keys or order: %v, %s, %d", spec.Name, s.Planned[at].Spec.Files, s.Planned[at].Spec.Keys, s.Planned[at].Spec.Order)
@@ -135,6 +138,11 @@ func (s *State) mayPlan(spec *GroupSpec) refusal {
 	for _, other := range s.Selecting() {
 		if why, is := Ambiguous(other, spec); is {
 			return refused(RefusedSelection, "group %s and group %s would own the same records: %s", other.Name, spec.Name, why)
+		}
+	}
+	for _, g := range s.InOrder() {
+		if why, may := Meet(&g.Spec, spec); may && g.Closing != nil {
+			return refused(RefusedBusy, "group %s is being deleted: %s", g.Spec.Name, why)
 		}
 	}
 	for i := range s.Planned {

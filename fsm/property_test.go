@@ -83,7 +83,7 @@ func (g *generator) body() Command {
 	if p := g.s.Nodes[grp.Primary]; p != nil {
 		renewal = near(g, "renewal", p.Renewal, 0)
 	}
-	switch near(g, "kind", g.next(grp), "renew", "release", "group", "fence", "promise", "promote", "open", "set", "start", "advance", "handover", "abort", "finish", "register", "pause", "resume", "maintenance", "spec", "hold", "unhold", "drop", "readmit", "plan", "answer", "give up", "planned", "leave", "schedule", "delay", "cancel", "due") {
+	switch near(g, "kind", g.next(grp), "renew", "release", "group", "fence", "promise", "promote", "open", "set", "start", "advance", "handover", "abort", "finish", "register", "pause", "resume", "maintenance", "spec", "hold", "unhold", "drop", "readmit", "plan", "answer", "give up", "planned", "close", "closing", "leave", "schedule", "delay", "cancel", "due") {
 	case "renew":
 		return Command{Renew: &Renew{Node: n, Directory: ident.DirectoryID("dir-" + n), Incarnation: pick(g, "renewing life", g.life(n), g.life(n), 1, 2, 3),
 			Number:  uint64(rapid.IntRange(0, 5).Draw(g.T, "number")),
@@ -131,6 +131,17 @@ func (g *generator) body() Command {
 			return Command{DropPlan: &DropPlan{Plan: near(g, "plan id", p.ID, 1), Reason: "r"}}
 		}
 		return Command{AnswerPlan: &AnswerPlan{Plan: near(g, "plan id", p.ID, 1), Group: name, Epoch: epoch, Node: primary, Holds: near(g, "holds", "", "x")}}
+	case "close":
+		return Command{CloseGroup: &CloseGroup{Group: name, Epoch: epoch}}
+	case "closing":
+		id := uint64(1)
+		if grp.Closing != nil {
+			id = near(g, "closing id", grp.Closing.ID, 1)
+		}
+		if rapid.Bool().Draw(g.T, "drops") {
+			return Command{DropClosing: &DropClosing{Closing: id, Group: name, Reason: "r"}}
+		}
+		return Command{AnswerClosing: &AnswerClosing{Closing: id, Group: name, Epoch: epoch, Node: primary, Holds: near(g, "holds", "", "x")}}
 	case "release":
 		return Command{Release: &Release{Node: n, Incarnation: g.life(n)}}
 	case "leave":
@@ -215,10 +226,12 @@ func (g *generator) next(grp *Group) string {
 		return pick(g, "next", "promise", "promise", "promote", "renew")
 	case grp.Phase == PhasePromoted:
 		return pick(g, "next", "open", "open", "fence", "renew")
+	case grp.Closing != nil:
+		return pick(g, "next", "closing", "closing", "start", "fence", "renew")
 	case op == nil && grp.Scheduled != nil:
 		return pick(g, "next", "due", "due", "start", "fence", "renew")
 	case op == nil:
-		return pick(g, "next", "start", "start", "schedule", "set", "fence", "spec", "hold", "unhold", "drop", "drop", "readmit", "readmit", "renew", "leave")
+		return pick(g, "next", "start", "start", "schedule", "set", "fence", "spec", "hold", "unhold", "drop", "drop", "readmit", "readmit", "renew", "leave", "close")
 	case op.Committed:
 		return pick(g, "next", "finish", "fence", "renew")
 	case op.Step == StepDrain:
@@ -256,7 +269,7 @@ func TestProperties(t *testing.T) {
 // unreached lists the kinds of commands of which none was accepted.
 func unreached(reached map[string]int) (out []string) {
 	for _, kind := range []string{"renew", "release", "group", "fence", "promise", "promote", "open", "set", "start", "advance", "handover", "abort", "finish", "pause", "maintenance",
-		"spec", "hold", "unhold", "drop", "readmit", "leave", "schedule", "delay", "cancel", "due"} {
+		"spec", "hold", "unhold", "drop", "readmit", "leave", "schedule", "delay", "cancel", "due", "close", "closing", "drop closing"} {
 		if reached[kind] == 0 {
 			out = append(out, kind)
 		}
@@ -365,6 +378,7 @@ func kindOf(c Command) string {
 		"promote": c.Promote != nil, "open": c.Open != nil, "set": c.ChangeSet != nil, "start": c.StartSwitch != nil, "advance": c.AdvanceSwitch != nil,
 		"handover": c.Handover != nil, "abort": c.AbortSwitch != nil, "finish": c.FinishSwitch != nil, "pause": c.SetPause != nil, "maintenance": c.SetMaintenance != nil,
 		"spec": c.ChangeSpec != nil, "hold": c.SetHold != nil, "unhold": c.RemoveHold != nil, "drop": c.Drop != nil, "readmit": c.Readmit != nil, "leave": c.Leave != nil,
+		"close": c.CloseGroup != nil, "closing": c.AnswerClosing != nil, "drop closing": c.DropClosing != nil,
 	} {
 		if set {
 			return kind
@@ -440,6 +454,7 @@ func checkInvariants(t *rapid.T, before, s *State, held map[ident.GroupName]map[
 		}
 	}
 	checkControl(t, before, s, c, r)
+	checkClosing(t, before, s, c, r)
 	checkSpace(t, before, s, c)
 	checkRenewal(t, before, s, c, r)
 	seen := map[uint64]bool{}

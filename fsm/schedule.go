@@ -70,6 +70,9 @@ func (s *State) scheduleSwitch(c *ScheduleSwitch, at time.Time) Result {
 	if _, r := s.dataNode(c.To); r != nil {
 		return *r
 	}
+	if r := g.whileOpen(); r != nil {
+		return *r
+	}
 	switch {
 	case g.Scheduled != nil:
 		return refuse(RefusedBusy, "switch-over %d of group %s to %s is scheduled for %s already", g.Scheduled.ID, c.Group, g.Scheduled.To, g.Scheduled.Schedule.At.Format(time.RFC3339))

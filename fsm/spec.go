@@ -26,6 +26,9 @@ func (s *State) changeSpec(c *ChangeSpec) Result {
 	if r != nil {
 		return *r
 	}
+	if r := g.whileOpen(); r != nil {
+		return *r
+	}
 	spec := c.Spec.Normalize()
 	if err := spec.Validate(); err != nil {
 		return refuse(RefusedInvalid, "group %q: %v", c.Group, err)

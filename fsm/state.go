@@ -21,7 +21,9 @@ type State struct {
 	PauseVersion uint64 `json:"pause_version,omitempty"` // counts changes of Pause
 
 	Planned  []Plan     `json:"planned,omitempty"`  // groups that will be created, sorted by name
-	Declined []Declined `json:"declined,omitempty"` // plans that were given up, oldest first, bounded
+	Declined []Declined `json:"declined,omitempty"` // plans and closings that were given up, oldest first, bounded
+
+	Retired []Retired `json:"retired,omitempty"` // names of deleted groups, sorted, at most MaxRetired
 }
 
 // Addresses are where a node is reached, host:port each.
@@ -138,6 +140,8 @@ type Group struct {
 	Dropped     []Dropped `json:"dropped,omitempty"`      // nodes that nothing is kept for, sorted; none is in the set
 
 	Scheduled *Operation `json:"scheduled,omitempty"` // a switch-over that begins later, in OperationScheduled; nil: none
+
+	Closing *Closing `json:"closing,omitempty"` // it is to be deleted; nil: it is not
 }
 
 // Report is what a node says when it has promised an epoch on disk.

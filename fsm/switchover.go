@@ -16,6 +16,9 @@ func (s *State) startSwitch(c *StartSwitch, at time.Time) Result {
 	if r != nil {
 		return *r
 	}
+	if r := g.whileOpen(); r != nil {
+		return *r
+	}
 	switch {
 	case g.Phase != PhaseOpened || g.Epoch != c.Epoch:
 		return g.movedFrom(c.Epoch, PhaseOpened)

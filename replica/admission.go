@@ -21,6 +21,7 @@ type visitors struct {
 	current map[ident.NodeID]*visit // by author of the journal
 	stalls  map[ident.NodeID]*core.Stall
 	called  pulse     // somebody was admitted
+	over    bool      // nobody is admitted any more
 	began   time.Time // of what their times count from
 }
 
@@ -121,6 +122,9 @@ func (r *Replica) admissible(ctx context.Context, h wire.Hello) (fsm.Assignment,
 func (s *visitors) add(v *visit, g *fsm.Group, self ident.NodeID) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.over {
+		return &remote.Refusal{Code: wire.CodeGroup, Text: fmt.Sprintf("group %s was deleted", v.r.o.Group)}
+	}
 	old := s.current[v.hello.Journal.Node]
 	// Nobody else ships it: what the feeder may have by now is better than nothing.
 	if old != nil && s.stalls[v.hello.Journal.Node].Rests(v.hello.From, s.uptimeLocked()) && core.MayFeed(g, v.hello.From, self) {
@@ -161,6 +165,14 @@ func (s *visitors) leavesLocked(old, v *visit) bool {
 	v.r.log.Warn("the feeder brings nothing, the primary has more: this copy is fed by the primary for now", "peer", old.hello.From,
 		"journal", v.hello.Journal, "seq", view.Last, "primary_seq", v.hello.End)
 	return true
+}
+
+// end lets no session count any more.
+func (s *visitors) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.over = true
+	clear(s.current)
 }
 
 func (s *visitors) counts(v *visit) bool {

@@ -34,6 +34,8 @@ var (
 	ErrCondition = errors.New("a condition of the transaction does not hold")
 	// ErrNotOwned: by the present selection the record is not one of this group. It was not done.
 	ErrNotOwned = errors.New("the record belongs to another group")
+	// ErrClosing: the group is to be deleted. It was not done; the group goes on if it holds records, else another one owns them soon.
+	ErrClosing = errors.New("the group is being deleted: it takes no write until it is known whether it holds records")
 	// ErrKeyReused: an idempotency key was used for another request before. It was not done.
 	ErrKeyReused = errors.New("the idempotency key belongs to another request")
 	// ErrNotReconciled: the store holds entries that are not known to be part of the committed history yet.
@@ -74,7 +76,7 @@ func NotDone(err error) bool {
 	}
 	for _, sure := range []error{
 		ErrNotPrimary, ErrNoLease, ErrNotSequenced, ErrNoSync, ErrQueueFull, ErrJournalFull, ErrTooLarge, ErrInvalid, ErrCondition, ErrKeyReused, ErrClosed,
-		ErrNotAttached, ErrNotOwned,
+		ErrNotAttached, ErrNotOwned, ErrClosing,
 	} {
 		if errors.Is(err, sure) {
 			return true

@@ -14,6 +14,9 @@ import (
 // was promised already, and returns a *FencedError when a higher epoch was.
 func (r *Replica) promise(ctx context.Context, e ident.Epoch, then func() error) error {
 	return r.gate.exclusive(ctx, func() error {
+		if r.retired.Load() { // its file may be gone already
+			return ErrClosed
+		}
 		have := r.gate.epoch()
 		due := core.Promise(have, e)
 		if due.Fenced {

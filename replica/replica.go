@@ -50,7 +50,8 @@ type Replica struct {
 	handing sync.WaitGroup // queues of sessions whose role was handed over
 	closing sync.Once
 	closed  atomic.Bool
-	err     error // of Close
+	retired atomic.Bool // the group was deleted: nothing is promised any more
+	err     error       // of Close
 }
 
 // turn is what primary sessions of this life leave to the next one. Whoever has the role token uses it.
@@ -68,7 +69,7 @@ func Open(o Options) (*Replica, error) {
 	r := &Replica{o: o, log: o.Logger.With("group", o.Group, "node", o.Node), roles: make(chan struct{}, 1)}
 	r.data = o.Store.Group(o.Group)
 	r.shelf = newShelf(&r.o)
-	r.promised = promiseFile{fs: o.FS, dir: o.FS.PathJoin(o.Dir, "promises"), name: string(o.Group)}
+	r.promised = promiseFile{fs: o.FS, dir: o.FS.PathJoin(o.Dir, promisesDir), name: string(o.Group)}
 	if err := r.recover(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open group %s: %w", o.Group, err), r.shelf.close())
 	}

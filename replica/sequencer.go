@@ -117,6 +117,9 @@ func (s *sequencer) deposit(g *fsm.Group, taken []*request) error {
 	p := s.p
 	d := draft{s: s, time: p.now(), images: wantsBefore(g, p.doubt.Load())}
 	d.expect(taken)
+	if now, _ := p.control.Assignment(); now.Group != nil { // after the requests were taken, as below
+		d.closing = now.Group.Closing != nil
+	}
 	if p.r.o.Selection != nil {
 		d.owns = p.r.o.Selection() // after the requests were taken: a barrier among them proves what those before it have met
 	}
@@ -218,6 +221,7 @@ type draft struct {
 	time    int64
 	images  bool
 	owns    func(file string, key []byte) error // nil: everything is the group's
+	closing bool                                // the group is to be deleted: nothing that somebody asks for is taken
 	entries []entry.Entry
 	flight  *flight
 	refused []waiter
@@ -295,6 +299,11 @@ func (d *draft) add(r *request) error {
 		return nil
 	case err != nil:
 		return err
+	}
+	if d.closing && len(d.entries) > begin.entries {
+		d.rollback(begin)
+		d.refuse(r, ErrClosing)
+		return nil
 	}
 	if len(d.entries) == begin.entries { // its program changed nothing
 		d.rollback(begin)

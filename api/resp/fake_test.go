@@ -116,6 +116,15 @@ func (w *world) move(group, to string, held bool) {
 	w.changed = make(chan struct{})
 }
 
+// delete takes a group away.
+func (w *world) delete(group string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.groups, group)
+	close(w.changed)
+	w.changed = make(chan struct{})
+}
+
 func groupOfFile(file string) string {
 	if strings.HasPrefix(file, "o") {
 		return "other"

@@ -197,3 +197,9 @@ func hostPort(address string) (host, port string) {
 	}
 	return host, port
 }
+
+// monitorMessage is what Sentinel says when a master is not watched any more.
+func monitorMessage(name, address string) string {
+	host, port := hostPort(address)
+	return "master " + name + " " + host + " " + port
+}

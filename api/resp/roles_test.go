@@ -382,3 +382,21 @@ func TestRelayedReadsAreFresh(t *testing.T) {
 		}
 	}
 }
+
+// Proves BX-5: of a group that was deleted subscribers hear that its master is not watched any more, Sentinel does not know it, and with
+// on_role_change close clients of its primary are let go.
+func TestDeletedMaster(t *testing.T) {
+	w := newWorld(t, 2, func(o *Options) { o.OnRoleChange = Close })
+	listener, client := w.nodes[1].dial(t), w.nodes[0].dial(t)
+	listener.do("SUBSCRIBE", "-monitor")
+	client.do("PING")
+	host, port := hostPort(w.nodes[0].address)
+	w.delete("default")
+	if got := listener.read(); got != "[message -monitor master default "+host+" "+port+"]" {
+		t.Errorf("message: %s", got)
+	}
+	client.closed()
+	if got := w.nodes[1].dial(t).do("SENTINEL", "MASTER", "default"); got != "-"+string(errNoSuchMaster) {
+		t.Errorf("the master: %s", got)
+	}
+}

@@ -199,7 +199,7 @@ func (c *sessions) join(within time.Duration) bool {
 	}
 }
 
-// watchRoles tells subscribers about new primaries, and lets clients go when this node stops being one. The groups known are as they were
+// watchRoles tells subscribers about new primaries and deleted groups, and lets clients go when this node stops being one. The groups known are as they were
 // told last.
 func (srv *Server) watchRoles(ctx context.Context, known map[string]Group) {
 	sweep := time.NewTicker(srv.o.Limits.RelayIdle)
@@ -207,7 +207,15 @@ func (srv *Server) watchRoles(ctx context.Context, known map[string]Group) {
 	for {
 		changed := srv.o.Roles.Changed()
 		lost := false
-		for _, g := range srv.o.Roles.Groups() {
+		groups := srv.o.Roles.Groups()
+		for name, old := range known {
+			if !slices.ContainsFunc(groups, func(g Group) bool { return g.Name == name }) { // deleted
+				lost = lost || old.Serving
+				delete(known, name)
+				srv.hub.publish("-monitor", monitorMessage(name, old.address()))
+			}
+		}
+		for _, g := range groups {
 			old, told := known[g.Name]
 			if told && old.Serving && !g.Serving {
 				lost = true

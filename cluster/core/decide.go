@@ -39,7 +39,17 @@ func Decide(v View) []fsm.Command {
 			out = append(out, cmd)
 		}
 	}
-	return append(out, v.create()...)
+	return append(append(out, v.reopen()...), v.create()...)
+}
+
+// reopen gives up the closing of groups for which nobody has answered: whoever asked has waited long enough, or is gone.
+func (v View) reopen() (out []fsm.Command) {
+	for _, g := range v.State.InOrder() {
+		if c := g.Closing; c != nil && v.Now.Sub(c.At) > 2*fsm.AnswerTime {
+			out = append(out, fsm.Command{DropClosing: &fsm.DropClosing{Closing: c.ID, Group: g.Spec.Name, Reason: fmt.Sprintf("its primary %s did not answer in time", g.Primary)}})
+		}
+	}
+	return out
 }
 
 // create returns the commands for planned groups that nobody has to be asked about any more and whose first primary lives, in the order in

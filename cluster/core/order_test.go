@@ -3,6 +3,7 @@ package core
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/understudy-ha/understudy/fsm"
 	"github.com/understudy-ha/understudy/internal/ident"
@@ -62,6 +63,21 @@ func TestDecideCreatesWhatIsPlanned(t *testing.T) {
 	st.Planned = append(st.Planned, fsm.Plan{Spec: fsm.GroupSpec{Name: "o", Preferred: "a"}, Ask: []ident.GroupName{"default"}})
 	got := Decide(View{State: st, Dead: nobody, Silent: nobody})
 	if len(got) != 1 || got[0].CreateGroup == nil || got[0].CreateGroup.Spec.Name != "k" || got[0].CreateGroup.Incarnation != 7 || !got[0].CreateGroup.Planned {
+		t.Errorf("%+v", got)
+	}
+}
+
+// TestDecideGivesUpDeletions: a group whose primary does not answer goes on, although whoever asked is gone. Proves IC-1.
+func TestDecideGivesUpDeletions(t *testing.T) {
+	st := &fsm.State{Groups: map[ident.GroupName]*fsm.Group{}, Nodes: map[ident.NodeID]*fsm.Node{"a": {ID: "a", Incarnation: 7}}}
+	now := time.Now()
+	for name, at := range map[ident.GroupName]time.Time{"late": now.Add(-3 * fsm.AnswerTime), "new": now.Add(-fsm.AnswerTime)} {
+		st.Groups[name] = &fsm.Group{Spec: fsm.GroupSpec{Name: name}, Epoch: 1, Phase: fsm.PhaseOpened, Primary: "a", Incarnation: 7, Closing: &fsm.Closing{ID: 64, At: at}}
+	}
+	never := func(ident.NodeID) bool { return false }
+	view := View{State: st, Now: now, Dead: never, Silent: never, Groups: map[ident.GroupName]GroupView{"late": {Covered: true}, "new": {Covered: true}}}
+	got := Decide(view)
+	if len(got) != 1 || got[0].DropClosing == nil || got[0].DropClosing.Group != "late" || got[0].DropClosing.Closing != 64 || got[0].DropClosing.Reason == "" {
 		t.Errorf("%+v", got)
 	}
 }

@@ -15,7 +15,7 @@ import (
 )
 
 func newGroup(a *app) *cobra.Command {
-	return family("group", "Look at what a group is asked to do, and change it", newGroupList(a), newGroupShow(a), newGroupCreate(a), newGroupSet(a), newGroupReadmit(a))
+	return family("group", "Look at what a group is asked to do, and change it", newGroupList(a), newGroupShow(a), newGroupCreate(a), newGroupSet(a), newGroupDelete(a), newGroupReadmit(a))
 }
 
 func newGroupShow(a *app) *cobra.Command {

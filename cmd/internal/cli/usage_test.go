@@ -88,7 +88,7 @@ func TestWrongCommandLines(t *testing.T) {
 		"failover":                      "GROUP is missing",
 		"statsu":                        `unknown command "statsu" for "understudy"; did you mean status?`,
 		"journal lst":                   `unknown command "lst" for "understudy journal"; did you mean list?`,
-		"group wonder":                  `unknown command "wonder" for "understudy group"; it has create, list, readmit, set, show`,
+		"group wonder":                  `unknown command "wonder" for "understudy group"; it has create, delete, list, readmit,`,
 		"journal":                       `"journal" needs a command after it`,
 		"status --watc":                 "unknown flag: --watc; did you mean --watch?\nexample: understudy status\n",
 		"backout list default --node a": "unknown flag: --node; did you mean --on?",

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"sync/atomic"
 
 	"github.com/understudy-ha/understudy/cluster"
 	"github.com/understudy-ha/understudy/fsm"
@@ -14,11 +15,13 @@ type control struct {
 	self    ident.NodeID
 	life    ident.Incarnation
 	group   ident.GroupName
+	last    *lastSeen
 }
 
 func (c control) Assignment() (fsm.Assignment, <-chan struct{}) {
 	st, changed := c.cluster.State()
 	a, _ := st.Assign(c.group, c.self, c.life)
+	a.Group = c.last.of(a)
 	return a, changed
 }
 
@@ -31,3 +34,28 @@ func (c control) Propose(ctx context.Context, cmd fsm.Command) (fsm.Result, erro
 }
 
 func (c control) Alive(n ident.NodeID) bool { return c.cluster.Alive(n) }
+
+// lastSeen is a group as it was last, for what still goes on when it was deleted.
+type lastSeen struct{ group atomic.Pointer[fsm.Group] }
+
+func newLastSeen(g *fsm.Group) *lastSeen {
+	l := new(lastSeen)
+	l.group.Store(g)
+	return l
+}
+
+// of returns the group of an assignment. One that was deleted is fenced for good, and this node owes it nothing: what still runs ends as
+// after any other fence, and nothing of it can be acknowledged, for no lease covers it.
+func (l *lastSeen) of(a fsm.Assignment) *fsm.Group {
+	if a.Group != nil {
+		if l.group.Load() != a.Group {
+			l.group.Store(a.Group)
+		}
+		return a.Group
+	}
+	g := *l.group.Load()
+	g.Epoch++
+	g.Phase, g.Operation, g.Scheduled, g.Closing = fsm.PhaseFenced, nil, nil, nil
+	g.Reports = []fsm.Report{{Node: a.Self, Epoch: g.Epoch, Incarnation: a.Life}}
+	return &g
+}

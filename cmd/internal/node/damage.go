@@ -58,8 +58,8 @@ func (d *damages) all() (out []client.RotPlace) {
 }
 
 // mend repairs the journals of a group that do not open, and opens it. It goes on until that has succeeded, or ctx ends.
-func (r *replicas) mend(ctx context.Context, name ident.GroupName, spec fsm.GroupSpec, why error) (*sessions, error) {
-	n := r.node
+func (r *replicas) mend(ctx context.Context, g *fsm.Group, why error) (*sessions, error) {
+	n, name, spec := r.node, g.Spec.Name, g.Spec
 	place := client.RotPlace{Journal: string(name), Kind: "closed", Detail: why.Error()}
 	n.damages.set(name, place)
 	n.scrub.count(&n.scrub.found, 1)
@@ -69,7 +69,7 @@ func (r *replicas) mend(ctx context.Context, name ident.GroupName, spec fsm.Grou
 		done, err := r.mendAll(ctx, name, spec)
 		if err == nil {
 			var s *sessions
-			if s, err = r.start(name, spec); err == nil {
+			if s, err = r.start(g); err == nil {
 				n.damages.clear(name)
 				n.scrub.count(&n.scrub.repaired, 1)
 				for _, d := range done {

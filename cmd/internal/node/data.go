@@ -253,7 +253,7 @@ func (n *Node) explain(group ident.GroupName, err error) error {
 	switch {
 	case errors.Is(err, replica.ErrNotPrimary), errors.Is(err, replica.ErrNoLease):
 		return n.elsewhere(group)
-	case errors.Is(err, replica.ErrNotOwned):
+	case errors.Is(err, replica.ErrNotOwned), errors.Is(err, replica.ErrClosing):
 		return &api.Elsewhere{Retry: true} // who asks again asks the group that owns it now
 	case errors.Is(err, replica.ErrNotFound):
 		return &client.Error{Code: client.CodeNotFound, Detail: "no such record", Remedy: "GET /v1/files/FILE/records lists the keys of a file"}

@@ -67,6 +67,10 @@ func (r roles) ChangeGroup(ctx context.Context, group string, keys []string, wan
 	var before fsm.GroupSpec
 	err = r.n.ordered(ctx, func(st *fsm.State) (*fsm.Command, error) {
 		g := st.Groups[ident.GroupName(group)]
+		if g == nil {
+			_, _, err := r.n.group(group)
+			return nil, err
+		}
 		if ifVersion != nil && *ifVersion != g.SpecVersion {
 			return nil, &client.Error{Code: client.CodePrecondition, Detail: fmt.Sprintf("the spec of group %s is at version %d, not %d", group, g.SpecVersion, *ifVersion),
 				Remedy: "look at the group and decide anew"}
@@ -92,8 +96,9 @@ func (r roles) ChangeGroup(ctx context.Context, group string, keys []string, wan
 	if err != nil {
 		return client.GroupChange{}, err
 	}
-	st, _ := r.n.cluster.State()
-	g = st.Groups[ident.GroupName(group)]
+	if _, g, err = r.n.group(group); err != nil {
+		return client.GroupChange{}, err
+	}
 	out := client.GroupChange{Group: group, Spec: spec(g.Spec), Version: g.SpecVersion, Changed: []string{}}
 	for _, key := range keys {
 		a := before
@@ -193,14 +198,20 @@ func (r roles) SetHold(ctx context.Context, group, name string, at ident.Positio
 	until := r.n.host.Clock.Now().Add(time.Duration(q.For)).UTC()
 	err := r.n.ordered(ctx, func(st *fsm.State) (*fsm.Command, error) {
 		g := st.Groups[ident.GroupName(group)]
+		if g == nil {
+			_, _, err := r.n.group(group)
+			return nil, err
+		}
 		have, _ := g.Hold(name)
 		return &fsm.Command{SetHold: &fsm.SetHold{Group: g.Spec.Name, Name: name, Version: have.Version, Position: at, Until: until, By: q.By}}, nil
 	})
 	if err != nil {
 		return client.Hold{}, err
 	}
-	st, _ := r.n.cluster.State()
-	g := st.Groups[ident.GroupName(group)]
+	_, g, err := r.n.group(group)
+	if err != nil {
+		return client.Hold{}, err
+	}
 	h, ok := g.Hold(name)
 	if !ok { // removed at the same moment
 		h = fsm.Hold{Name: name, Position: at, Until: until, By: q.By}
@@ -213,7 +224,11 @@ func (r roles) RemoveHold(ctx context.Context, group, name string) error {
 		return err
 	}
 	return r.n.ordered(ctx, func(st *fsm.State) (*fsm.Command, error) {
-		have, ok := st.Groups[ident.GroupName(group)].Hold(name)
+		g := st.Groups[ident.GroupName(group)]
+		if g == nil {
+			return nil, nil
+		}
+		have, ok := g.Hold(name)
 		if !ok {
 			return nil, nil
 		}

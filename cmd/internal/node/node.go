@@ -245,6 +245,7 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 	n.spawn(func() error { return n.replicas.run(run) })
 	n.spawn(func() error { return n.watch(run) })
 	n.spawn(func() error { return n.answerPlans(run) })
+	n.spawn(func() error { return n.answerClosings(run) })
 	if c.Kind == fsm.KindData {
 		n.spawn(func() error { return n.scrub.run(run) })
 		n.spawn(func() error { return n.scrub.attend(run) })

@@ -44,29 +44,37 @@ func (r *replicas) run(ctx context.Context) error {
 		<-ctx.Done()
 		return nil
 	}
-	started := map[ident.GroupName]bool{}
+	p := newParts(r)
+	if fatal = p.recover(); fatal != nil {
+		return fatal
+	}
 	for {
 		st, changed := r.node.cluster.State()
-		for _, g := range toStart(st, started) {
+		for _, g := range p.retired(st) {
+			sessions.Go(func() { p.remove(ctx, g) })
+		}
+		for _, g := range toStart(st, p.begun()) {
 			name := g.Spec.Name
-			started[name] = true
-			s, err := r.start(name, g.Spec)
+			own, end := context.WithCancelCause(ctx)
+			ended := p.begin(name, end)
+			s, err := r.start(g)
 			if err != nil && !journal.Damaged(err) {
+				ended()
 				cancel(err)
 				return err
 			}
-			spec := g.Spec
 			sessions.Go(func() {
+				defer ended()
 				if err != nil {
-					if s, err = r.mend(ctx, name, spec, err); err != nil {
-						if ctx.Err() == nil {
+					if s, err = r.mend(own, g, err); err != nil {
+						if own.Err() == nil {
 							once.Do(func() { fatal = err })
 							cancel(err)
 						}
 						return
 					}
 				}
-				if err := s.run(ctx); err != nil {
+				if err := s.run(own); err != nil {
 					once.Do(func() { fatal = err })
 					cancel(err)
 				}
@@ -87,8 +95,8 @@ func toStart(st *fsm.State, started map[ident.GroupName]bool) []*fsm.Group {
 	return slices.DeleteFunc(st.InOrder(), func(g *fsm.Group) bool { return started[g.Spec.Name] })
 }
 
-func (r *replicas) start(name ident.GroupName, spec fsm.GroupSpec) (*sessions, error) {
-	n := r.node
+func (r *replicas) start(g *fsm.Group) (*sessions, error) {
+	n, name, spec := r.node, g.Spec.Name, g.Spec
 	log := n.log.With("group", string(name))
 	var kept replica.Archive // a nil *archiver in it would not be nil
 	if n.archiver != nil {
@@ -105,12 +113,21 @@ func (r *replicas) start(name ident.GroupName, spec fsm.GroupSpec) (*sessions, e
 	if err != nil {
 		return nil, fmt.Errorf("recover group %s: %w", name, err)
 	}
-	c := control{cluster: n.cluster, self: n.config.Node, life: n.directory.life, group: name}
+	c := control{cluster: n.cluster, self: n.config.Node, life: n.directory.life, group: name, last: newLastSeen(g)}
 	rep.Attach(c)
 	r.mu.Lock()
 	r.open[name] = rep
 	r.mu.Unlock()
 	return &sessions{replica: rep, control: c, cluster: n.cluster, log: log}, nil
+}
+
+// take takes the replica of a group away from everybody who looks for it; nil when there is none.
+func (r *replicas) take(name ident.GroupName) *replica.Replica {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	rep := r.open[name]
+	delete(r.open, name)
+	return rep
 }
 
 // get returns the replica of a group, nil while there is none on this node.

@@ -61,6 +61,10 @@ func (n *Node) propose(ctx context.Context, cmd fsm.Command) (fsm.Result, error)
 		return res, &client.Error{Code: client.CodeBusy, Detail: res.Detail, Remedy: "wait until it is finished, or cancel it"}
 	case fsm.RefusedExists:
 		return res, &client.Error{Code: client.CodeExists, Detail: res.Detail}
+	case fsm.RefusedRetired:
+		return res, &client.Error{Code: client.CodeExists, Detail: res.Detail, Reason: "nodes that were away may still have journals and promises under that name", Remedy: "choose another name"}
+	case fsm.RefusedInUse:
+		return res, &client.Error{Code: client.CodePrecondition, Detail: res.Detail, Reason: res.Refused, Remedy: "do what it says, and ask again"}
 	case fsm.RefusedUnknown:
 		return res, &client.Error{Code: client.CodeUnknownNode, Detail: res.Detail}
 	case fsm.RefusedInvalid:
@@ -81,6 +85,9 @@ func (n *Node) group(name string) (*fsm.State, *fsm.Group, error) {
 	g := st.Groups[ident.GroupName(name)]
 	if g == nil && name == string(localGroup) {
 		return nil, nil, n.local.notGroup()
+	}
+	if gone, deleted := st.Retirement(ident.GroupName(name)); g == nil && deleted {
+		return nil, nil, &client.Error{Code: client.CodeUnknownGroup, Detail: fmt.Sprintf("group %s was deleted at %s", name, gone.At.Format(time.RFC3339)), Remedy: "GET /v1/groups lists the groups that there are"}
 	}
 	if g == nil {
 		known := make([]string, 0, len(st.Groups))

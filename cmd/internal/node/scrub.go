@@ -66,6 +66,17 @@ func (s *scrubber) suspect(id ident.JournalID, number ident.ReceiverNumber) {
 	}
 }
 
+// forget forgets what is rotten in the journals of a group that was deleted.
+func (s *scrubber) forget(group ident.GroupName) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for at := range s.rot {
+		if at.id.Group == group {
+			delete(s.rot, at)
+		}
+	}
+}
+
 func (s *scrubber) count(what *uint64, n uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -159,6 +159,7 @@ func (n *Node) groupStatus(st *fsm.State, g *fsm.Group) client.GroupStatus {
 		out.Scheduled = &op
 	}
 	out.SpecVersion, out.Dropped, out.Holds = g.SpecVersion, droppedNodes(g), holds(g)
+	out.Closing = g.Closing != nil
 	out.Archive, out.Replays = n.archiver.ofGroup(g.Spec.Name), n.replaysOf(g.Spec.Name)
 	if g.Phase == fsm.PhaseFenced {
 		out.Primary = ""

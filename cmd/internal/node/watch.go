@@ -22,7 +22,7 @@ func (n *Node) watch(ctx context.Context) error {
 	told, first := map[uint64]bool{}, true // told: the past operations that were looked at; their ids do not ascend
 	var members map[ident.NodeID]string
 	var orders orderChanges
-	plans := scheduleChanges{}
+	plans, deletions := scheduleChanges{}, deletionChanges{}
 	for {
 		st, changed := n.cluster.State()
 		n.lookAtLeases(st)
@@ -37,6 +37,7 @@ func (n *Node) watch(ctx context.Context) error {
 			groups[name] = now
 		}
 		plans.see(n, st, first)
+		deletions.see(n, st, first)
 		past := make(map[uint64]bool, len(st.Past))
 		for i := range st.Past {
 			op := &st.Past[i]
