@@ -119,6 +119,19 @@ func (r *Reader) TryNext() (Item, bool, error) {
 	return item, ok, err
 }
 
+// Check returns ErrRewound when what TryNext returned before was removed from the journal, also where something else came in its place.
+func (r *Reader) Check() error {
+	if r.err == nil {
+		r.j.mu.RLock()
+		r.err = r.noticeLocked()
+		r.j.mu.RUnlock()
+	}
+	if errors.Is(r.err, ErrRewound) {
+		return r.err
+	}
+	return nil
+}
+
 // fetch takes the next bundle from memory or, when it has left it, from the disk.
 func (r *Reader) fetch() (Item, bool, error) {
 	for {

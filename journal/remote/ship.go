@@ -245,6 +245,9 @@ func (p *shipment) stream(ctx context.Context, start wire.Start) error {
 			err = p.stillShorter(ctx, view)
 		default:
 			more, dry, err = p.ship(reader)
+			if err == nil {
+				err = p.unread(reader.Check()) // not asked above while there is no credit; and the marks in view may be of what came instead
+			}
 		}
 		if err == nil {
 			err = p.report(view, due)

@@ -60,7 +60,7 @@ func (c *copied) open(first bool) {
 	c.primary, c.conducted, c.lacks, c.proposing, c.asked, c.ahead = nil, 0, "", false, 0, ahead{}
 	for _, j := range c.journals {
 		if j != nil {
-			j.found = j.last()
+			j.found, j.cuts = j.last(), nil
 		}
 	}
 	if !first { // J IN: an event, which moves sequences only

@@ -337,7 +337,7 @@ func (w *world) decide() {
 // crowdedOut tells whether a copy has no room for what follows, while a node that has to be primed keeps every receiver: until an operator
 // primes or removes that one nothing is deleted, since it is connected, and only who is absent is dropped.
 func (w *world) crowdedOut(i int, g *fsm.Group, c *copied) bool {
-	if j := c.journals[int(g.Primary[0]-'a')]; j == nil || !j.full(g.Spec) {
+	if !slices.ContainsFunc(c.journals, func(j *journal) bool { return j != nil && j.author != c.n.id && j.full(g.Spec) }) {
 		return false
 	}
 	return slices.ContainsFunc(w.nodes, func(n *node) bool {

@@ -49,7 +49,8 @@ type journal struct {
 	durable   ident.Sequence
 	confirmed ident.Sequence // durable at the author, as it said; of the own journal: durable
 	committed ident.Sequence
-	found     ident.Sequence // end that this life found
+	found     ident.Sequence   // end that this life found
+	cuts      []ident.Sequence // the ends after which something was removed in this life
 	syncing   bool
 	torn      bool
 	runs      []entry.Run
@@ -146,6 +147,7 @@ func (j *journal) flush() {
 func (j *journal) rewind(end ident.Sequence, epoch ident.Epoch) {
 	j.c.n.w.oracle.writes(j.c, epoch, "removed")
 	j.list = j.list[:j.index(end+1):j.index(end+1)]
+	j.cuts = append(j.cuts, end)
 	j.durable, j.confirmed, j.committed = min(j.durable, end), min(j.confirmed, end), min(j.committed, end)
 	j.fresh = false
 }

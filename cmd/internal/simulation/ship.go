@@ -1,6 +1,7 @@
 package simulation
 
 import (
+	"slices"
 	"time"
 
 	"github.com/understudy-ha/understudy/fsm"
@@ -22,6 +23,7 @@ type source struct {
 	idle   bool          // the target holds more, and keeps it
 	full   bool          // the target had no room for what came last
 	sent   uint64        // last sequence sent
+	cuts   int           // of the journal, when the session began
 	heard  time.Duration // from the target
 	pause  time.Duration
 	lines  [2]wire // there and back
@@ -115,6 +117,7 @@ func (s *source) begin() {
 	}
 	n.sessions++
 	s.number, s.open, s.idle, s.lines, s.heard = n.sessions, false, false, [2]wire{}, n.w.now
+	s.cuts = len(s.j.cuts)
 	free := s.introduces()
 	caller := core.Caller{From: n.id, Author: s.j.author, Epoch: s.epoch, Life: n.life, Session: s.number}
 	number, list := s.number, s.j.list[:len(s.j.list):len(s.j.list)]
@@ -287,6 +290,10 @@ func (v *visit) begin(common ident.Sequence, idle bool) {
 func (s *source) started(v *visit, common ident.Sequence, idle bool) {
 	s.full = false
 	s.open, s.idle, s.sent, s.heard, s.pause = true, idle, uint64(common), s.c.n.w.now, 0
+	if s.rewound() {
+		s.again()
+		return
+	}
 	s.said, s.durab = 0, 0
 	s.stands(core.Standing{Phase: core.ShipLive, Over: true})
 	s.progressTo(v) // of what both have, before a bundle that may find no room
@@ -294,8 +301,18 @@ func (s *source) started(v *visit, common ident.Sequence, idle bool) {
 	s.c.n.wake()
 }
 
+// rewound tells whether something that was sent, or matched, was removed from the journal since the session began, also where something else
+// came in its place: the marks are of that then.
+func (s *source) rewound() bool {
+	return slices.ContainsFunc(s.j.cuts[min(s.cuts, len(s.j.cuts)):], func(end ident.Sequence) bool { return end < ident.Sequence(s.sent) })
+}
+
 // stream sends what the target lacks.
 func (s *source) stream(v *visit) {
+	if s.rewound() {
+		s.again()
+		return
+	}
 	if s.idle {
 		s.progressTo(v)
 		return

@@ -218,7 +218,7 @@ func (w *world) bound(s *fsm.GroupSpec) {
 // alone tells whether nobody but the primary takes part in a group: all others were dropped and do not connect any more.
 func (w *world) alone(i int, g *fsm.Group) bool {
 	return !slices.ContainsFunc(w.nodes, func(n *node) bool {
-		return n.kind == fsm.KindData && n.id != g.Primary && !g.IsDropped(n.id) && !n.copies[i].stranded()
+		return n.kind == fsm.KindData && n.id != g.Primary && !g.IsDropped(n.id) && !n.copies[i].stranded() && !w.crowdedOut(i, g, n.copies[i])
 	})
 }
 
