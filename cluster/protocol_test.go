@@ -302,7 +302,7 @@ func TestSurveyWaitsForAnElection(t *testing.T) {
 	}
 }
 
-// Whatever else answers at an address in join, or does not, is no reason not to start, and costs a second at most.
+// Whatever else answers at an address in join, or does not, is no reason not to start.
 func TestSurveyIgnoresStrangers(t *testing.T) {
 	var join []string
 	for _, says := range []string{"", "HTTP/1.1 400 Bad Request\r\n\r\n", "\x04\x00\x00\x00null", "\x02\x00\x00\x00{}", "\xff\xff\x0f\x00{", "-"} {
