@@ -153,6 +153,7 @@ func (c *Cluster) ask(ctx context.Context, peers []string) (map[string]info, map
 func (c *Cluster) judge(answers map[string]info) (ident.ClusterID, error) {
 	var found ident.ClusterID
 	var by string
+	var others []info // of another protocol
 	for peer, a := range answers {
 		switch {
 		case a.Directory == c.o.Directory:
@@ -166,7 +167,8 @@ func (c *Cluster) judge(answers map[string]info) (ident.ClusterID, error) {
 		case a.Cluster == "":
 			continue
 		case a.Protocol != c.o.Protocol:
-			return "", &refusal{&ident.OtherProtocolError{Node: a.Node, Theirs: a.Protocol, Ours: c.o.Protocol}}
+			others = append(others, a)
+			continue
 		case found != "" && found != a.Cluster:
 			return "", &refusal{fmt.Errorf("%s belongs to cluster %s, %s to %s, both named %q: `join` must name members of one cluster", by, found, peer, a.Cluster, a.Name)}
 		}
@@ -174,6 +176,11 @@ func (c *Cluster) judge(answers map[string]info) (ident.ClusterID, error) {
 			return "", &refusal{&DirectoryError{Node: c.o.Node, Registered: have, Have: c.o.Directory, Peer: peer}}
 		}
 		found, by = a.Cluster, peer
+	}
+	for _, a := range others {
+		if a.Cluster != found { // else it was left running apart, and the others go on without it
+			return "", &refusal{&ident.OtherProtocolError{Node: a.Node, Theirs: a.Protocol, Ours: c.o.Protocol}}
+		}
 	}
 	if found != "" && c.o.Bootstrap {
 		c.log.Warn("cluster exists already, joining it although bootstrap is set", "peer", by, "cluster", found)

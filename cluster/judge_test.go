@@ -35,6 +35,10 @@ func TestJudge(t *testing.T) {
 		{name: "two clusters", answers: map[string]info{"p": member, "q": with(func(i *info) { i.Cluster, i.Node, i.Directory = "2", "c", "dir-c" })}, refused: "members of one cluster"},
 		{name: "registered elsewhere", answers: map[string]info{"p": with(func(i *info) { i.Nodes = map[ident.NodeID]ident.DirectoryID{"b": "dir-old"} })}, refused: "data directory dir-old"},
 		{name: "registered here", answers: map[string]info{"p": with(func(i *info) { i.Nodes = map[ident.NodeID]ident.DirectoryID{"b": "dir-b"} })}, want: "1"},
+		{name: "another build", answers: map[string]info{"p": with(func(i *info) { i.Protocol = 4 }), "q": empty}, refused: "must not run in one cluster"},
+		{name: "another build left running apart", answers: map[string]info{"p": with(func(i *info) { i.Protocol, i.Node, i.Directory = 4, "c", "dir-c" }), "q": member}, want: "1"},
+		{name: "another build of another cluster", answers: map[string]info{"p": with(func(i *info) { i.Protocol, i.Node, i.Cluster = 4, "c", "2" }), "q": member}, refused: "must not run in one cluster"},
+		{name: "another build, bootstrap is set", bootstrap: true, answers: map[string]info{"p": with(func(i *info) { i.Protocol = 4 })}, refused: "must not run in one cluster"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			n := &Cluster{o: Options{Node: "b", Directory: "dir-b", Name: "demo", Bootstrap: c.bootstrap}, log: testLogger(t, "b")}

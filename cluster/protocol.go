@@ -30,11 +30,12 @@ type Knock struct {
 }
 
 const (
-	maxKnocks      = 64          // remembered at once
-	knockForgotten = time.Minute // a node that was not seen for so long is not shown any more, and told of again when it returns
-	surveyPatience = time.Second // for the members' answers before a start
-	inquiry        = time.Second // for one member's answer
-	roundsApart    = 2           // inquiries; a leader that is lost, or just found, is not seen in both
+	maxKnocks      = 64              // remembered at once
+	knockForgotten = time.Minute     // a node that was not seen for so long is not shown any more, and told of again when it returns
+	surveyPatience = time.Second     // for the members' answers before a start
+	inquiry        = time.Second     // for one member's answer
+	surveyElection = 4 * time.Second // for an election among those of another protocol that know no leader
+	roundsApart    = 2               // inquiries; a leader that is lost, or just found, is not seen in both
 )
 
 // doorman remembers which nodes of other protocols knocked.
@@ -115,8 +116,8 @@ func (d *doorman) list() []Knock {
 func (d *doorman) keepsOut(node ident.NodeID) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	_, known := d.knocks[node]
-	return known
+	k, known := d.knocks[node]
+	return known && d.clock.Now().Sub(k.Last) <= knockForgotten
 }
 
 // version is byte 1 of a hello.
@@ -254,9 +255,40 @@ func (c *Cluster) inquire() {
 func (c *Cluster) Knocks() []Knock { return c.doorman.list() }
 
 // Survey asks the members in o.Join, before a start, which build they are. It fails with *ident.OtherProtocolError when one of
-// them belongs to o's cluster, which runs, and speaks another protocol. Members that do not answer within a second, or know no
-// Raft leader, are no reason not to start. Of o it needs Node, Directory, Name, Protocol, Identity, Join, Addresses, Host and Logger.
+// them belongs to o's cluster, which runs, and speaks another protocol. Members that do not answer within a second are no reason
+// not to start, and those that know no Raft leader neither; but they are asked again for a while, as they may be electing one:
+// after the start the directory belongs to this build. Of o it needs Node, Directory, Name, Protocol, Identity, Join, Addresses,
+// Host and Logger.
 func Survey(ctx context.Context, o Options) error {
+	end := time.Now().Add(surveyElection)
+	for {
+		f := survey(ctx, o)
+		switch {
+		case f.runs != nil:
+			return f.runs
+		case f.apart == nil:
+			return nil
+		case time.Until(end) < joinRetry:
+			o.Logger.Warn("a node of another build runs, and knows no Raft leader; starting all the same", "peer", f.apart.Node,
+				"theirs", uint8(f.apart.Theirs), "ours", uint8(o.Protocol))
+			return nil
+		}
+		select {
+		case <-time.After(joinRetry):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// surveyed are members of other protocols. Both are nil when nobody of them was met, or a leader of this protocol is there: then they
+// have not noticed yet that the others have gone.
+type surveyed struct {
+	runs  error // it knows a leader
+	apart *ident.OtherProtocolError
+}
+
+func survey(ctx context.Context, o Options) (f surveyed) {
 	asks := &port{network: o.Host.Network, protocol: o.Protocol, cluster: o.Identity.ClusterID}
 	ctx, cancel := context.WithTimeout(ctx, surveyPatience)
 	defer cancel()
@@ -275,7 +307,6 @@ func Survey(ctx context.Context, o Options) error {
 			answers <- answer{r, err}
 		})
 	}
-	var other error // unless one of this protocol runs: then it is somebody who has not noticed yet that the others have gone
 	for range peers {
 		a := <-answers
 		i := a.Info
@@ -286,15 +317,16 @@ func Survey(ctx context.Context, o Options) error {
 			continue
 		}
 		runs := i.Cluster != "" && a.Leader != ""
+		other := &ident.OtherProtocolError{Node: i.Node, Theirs: i.Protocol, Ours: o.Protocol}
 		switch {
 		case i.Protocol == o.Protocol && runs:
-			return nil // that is where this node belongs
+			return surveyed{} // that is where this node belongs
 		case i.Protocol == o.Protocol:
 		case runs:
-			other = &ident.OtherProtocolError{Node: i.Node, Theirs: i.Protocol, Ours: o.Protocol}
+			f.runs = other
 		default:
-			o.Logger.Warn("a node of another build runs, and knows no Raft leader; starting all the same", "peer", i.Node, "theirs", uint8(i.Protocol), "ours", uint8(o.Protocol))
+			f.apart = other
 		}
 	}
-	return other
+	return f
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,7 +20,7 @@ import (
 )
 
 // doorOf returns a port of a protocol, and what it would have been asked.
-func doorOf(t *testing.T, p ident.Protocol) (*port, *doorman) {
+func doorOf(t *testing.T, p ident.Protocol, change ...func(*port)) (*port, *doorman) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -34,6 +35,9 @@ func doorOf(t *testing.T, p ident.Protocol) (*port, *doorman) {
 			}
 			return response{Code: codeOK, Info: &info{Node: "p", Name: "demo", Cluster: "cluster", Protocol: p}, Leader: "somewhere"}
 		}}
+	for _, f := range change {
+		f(d)
+	}
 	d.start()
 	t.Cleanup(func() {
 		if err := d.close(); err != nil {
@@ -160,10 +164,19 @@ func TestDoormanTellsOnce(t *testing.T) {
 	want(2, 0)
 	d.saw("c", 5, "x:1")
 	want(3, 1)
+	if !d.keepsOut("c") || d.keepsOut("a") {
+		t.Error("keeps others out than it met")
+	}
+	clock.now = clock.now.Add(knockForgotten + 1)
+	if d.keepsOut("c") { // nothing was shown or met since
+		t.Error("keeps out a node that was away for long")
+	}
+	d.saw("c", 5, "x:1")
+	want(4, 1)
 	d.saw("c", 3, "x:1") // it runs the right build
-	want(3, 0)
+	want(4, 0)
 	d.saw("", 4, "x:1")
-	want(3, 0)
+	want(4, 0)
 	for i := range 2 * maxKnocks {
 		d.saw(ident.NodeID("n"+strings.Repeat("x", i)), 4, "x:1")
 	}
@@ -259,6 +272,87 @@ func TestNodeLeftBehindEndsItself(t *testing.T) {
 	}
 }
 
+// Proves CL-7: those of another protocol that elect a leader just then are waited for before a start, which would bind the directory to this
+// build; those that stay without one are not.
+func TestSurveyWaitsForAnElection(t *testing.T) {
+	var asked, elected atomic.Int32
+	elected.Store(3)
+	them, _ := doorOf(t, 4, func(p *port) {
+		p.control = func(context.Context, bool, request) response {
+			r := response{Code: codeOK, Info: &info{Node: "p", Name: "demo", Cluster: "cluster", Protocol: 4}}
+			if n := elected.Load(); n != 0 && asked.Add(1) >= n {
+				r.Leader = "somewhere"
+			}
+			return r
+		}
+	})
+	o := Options{Node: "x", Directory: "dir-x", Name: "demo", Protocol: 3, Identity: boundTo("cluster"), Join: []string{string(them.address)}, Host: host.Real(), Logger: testLogger(t, "x")}
+	var other *ident.OtherProtocolError
+	if err := Survey(context.Background(), o); !errors.As(err, &other) || other.Theirs != 4 {
+		t.Errorf("got %v", err)
+	}
+	elected.Store(0)
+	if err := Survey(context.Background(), o); err != nil {
+		t.Errorf("one that knows no leader for long: %v", err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := Survey(ctx, o); err != nil && !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// Whatever else answers at an address in join, or does not, is no reason not to start.
+func TestSurveyIgnoresStrangers(t *testing.T) {
+	var join []string
+	for _, says := range []string{"", "HTTP/1.1 400 Bad Request\r\n\r\n", "\x04\x00\x00\x00null", "\x02\x00\x00\x00{}", "\xff\xff\x0f\x00{", "-"} {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ln.Close()
+		join = append(join, ln.Addr().String())
+		if says == "-" { // hangs: nobody accepts
+			continue
+		}
+		go func() {
+			for {
+				conn, err := ln.Accept()
+				if err != nil {
+					return
+				}
+				_, _ = conn.Write([]byte(says))
+				_ = conn.Close()
+			}
+		}()
+	}
+	gone, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	join = append(join, gone.Addr().String())
+	_ = gone.Close()
+	same, _ := doorOf(t, 3)
+	o := Options{Node: "x", Directory: "dir-x", Name: "demo", Protocol: 3, Identity: boundTo("cluster"), Join: join, Host: host.Real(), Logger: testLogger(t, "x")}
+	if err := Survey(context.Background(), o); err != nil {
+		t.Error(err)
+	}
+	them, _ := doorOf(t, 4)
+	for _, cluster := range []ident.ClusterID{"another", ""} { // a member of another cluster; one that this directory does not know yet, but of another name
+		o.Identity, o.Join = boundTo(cluster), append(slices.Clone(join), string(them.address))
+		if cluster == "" {
+			o.Name = "another"
+		}
+		if err := Survey(context.Background(), o); err != nil {
+			t.Errorf("a stranger kept the node from starting: %v", err)
+		}
+	}
+	o.Name, o.Identity, o.Join = "demo", boundTo("cluster"), append(slices.Clone(join), string(them.address), string(same.address))
+	if err := Survey(context.Background(), o); err != nil {
+		t.Errorf("a leader of this protocol is there: %v", err)
+	}
+}
+
 // Gossip of one protocol is not heard by another; builds before the number have the cluster's id alone.
 func TestGossipLabel(t *testing.T) {
 	for p, want := range map[ident.Protocol]string{0: "id", 3: "id/3", 4: "id/4"} {
@@ -267,3 +361,6 @@ func TestGossipLabel(t *testing.T) {
 		}
 	}
 }
+
+// boundTo is a directory that belongs to a cluster; "": to none.
+func boundTo(cluster ident.ClusterID) *memoryIdentity { return &memoryIdentity{id: cluster} }
