@@ -296,6 +296,10 @@ func (v *visit) Close() {
 // cutRule makes the rule for one author's copy, from what is held at this moment. It is made and used inside the gate.
 func (r *Replica) cutRule(g *fsm.Group, author ident.NodeID) core.CutRule {
 	c := core.CutRule{Group: g, Undo: r.undos.guard(g.History, r.data.Position(), r.data.Flushed())}
+	if a, _ := r.assignment(); a.Group != nil && g.History.Contains(r.data.Position()) {
+		a.Group = g
+		c.Spent = core.Spent(a, r.data.Flushed())
+	}
 	for _, b := range r.shelf.runs(true) {
 		if b.Author != author {
 			c.Other = append(c.Other, b)

@@ -118,7 +118,11 @@ func (b *backup) pass(ctx context.Context, a fsm.Assignment) error {
 	}
 	if core.OwesPromise(g, r.gate.epoch()) { // before the new primary's session asks for it
 		var fenced *FencedError // a newer epoch was promised meanwhile
-		if err := r.promise(ctx, g.Epoch, nil); err != nil && !errors.As(err, &fenced) {
+		var room *PromiseRoomError
+		switch err := r.promise(ctx, g.Epoch, nil); {
+		case errors.As(err, &room): // what nobody needs here goes all the same: who else makes room on this disk
+			return errors.Join(err, r.retain(ctx, a))
+		case err != nil && !errors.As(err, &fenced):
 			return err
 		}
 	}

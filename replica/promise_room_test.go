@@ -4,13 +4,17 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"hash/crc32"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+
+	"github.com/understudy-ha/understudy/fsm"
 )
 
 // Proves S17, RJ-9: without space for the larger file of this version the node keeps what an older one promised, promises nothing new, says what
@@ -68,4 +72,56 @@ type renamedOnly struct{ vfs.FS }
 
 func (r *renamedOnly) Rename(from, to string) error {
 	return errors.Join(r.FS.Rename(from, to), &osError{syscall.ENOSPC})
+}
+
+// Proves S17, TR-4: a backup that cannot promise for want of space deletes the receivers that nobody needs all the same: nobody else makes room on its
+// disk. It takes nothing of the epoch that it has not promised, and goes on when there is space.
+func TestWhoHasNoRoomToPromiseMakesRoom(t *testing.T) {
+	c := newCluster(t, fsm.GroupSpec{KeepReceivers: 1}, "a", "b")
+	a, b := c.nodes["a"], c.nodes["b"]
+	c.inSync("a", "b")
+	no := errors.New("not yet")
+	b.veto.Store(&no)
+	for i := range 10 {
+		a.mustPut(fmt.Sprint("k", i), strings.Repeat("x", 40<<10))
+	}
+	c.level("b")
+	c.renew("a", "b")
+	copied, _ := b.rep.Journal("a")
+	held := len(copied.Receivers())
+	if held < 3 {
+		t.Fatalf("b holds %d receivers: this test needs some that nobody needs", held)
+	}
+	b.stop()
+	c.inSync("a")
+	c.failover("a", false)
+	c.serves("a")
+	disk := c.disks["b"]
+	old := make([]byte, promiseRecord) // version 1, epoch 1
+	copy(old, "USPR\x01\x00\x00\x00\x01")
+	binary.LittleEndian.PutUint32(old[28:], crc32.Checksum(old[:28], castagnoli))
+	if err := replaceFile(disk, "data/promises", string(orders), old); err != nil {
+		t.Fatal(err)
+	}
+	var full atomic.Bool
+	full.Store(true)
+	c.disks["b"] = errorfs.Wrap(disk, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if full.Load() && op.Kind == errorfs.OpCreate && strings.HasSuffix(op.Path, promisePath+".tmp") {
+			return &osError{syscall.ENOSPC}
+		}
+		return nil
+	}))
+	b = c.start("b")
+	c.renew("a", "b") // as a node does with every lease
+	copied, _ = b.rep.Journal("a")
+	c.eventually("b deletes what nobody needs", func() bool { return len(copied.Receivers()) < held })
+	if _, told := b.event(EventNotPromised); !told || b.fatal.Load() != nil || b.rep.Status().Promised != 1 {
+		t.Errorf("told %t, fatal %v, promised %s", told, b.fatal.Load(), b.rep.Status().Promised)
+	}
+	if v, _ := copied.View(); len(v.Runs) == 0 || v.Runs[len(v.Runs)-1].Epoch != 1 {
+		t.Errorf("it took in runs %+v", v.Runs)
+	}
+	full.Store(false)
+	a.mustPut("k", "after")
+	c.level("b")
 }

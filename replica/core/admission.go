@@ -103,11 +103,25 @@ type CutRule struct {
 	Free  bool    // nobody waits for this node
 	Other []Bough // durable in the other journals
 	Undo  UndoGuard
+	Spent ident.Position // up to here nobody needs a fact of the history any more: receivers with them are deleted; zero: nothing is known, or all are kept
+}
+
+// Spent returns up to where facts of the history need not be kept in any copy, as receivers are deleted by it; own is what this node's store has on
+// its disk. The journal in which the same facts were durable here may be gone by that rule; what is left of them elsewhere is no more needed.
+func Spent(a fsm.Assignment, own ident.Position) ident.Position {
+	if g := a.Group; g.Phase != fsm.PhaseOpened || g.IsDropped(a.Self) || g.Spec.KeepReceivers < 0 && g.Spec.MaximumBlocks <= 0 {
+		return ident.Position{}
+	}
+	lowest, ok := LowestFlushed(a, own)
+	if !ok {
+		return ident.Position{}
+	}
+	return lowest
 }
 
 // Keeps returns why the bundle must stay, "" when it may go: it has no facts; or each of them is durable here in another
-// journal; or an Open that this node applied shows them outside the history; or nobody waits for this node. What the
-// store may need for an undo stays in any case.
+// journal; or an Open that this node applied shows them outside the history; or nobody waits for this node; or nobody needs them any
+// more. What the store may need for an undo stays in any case.
 func (c CutRule) Keeps(h entry.Header) string {
 	if h.Facts == 0 || mutant.On(mutant.TrimFreely) {
 		return ""
@@ -125,6 +139,8 @@ func (c CutRule) Keeps(h entry.Header) string {
 	case c.Free, c.Group.Phase == fsm.PhasePromoted && mutant.On(mutant.CutBeforeOpen):
 		return ""
 	case !inside && c.Group.Phase == fsm.PhaseOpened && c.Group.OpenEpoch > h.Session:
+		return ""
+	case inside && c.Group.History.Contains(h.After()) && h.After().History <= c.Spent.History:
 		return ""
 	case inside:
 		return "it may be part of the history and is durable in no other journal here"

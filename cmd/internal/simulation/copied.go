@@ -325,6 +325,10 @@ func (c *copied) next(t ident.HistoryTable) *bundle {
 // cutRule says what may be removed of an author's copy.
 func (c *copied) cutRule(g *fsm.Group, author ident.NodeID) core.CutRule {
 	r := core.CutRule{Group: g, Undo: c.undo.Guard(g.History, c.at, c.flushed)}
+	if a := c.state(); a.Group != nil && g.History.Contains(c.at) {
+		a.Group = g
+		r.Spent = core.Spent(a, c.flushed)
+	}
 	for _, b := range c.boughs(true) {
 		if b.Author != author {
 			r.Other = append(r.Other, b)
