@@ -120,6 +120,16 @@ func TestStatusNamesWhatIsWrong(t *testing.T) {
 	}, "status")
 }
 
+// Proves TR-7: who finds writes waiting sees that their group is being deleted.
+func TestStatusOfAClosingGroup(t *testing.T) {
+	st := someStatus()
+	st.Groups[0].Closing = true
+	_, out, _ := run(t, fakeNode(t, map[string]any{"GET /v1/status": st}), "status")
+	if text := strings.Join(strings.Fields(out), " "); !strings.Contains(text, "ATTENTION: group default: it is being deleted: its writes wait until a has said whether it holds records") {
+		t.Errorf("%s", out)
+	}
+}
+
 // What is wrong in several groups alike is said once, and names them.
 func TestStatusSaysOnceWhatGroupsShare(t *testing.T) {
 	st := someStatus()

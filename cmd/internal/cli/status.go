@@ -227,6 +227,9 @@ func groupConcerns(g client.GroupStatus) (all []string) {
 	case g.Primary == "":
 		add("there is no primary")
 	}
+	if g.Closing {
+		add("it is being deleted: its writes wait until %s has said whether it holds records", g.Primary)
+	}
 	wanted := g.Spec.Secondaries
 	if g.Primary != "" && g.Spec.Delivery != "async" && len(g.InSync) < wanted {
 		if len(g.InSync) == 0 {

@@ -55,7 +55,8 @@ func (l *lastSeen) of(a fsm.Assignment) *fsm.Group {
 	}
 	g := *l.group.Load()
 	g.Epoch++
-	g.Phase, g.Operation, g.Scheduled, g.Closing = fsm.PhaseFenced, nil, nil, nil
+	g.Phase, g.Operation, g.Scheduled = fsm.PhaseFenced, nil, nil
+	g.Closing = &fsm.Closing{} // a sequencer that was about to take something refuses it, as surely not done
 	g.Reports = []fsm.Report{{Node: a.Self, Epoch: g.Epoch, Incarnation: a.Life}}
 	return &g
 }

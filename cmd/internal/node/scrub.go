@@ -42,6 +42,7 @@ type scrubber struct {
 	found    uint64
 	repaired uint64
 	rot      map[suspect]client.RotPlace // what is rotten now
+	gone     map[ident.GroupName]bool    // deleted: nothing of theirs is remembered or repaired any more
 
 	turn host.Turn // held by whoever repairs: of the pass, of attend and of requests one at a time
 	next time.Time // when the next piece may be read; of the pass
@@ -55,7 +56,7 @@ type suspect struct {
 
 func newScrubber(n *Node) *scrubber {
 	return &scrubber{n: n, rate: int64(n.config.Scrub.Rate), every: n.config.Scrub.Every, suspects: make(chan suspect, maxSuspects),
-		wake: make(chan struct{}, 1), turn: host.NewTurn(), rot: map[suspect]client.RotPlace{}, status: client.Scrub{Rate: int64(n.config.Scrub.Rate)}}
+		wake: make(chan struct{}, 1), turn: host.NewTurn(), rot: map[suspect]client.RotPlace{}, gone: map[ident.GroupName]bool{}, status: client.Scrub{Rate: int64(n.config.Scrub.Rate)}}
 }
 
 // suspect is told of a receiver that could not be read. It never waits: what is lost here is met again.
@@ -66,10 +67,11 @@ func (s *scrubber) suspect(id ident.JournalID, number ident.ReceiverNumber) {
 	}
 }
 
-// forget forgets what is rotten in the journals of a group that was deleted.
+// forget forgets what is rotten in the journals of a group that was deleted, for good: a check that is under way may be about to say it.
 func (s *scrubber) forget(group ident.GroupName) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.gone[group] = true
 	for at := range s.rot {
 		if at.id.Group == group {
 			delete(s.rot, at)
@@ -271,6 +273,10 @@ func (s *scrubber) check(ctx context.Context, j *journal.Journal, number ident.R
 	}
 	out := client.RotPlace{Journal: rot.Journal.String(), Receiver: uint32(rot.Receiver), Offset: rot.Offset, Kind: string(rot.Kind), First: uint64(rot.First), Last: uint64(rot.Last), Detail: rot.Err.Error()}
 	s.mu.Lock()
+	if s.gone[at.id.Group] {
+		s.mu.Unlock()
+		return nil, nil
+	}
 	before, known := s.rot[at]
 	if !known {
 		s.found++
