@@ -122,6 +122,9 @@ func (j *journal) add(b *bundle, promisedFor ident.Epoch) {
 	w.oracle.means(j.c.group, b)
 	j.list = append(j.list[:len(j.list):len(j.list)], b)
 	j.fresh = false
+	if j.author != j.c.n.id { // each bundle says what its author had on disk, and committed, when it was made
+		j.confirmed, j.committed = max(j.confirmed, b.Durable), max(j.committed, b.Committed)
+	}
 	j.flush()
 }
 

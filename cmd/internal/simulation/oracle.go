@@ -45,7 +45,7 @@ type holder struct {
 type lossRange struct {
 	beyond ident.Position
 	epoch  ident.Epoch
-	buried bool // the chosen node was dropped, or had said that it cannot serve
+	buried bool // the chosen node was dropped, and not level since, or had said that it cannot serve
 }
 
 // takes tells whether a position lies in the range.
@@ -147,7 +147,7 @@ func (o *oracle) promoted(old *fsm.State, p *fsm.Promote) {
 	}
 	if p.Loss != fsm.LossNone || g.Operation != nil && g.Operation.AllowLoss {
 		r, _ := g.ReportOf(p.To)
-		l.lost = append(l.lost, lossRange{r.Received, p.Epoch, old.Groups[p.Group].IsDropped(p.To) || r.Unable != ""})
+		l.lost = append(l.lost, lossRange{r.Received, p.Epoch, old.Groups[p.Group].IsDropped(p.To) || l.dropped[p.To] || r.Unable != ""})
 		l.lossy = true
 		w.stats.Loses++
 		return
