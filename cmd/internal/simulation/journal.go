@@ -35,6 +35,9 @@ func (b *bundle) link(before uint64) uint64 {
 	return mix(mix(h, uint64(b.Session)), b.content())
 }
 
+// maxFacts is how many facts a bundle has at most.
+const maxFacts = 3
+
 // receiverBundles is how many bundles a receiver has: receivers are deleted as a whole.
 const receiverBundles = 5
 

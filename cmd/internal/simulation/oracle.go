@@ -278,13 +278,26 @@ func (o *oracle) means(g ident.GroupName, b *bundle) {
 // fork walks down from a position to where its branch left the history.
 func (o *oracle) fork(g ident.GroupName, t ident.HistoryTable, p ident.Position) ident.Position {
 	for !t.Contains(p) {
-		f := o.of(g).ends[p]
+		f := o.of(g).around(p)
 		if f == nil {
 			return ident.Position{}
 		}
 		p = f.before
 	}
 	return p
+}
+
+// around returns the bundle that a position lies in; nil: none.
+func (l *ledger) around(p ident.Position) *fact {
+	for end := p; end.History < p.History+maxFacts; end.History++ {
+		if f := l.ends[end]; f != nil {
+			if f.first.Epoch == p.Epoch && f.first.History <= p.History {
+				return f
+			}
+			return nil
+		}
+	}
+	return nil
 }
 
 // promises: from now on others rely on it.

@@ -399,7 +399,7 @@ func (p *primary) seal() {
 		p.waiting = nil
 		return
 	}
-	n := 1 + w.rng.IntN(min(3, len(p.waiting)))
+	n := 1 + w.rng.IntN(min(maxFacts, len(p.waiting)))
 	b := &bundle{}
 	b.Header = headerOf(0, uint32(n), j.after(), p.epoch, p.epoch)
 	for _, call := range p.waiting[:n] {
