@@ -63,7 +63,7 @@ func (s *source) carry(there bool, number uint64, run func()) {
 		from, to, l = to, from, &s.lines[0]
 	}
 	w := from.w
-	if number != s.number || l.broken {
+	if number != s.number || l.broken || there && s.over() {
 		return
 	}
 	if !w.reaches(from, to) || w.loss > 0 && w.chance(w.loss/5) {
@@ -288,6 +288,9 @@ func (v *visit) begin(common ident.Sequence, idle bool) {
 
 // started is Start at the source.
 func (s *source) started(v *visit, common ident.Sequence, idle bool) {
+	if s.over() { // a session ends with the role
+		return
+	}
 	s.full = false
 	s.open, s.idle, s.sent, s.heard, s.pause = true, idle, uint64(common), s.c.n.w.now, 0
 	if s.rewound() {
