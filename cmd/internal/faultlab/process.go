@@ -1,14 +1,17 @@
 package faultlab
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // process is one run of the program.
@@ -78,12 +81,37 @@ func (p *process) signal(s os.Signal) error {
 	return p.cmd.Process.Signal(s)
 }
 
-// pause stops the process with all its threads.
+// pause stops the process, and returns when none of its threads runs any more: the signal alone is only on its way, and on a busy machine a
+// thread may answer a request meanwhile.
 func (p *process) pause() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.stopped = true
-	return p.signal(syscall.SIGSTOP)
+	if err := p.signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	for end := time.Now().Add(time.Minute); !p.still(); time.Sleep(time.Millisecond) {
+		switch {
+		case !p.running():
+			return os.ErrProcessDone
+		case time.Now().After(end):
+			return fmt.Errorf("process %d does not stop", p.pid())
+		}
+	}
+	return nil
+}
+
+// still tells whether all threads of the process are stopped.
+func (p *process) still() bool {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.pid()))
+	for _, thread := range threads {
+		stat, readErr := os.ReadFile(thread)
+		_, rest, _ := bytes.Cut(stat, []byte(") ")) // behind the name of the program
+		if readErr != nil || !bytes.HasPrefix(rest, []byte("T")) {
+			return false
+		}
+	}
+	return err == nil && len(threads) > 0
 }
 
 // resume ends pause.

@@ -131,6 +131,9 @@ func TestStoppedPrimaryAnswersNothing(t *testing.T) {
 	if paused := 2 * lease; !sleep(ctx, paused) { // far beyond what the old one may believe in
 		t.Fatal(ctx.Err())
 	}
+	if n := len(answers); n > 0 {
+		t.Fatalf("%d requests to a stopped node were answered, or ended", n)
+	}
 	must(t, old.Resume())
 	answered := 0
 	for range 2 * each {
